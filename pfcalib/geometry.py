@@ -192,7 +192,7 @@ _STACK = (  # name, sampling, r_in, periods, d_eta, cells in 0.1 of phi
     ("TileBar1", 13, 2591.4, 50, 0.1, 1),
     ("TileBar2", 14, 3456.4, 22, 0.2, 1),
 )
-LAYER_NAMES = tuple(row[0] for row in _STACK)
+
 
 
 def build_grid(name: str, *, eta_max: float, phi_max: float, n_towers_phi: int, wraps: bool) -> Grid:
