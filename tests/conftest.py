@@ -1,0 +1,30 @@
+"""Fixtures that every test may ask for, and the order of the tests: fast ones first, whole notebooks last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The one source of randomness of a test; it starts from the same state in each."""
+    return np.random.default_rng(1)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top folder of the repository."""
+    return ROOT
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put whole notebooks last; keep the tests of one file on one worker, but spread the notebooks."""
+    items.sort(key=lambda item: item.get_closest_marker("notebook") is not None)
+    for item in items:
+        if item.get_closest_marker("notebook") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
