@@ -98,10 +98,8 @@ def open_sample(path: PathLike) -> Iterator[Any]:
     path = Path(path)
     if not path.is_file():
         raise BadFileError(f"{path}: no such file")
-    try:
+    with _reading(path, "not a readable ROOT file"):
         file = uproot.open(path)
-    except Exception as error:  # uproot raises many kinds for a file that is not ROOT or is cut short
-        raise BadFileError(f"{path}: not a readable ROOT file ({type(error).__name__})") from error
     with file:
         yield file
 
@@ -117,7 +115,8 @@ def get_tree(path: PathLike, file: Any, name: str) -> Any:
     trees = file.keys(cycle=False, filter_classname="TTree")
     if name not in trees:
         raise BadFileError(f"{path}: no tree {name!r}; the file has {', '.join(trees) or 'no tree at all'}")
-    return file[name]
+    with _reading(path, f"tree {name} cannot be read"):
+        return file[name]
 
 
 def read_geo(path: PathLike, file: Any) -> CellGeo:
@@ -126,7 +125,8 @@ def read_geo(path: PathLike, file: Any) -> CellGeo:
     if tree.num_entries != 1:
         raise BadFileError(f"{path}: {GEO_TREE} must have exactly one entry, it has {tree.num_entries}")
     _require_branches(path, tree, GEO_TREE, list(CELL_GEO))
-    arrays = tree.arrays(list(CELL_GEO), library="ak")
+    with _reading(path, f"{GEO_TREE} cannot be read"):
+        arrays = tree.arrays(list(CELL_GEO), library="ak")
     flat = {name.removeprefix(GEO_PREFIX): ak.to_numpy(arrays[name][0]).astype(dtype) for name, dtype in CELL_GEO.items()}
     if len({len(array) for array in flat.values()}) != 1:
         raise BadFileError(f"{path}: {GEO_TREE}: the vectors do not have the same length")
@@ -143,24 +143,34 @@ def read_metadata(path: PathLike, file: Any) -> dict[str, Any]:
         raise BadFileError(f"{path}: {METADATA} is not JSON: {error}") from error
 
 
-def read_columns(path: PathLike, file: Any, columns: Sequence[str], entries: tuple[int, int]) -> tuple[dict[str, Any], NDArray[np.int64], dict[str, Any]]:
+def read_columns(
+    path: PathLike, file: Any, columns: Sequence[str], entries: tuple[int, int]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Scalars, offsets and cells of a range of entries, as they are; only the lengths of jagged branches are checked."""
     tree = get_tree(path, file, CLUSTER_TREE)
     _require_branches(path, tree, CLUSTER_TREE, columns)
-    try:
+    with _reading(path, f"{CLUSTER_TREE}: entries {entries[0]} to {entries[1]} cannot be read"):
         arrays = tree.arrays(list(columns), entry_start=entries[0], entry_stop=entries[1], library="ak")
-    except Exception as error:  # a damaged basket
-        raise BadFileError(f"{path}: {CLUSTER_TREE}: entries {entries[0]} to {entries[1]} cannot be read ({type(error).__name__})") from error
     scalars = {name: ak.to_numpy(arrays[name]).astype(COLUMNS[name].dtype, copy=False) for name in columns if not COLUMNS[name].jagged}
-    offsets, cells = np.zeros(entries[1] - entries[0] + 1, dtype=np.int64), {}
-    for i, name in enumerate(name for name in columns if COLUMNS[name].jagged):
+    offsets = np.zeros(entries[1] - entries[0] + 1, dtype=np.int64)
+    cells: dict[str, NDArray[Any]] = {}
+    for name in (name for name in columns if COLUMNS[name].jagged):
         layout = ak.to_packed(arrays[name]).layout
         own = np.asarray(layout.offsets.data, dtype=np.int64)
-        if i and not np.array_equal(own, offsets):
+        if cells and not np.array_equal(own, offsets):
             entry = entries[0] + int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
             raise BadFileError(f"{path}: {CLUSTER_TREE}: entry {entry}: {name} and {next(iter(cells))} do not have the same length")
         offsets, cells[name] = own, np.asarray(layout.content.data).astype(COLUMNS[name].dtype, copy=False)
     return scalars, offsets, cells
+
+
+@contextlib.contextmanager
+def _reading(path: PathLike, trouble: str) -> Iterator[None]:
+    """Turn any error of uproot, which has many kinds for files that are damaged or cut short, into a BadFileError."""
+    try:
+        yield
+    except Exception as error:
+        raise BadFileError(f"{path}: {trouble} ({type(error).__name__})") from error
 
 
 def _names(columns: Sequence[str] | None) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class CellGeo:
     sampling: NDArray[np.int32]  # PreSamplerB 0, EMB1-3 1-3, TileBar0-2 12-14
     eta: NDArray[np.float32]
     phi: NDArray[np.float32]  # rad
-    rPerp: NDArray[np.float32]  # noqa: N815 (the name of the branch), mm
+    rPerp: NDArray[np.float32]  # mm
     deta: NDArray[np.float32]
     dphi: NDArray[np.float32]  # rad
     volume: NDArray[np.float32]  # mm3

@@ -87,7 +87,7 @@ class SampleWriter:
                 self._file[METADATA] = self._metadata
             self._file.close()
             if kind is None:
-                os.replace(self._temporary, self.path)
+                self._temporary.replace(self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
 
