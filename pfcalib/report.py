@@ -9,7 +9,6 @@ import functools
 import importlib.resources
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -181,8 +180,15 @@ def require_results(results: Mapping[str, Any], where: str) -> None:
 def write_results(results: Mapping[str, Any], out_dir: Path) -> None:
     """Write results.json, validated, and the summary.md rendered from it; each complete or not at all."""
     require_results(results, str(out_dir / "results.json"))
-    _write(out_dir / "results.json", json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    _write(out_dir / "summary.md", render_summary(results))
+    write_text(out_dir / "results.json", json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(out_dir / "summary.md", render_summary(results))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file completely or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -251,9 +257,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
