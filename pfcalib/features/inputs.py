@@ -1,0 +1,98 @@
+"""Network inputs made of images: flat pixels, one array a layer, or the three stacks of the DenseNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES, N_PIXELS
+
+STACKS = {"emb1": ("EMB1",), "emb23": ("EMB2", "EMB3"), "tile": ("TileBar0", "TileBar1", "TileBar2")}
+_ONE_LAYER = "layer:"
+
+
+def _size(name: str) -> int:
+    return IMAGE_SHAPES[name][0] * IMAGE_SHAPES[name][1]
+
+
+INPUT_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {  # kind of input: name of each input, its shape without the batch axis
+    "flat": {"pixels": (N_PIXELS,)},
+    "layers": {name: (*IMAGE_SHAPES[name], 1) for name in IMAGE_LAYERS},
+    "stacks": {stack: (*IMAGE_SHAPES[names[0]], len(names)) for stack, names in STACKS.items()},
+    **{f"{_ONE_LAYER}{name}": {"pixels": (_size(name),)} for name in IMAGE_SHAPES},
+}
+
+
+def input_layers(kind: str) -> tuple[str, ...]:
+    """Layers whose images a kind of input is made of.
+
+    Raises
+    ------
+    ConfigError
+        If the kind is unknown.
+
+    >>> input_layers("layer:EMB2")
+    ('EMB2',)
+    """
+    if kind not in INPUT_SHAPES:
+        raise ConfigError(f"kind of input must be one of {', '.join(INPUT_SHAPES)}, got {kind!r}")
+    return (kind.removeprefix(_ONE_LAYER),) if kind.startswith(_ONE_LAYER) else IMAGE_LAYERS
+
+
+def build_inputs(images: Mapping[str, NDArray[np.float32]], kind: str) -> dict[str, NDArray[np.float32]]:
+    """Inputs of a network.
+
+    Parameters
+    ----------
+    images : mapping of str to array of float32, shape (n, n_eta, n_phi)
+        Made by `pfcalib.features.images.build_images`.
+    kind : str
+        "flat": all pixels in one row, layer after layer; "layers": one image with one channel a layer; "stacks": EMB1, EMB2 with
+        EMB3, and the three tile layers as images with 1, 2 and 3 channels, the coarser layers repeated to the finer cells with
+        their energy shared, so that sums are kept; "layer:<name>": flat pixels of one layer.
+
+    Returns
+    -------
+    dict of str to array of float32, shape (n, *INPUT_SHAPES[kind][name])
+
+    Raises
+    ------
+    ConfigError
+        If the kind is unknown.
+    ValidationError
+        If an image is missing or has another shape.
+
+    >>> images = {name: np.ones((5, *shape), dtype=np.float32) for name, shape in IMAGE_SHAPES.items()}
+    >>> {name: array.shape for name, array in build_inputs(images, "stacks").items()}
+    {'emb1': (5, 128, 4, 1), 'emb23': (5, 16, 16, 2), 'tile': (5, 4, 4, 3)}
+    """
+    layers = input_layers(kind)
+    _require_images(images, layers)
+    if kind == "layers":
+        return {name: np.ascontiguousarray(images[name][..., None]) for name in layers}
+    if kind == "stacks":
+        return {stack: _stack(images, names) for stack, names in STACKS.items()}
+    return {"pixels": np.concatenate([images[name].reshape(len(images[name]), _size(name)) for name in layers], axis=1)}
+
+
+def _stack(images: Mapping[str, NDArray[np.float32]], names: Sequence[str]) -> NDArray[np.float32]:
+    """Layers as channels on the cells of the first: each pixel of a coarser layer is repeated, its energy divided by the repetitions."""
+    n_eta, n_phi = IMAGE_SHAPES[names[0]]
+    stack = np.empty((len(images[names[0]]), n_eta, n_phi, len(names)), dtype=np.float32)
+    for channel, name in enumerate(names):
+        by_eta, by_phi = n_eta // IMAGE_SHAPES[name][0], n_phi // IMAGE_SHAPES[name][1]
+        fine: NDArray[Any] = images[name].repeat(by_eta, axis=1).repeat(by_phi, axis=2)
+        np.divide(fine, by_eta * by_phi, out=stack[..., channel])
+    return stack
+
+
+def _require_images(images: Mapping[str, NDArray[np.float32]], layers: Sequence[str]) -> None:
+    for name in layers:
+        if name not in images:
+            raise ValidationError(f"no image of {name}; there are images of {', '.join(images) or 'no layer'}")
+        if images[name].shape[1:] != IMAGE_SHAPES[name]:
+            raise ValidationError(f"image of {name} must have shape (n, {IMAGE_SHAPES[name][0]}, {IMAGE_SHAPES[name][1]}), got {images[name].shape}")
