@@ -1,0 +1,1 @@
+"""Topological clusters and their moments, after arXiv:1603.02934."""

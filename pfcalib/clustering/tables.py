@@ -1,0 +1,102 @@
+"""The arrays that the clustering kernels share: what is known of each cell, and the buffers that serve event after event."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfcalib.geometry import Grid
+
+
+class CellTable(NamedTuple):
+    """Geometry of a grid as the kernels read it; one entry a cell unless said otherwise."""
+
+    indptr: NDArray[np.int64]  # (n_cells + 1,) neighbours of a cell: indices[indptr[cell]:indptr[cell + 1]]
+    indices: NDArray[np.int32]
+    rank: NDArray[np.int32]  # place in the order of (sampling, eta, phi): settles ties whatever the numbering of the cells
+    by_rank: NDArray[np.int32]  # cell of each rank
+    layer: NDArray[np.int64]
+    x: NDArray[np.float64]  # mm
+    y: NDArray[np.float64]
+    z: NDArray[np.float64]
+    eta: NDArray[np.float64]
+    phi: NDArray[np.float64]  # rad
+    d_eta: NDArray[np.float64]
+    d_phi: NDArray[np.float64]
+    volume: NDArray[np.float64]  # mm3
+    is_em: NDArray[np.bool_]  # (n_layers,)
+
+
+class Workspace(NamedTuple):
+    """Buffers for one event; -1 in `proto`, `first` and `second` means none, and the kernels leave them so for the next event."""
+
+    significance: NDArray[np.float64]  # |E| / sigma of the taken cells
+    proto: NDArray[np.int32]  # proto-cluster of a cell, then its parent cluster
+    root: NDArray[np.int32]  # proto-cluster that a proto-cluster was merged into
+    number: NDArray[np.int32]  # parent cluster of a root
+    taken: NDArray[np.int32]  # cells in clusters, in the order of taking
+    members: NDArray[np.int32]  # the same cells parent by parent
+    bounds: NDArray[np.int64]  # (n_cells + 1,) first member of each parent
+    front: NDArray[np.int32]  # cells that the clusters grow from
+    following: NDArray[np.int32]  # the next such cells
+    maxima: NDArray[np.int32]
+    shared: NDArray[np.int32]
+    first: NDArray[np.int32]  # cluster of a cell
+    second: NDArray[np.int32]  # second cluster of a shared cell
+    born: NDArray[np.int32]  # generation in which a cell was reached
+    weight: NDArray[np.float64]  # share of `first`
+    sums: NDArray[np.float64]  # (n_cells, 5) of each cluster: E, |E|, and x, y, z weighted by |E|
+    cursor: NDArray[np.int64]  # (n_cells + 1,) place where the next entry of a cluster goes
+
+
+@lru_cache(maxsize=8)
+def cell_table(grid: Grid) -> CellTable:
+    """Geometry of the grid for the kernels, made once a grid."""
+    indptr, indices = grid.neighbours
+    by_rank = np.lexsort((grid.phi, grid.eta, grid.sampling)).astype(np.int32)
+    return CellTable(
+        indptr=indptr,
+        indices=indices,
+        rank=np.argsort(by_rank).astype(np.int32),
+        by_rank=by_rank,
+        layer=grid.layer,
+        x=grid.r * np.cos(grid.phi),
+        y=grid.r * np.sin(grid.phi),
+        z=grid.r * np.sinh(grid.eta),
+        eta=grid.eta,
+        phi=grid.phi,
+        d_eta=grid.d_eta,
+        d_phi=grid.d_phi,
+        volume=grid.volume,
+        is_em=np.array([layer.is_em for layer in grid.layers]),
+    )
+
+
+def make_workspace(n_cells: int) -> Workspace:
+    """Fresh buffers for events of n_cells cells, about 150 bytes a cell."""
+
+    def number(fill: int = -1) -> NDArray[np.int32]:
+        return np.full(n_cells, fill, dtype=np.int32)
+
+    return Workspace(
+        significance=np.zeros(n_cells),
+        proto=number(),
+        root=number(),
+        number=number(),
+        taken=number(),
+        members=number(),
+        bounds=np.zeros(n_cells + 1, dtype=np.int64),
+        front=number(),
+        following=number(),
+        maxima=number(),
+        shared=number(),
+        first=number(),
+        second=number(),
+        born=number(0),
+        weight=np.ones(n_cells),
+        sums=np.zeros((n_cells, 5)),
+        cursor=np.zeros(n_cells + 1, dtype=np.int64),
+    )
