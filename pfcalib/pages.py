@@ -78,10 +78,14 @@ def require_formula(tex: str, *, display: bool = False) -> str:
     pfcalib.errors.ConfigError
         If it is not understood.
     """
+    problem = "an unknown command"
     try:
-        return str(latex2mathml.converter.convert(tex.strip(), display="block" if display else "inline"))
+        mathml = str(latex2mathml.converter.convert(tex.strip(), display="block" if display else "inline"))
     except Exception as error:  # the converter's errors share no base class
-        raise ConfigError(f"formula not understood: {tex.strip()} ({type(error).__name__})") from error
+        problem, mathml = type(error).__name__, "\\"
+    if "\\" in mathml:
+        raise ConfigError(f"formula not understood: {tex.strip()} ({problem})")
+    return mathml
 
 
 def formula(tex: str, *, display: bool = False) -> str:

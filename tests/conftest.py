@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,3 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("notebook") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+@pytest.fixture(scope="session")
+def network_loads() -> Callable[[str], list[str]]:
+    """What an HTML page would load over the network: scripts, styles, pictures, frames; plain links are no loads."""
+
+    def find(page: str) -> list[str]:
+        tags = re.findall(r"<(?:script|link|img|iframe|source|object|embed)\b[^>]*(?:src|href|data)\s*=\s*[\"']?(?:https?:)?//[^>]*>", page)
+        return tags + re.findall(r"@import[^;]*;|url\(\s*[\"']?(?:https?:)?//[^)]*\)", page)
+
+    return find

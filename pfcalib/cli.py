@@ -1,0 +1,194 @@
+"""The command ``pfcalib``: every step of the corridor from a shell; bad input ends with one line and exit code 1.
+
+Heavy modules are imported inside the commands, and only here, so that ``pfcalib --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import rich.console
+import rich.progress
+import rich.table
+import typer
+
+from pfcalib.errors import ConfigError, PfcalibError, ValidationError
+
+app = typer.Typer(
+    help="Calorimeter clusters to validated networks. Energies in GeV, lengths in mm, angles in rad.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = rich.console.Console(highlight=False)
+
+Profile = Annotated[str, typer.Option(help="Parameter set of notebooks/profiles.yaml: smoke, standard or full.")]
+Seed = Annotated[int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")]
+Sample = Annotated[Path, typer.Argument(help="ROOT file with the trees ClusterTree and CellGeo.", show_default=False)]
+
+
+def main() -> None:
+    """Entry point: errors that the user can mend become one line on standard error and exit code 1."""
+    try:
+        app()
+    except PfcalibError as error:
+        one_line = " ".join(str(error).split())
+        sys.exit(f"pfcalib: {one_line}")
+
+
+@app.command()
+def simulate(
+    output: Annotated[Path, typer.Argument(help="ROOT file to be written.", show_default=False)],
+    n_events: Annotated[int, typer.Option("--events", "-n", min=1, help="Events, one particle each.")] = 10_000,
+    particles: Annotated[str, typer.Option(help="Particles, drawn with equal shares: pi0, pi+, pi-, gamma, e-.")] = "pi0,pi+,pi-",
+    e_min: Annotated[float, typer.Option(help="Lowest energy, GeV; flat in log E.")] = 0.2,
+    e_max: Annotated[float, typer.Option(help="Highest energy, GeV.")] = 2000.0,
+    eta_max: Annotated[float, typer.Option(help="Largest |eta|; flat.")] = 0.7,
+    grid: Annotated[str, typer.Option(help="barrel (64,000 cells) or window (1,000 cells, the Geant4 reference).")] = "barrel",
+    noise: Annotated[str, typer.Option(help="nominal (electronics only) or pileup (plus a term that grows with mu).")] = "nominal",
+    mu: Annotated[float, typer.Option(min=0, help="Mean number of interactions per crossing, for --noise pileup.")] = 0.0,
+    seed: Seed = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes; the output does not depend on it.")] = 1,
+) -> None:
+    """Shoot particles, cluster their showers and write a sample."""
+    from pfcalib.produce import ProduceConfig, produce_sample
+
+    config = ProduceConfig(
+        n_events=n_events,
+        particles=tuple(name.strip() for name in particles.split(",")),
+        e_min=e_min,
+        e_max=e_max,
+        eta_max=eta_max,
+        grid=grid,
+        noise=noise,
+        mu=mu,
+        seed=seed,
+        n_processes=processes,
+    )
+    with _progress("events", n_events) as advance:
+        produce_sample(output, config, progress=advance)
+    console.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def inspect(file: Sample) -> None:
+    """Tell what is in a sample, whether all branches are there, and whether the energies are sane."""
+    from pfcalib.columns import COLUMNS
+    from pfcalib.inspection import check_sample
+
+    with _progress("clusters", None) as advance:
+        report = check_sample(file, progress=advance)
+    table = rich.table.Table("column", "unit", "lowest", "mean", "highest", title=str(file))
+    for name, found in report.ranges.items():
+        table.add_row(name, COLUMNS[name].unit, *(f"{value:.5g}" for value in found[:3]))
+    console.print(table)
+    console.print(
+        f"{report.n_events} events, {report.n_clusters} clusters, {report.n_em} of them of pi0, photons or electrons; {report.n_cells} cells"
+    )
+    console.print(f"made by: {report.metadata.get('generator', 'unknown')}")
+    if report.problems:
+        raise ValidationError(f"{file}: {len(report.problems)} problems: {'; '.join(report.problems)}")
+    console.print("all branches are there, energies are sane")
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="Study, such as 01_showers; see `pfcalib list`.", show_default=False)],
+    parameters: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="name=value, a JSON value; may be repeated.")] = None,
+    profile: Profile = "smoke",
+) -> None:
+    """Run one study and write reports/STUDY/PROFILE."""
+    from pfcalib.pages import build_index
+    from pfcalib.run import plan_study, run_study
+    from pfcalib.studies import find_root, find_studies, parse_override
+
+    root = find_root()
+    known = find_studies(root)
+    if study not in known:
+        raise ConfigError(f"study {study!r} is unknown; there are {', '.join(known) or 'none'}")
+    overrides = dict(parse_override(known[study], text) for text in parameters or [])
+    result = run_study(plan_study(study, profile=profile, overrides=overrides, root=root), say=_say)
+    build_index(root)
+    verdict = "passed" if result.passed else "failed"
+    console.print(f"{study}: {verdict} in {result.seconds:.0f} s, see {result.folder / 'report.html'}", soft_wrap=True)
+    if not result.passed:
+        raise ValidationError(f"{study}: {result.error or 'a check failed'}")
+
+
+@app.command()
+def report(profile: Profile = "smoke") -> None:
+    """Run every study in order, build reports/index.html and tell where it lies; exit code 1 if any study failed."""
+    from pfcalib.pages import build_index
+    from pfcalib.run import plan_study, run_study
+    from pfcalib.studies import find_root, find_studies
+
+    root = find_root()
+    plans = [plan_study(name, profile=profile, root=root) for name in find_studies(root)]
+    failed = []
+    for number, plan in enumerate(plans, start=1):
+        _say(f"[{number}/{len(plans)}] {plan.study.name} ({profile})\n")
+        result = run_study(plan, say=_say)
+        _say(f"[{number}/{len(plans)}] {plan.study.name}: {'passed' if result.passed else 'FAILED: ' + result.error} ({result.seconds:.0f} s)\n")
+        failed += [] if result.passed else [plan.study.name]
+    _say(f"Report: {build_index(root)}\n")
+    if failed:
+        raise ValidationError(f"{len(failed)} of {len(plans)} studies failed: {', '.join(failed)}")
+
+
+@app.command(name="list")
+def list_studies() -> None:
+    """List the studies with their parameters in the smoke and standard profiles."""
+    from pfcalib.studies import PROFILES, find_root, find_studies, read_profiles
+
+    root = find_root()
+    profiles = read_profiles(root)
+    for study in find_studies(root).values():
+        table = rich.table.Table("parameter", *PROFILES, title=f"{study.name}: {study.title}", title_justify="left")
+        values = profiles.get(study.name, {})
+        for name in (parameter.name for parameter in study.parameters):
+            if name not in ("profile", "out_dir"):
+                table.add_row(name, *(str(values.get(profile, {}).get(name, "missing")) for profile in PROFILES))
+        console.print(table)
+
+
+@app.command()
+def index() -> None:
+    """Build reports/index.html from the results that are there."""
+    from pfcalib.pages import build_index
+    from pfcalib.studies import find_root
+
+    console.print(f"Report: {build_index(find_root())}", soft_wrap=True)
+
+
+@app.command()
+def readme() -> None:
+    """Bring the table of studies in README.md up to date with the published results."""
+    from pfcalib.pages import write_readme
+    from pfcalib.studies import find_root
+
+    console.print("README.md: changed" if write_readme(find_root()) else "README.md: was up to date")
+
+
+def _say(text: str) -> None:
+    """Progress text as it comes, also into a pipe."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _progress(unit: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; what it yields takes the number of new items."""
+    columns = (
+        rich.progress.TextColumn(unit),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    errors = rich.console.Console(stderr=True)
+    with rich.progress.Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task(unit, total=total)
+        yield lambda n_new: bar.advance(task, n_new)

@@ -1,0 +1,29 @@
+"""Every notebook runs from end to end with its smoke parameters and passes its own checks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pfcalib.report import MAX_FIGURE_BYTES, read_results
+from pfcalib.run import plan_study, run_study
+from pfcalib.studies import find_studies
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("name", find_studies(ROOT))
+def test_the_notebook_runs_and_passes(name, tmp_path, network_loads):
+    plan = dataclasses.replace(plan_study(name, profile="smoke", root=ROOT), root=tmp_path)
+    result = run_study(plan)
+    assert result.passed, result.error
+    results = read_results(result.folder / "results.json")
+    assert results["metrics"]
+    assert results["checks"]
+    for figure in results["figures"]:
+        assert 0 < (result.folder / figure["file"]).stat().st_size < MAX_FIGURE_BYTES
+    page = (result.folder / "report.html").read_text(encoding="utf-8")
+    assert not network_loads(page)
