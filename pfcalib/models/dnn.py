@@ -1,0 +1,52 @@
+"""The flat network: all pixels side by side through fully connected layers (ATL-PHYS-PUB-2020-018, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+from keras import layers
+
+from pfcalib.features.images import N_PIXELS
+from pfcalib.models.blocks import build_inputs, classifier, compress, join, require_positive, require_share
+
+
+@dataclass(frozen=True)
+class DnnConfig:
+    """Flat network of N pixels; without widths the published N -> N -> N/2 hidden units behind N inputs."""
+
+    n_pixels: int = N_PIXELS  # 936, all six layers; 512 for EMB1 alone
+    widths: tuple[int, ...] | None = None
+    dropout: float = 0.2
+    pixel_power: float = 1.0  # 1 = published; see blocks.SignedPower
+    with_scalars: bool = False  # log10(clusterE / GeV) and clusterEta join before the last hidden layer
+
+    def __post_init__(self) -> None:
+        require_positive("DnnConfig", n_pixels=self.n_pixels, pixel_power=self.pixel_power, n_widths=len(self.hidden))
+        require_positive("DnnConfig", **{f"widths[{i}]": width for i, width in enumerate(self.hidden)})
+        require_share("DnnConfig", dropout=self.dropout)
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Units of the hidden layers."""
+        n = self.n_pixels
+        return (n, n, max(n // 2, 1)) if self.widths is None else tuple(self.widths)
+
+
+def build_dnn(config: DnnConfig | None = None) -> keras.Model:
+    """Untrained flat classifier.
+
+    Returns
+    -------
+    keras.Model
+        Input "pixels" (n, n_pixels) float32, energy over that of the cluster; output "p" (n, 2), softmax over [charged, neutral].
+    """
+    config = config or DnnConfig()
+    inputs = build_inputs({"pixels": (config.n_pixels,)}, with_scalars=config.with_scalars)
+    x = compress(inputs["pixels"], power=config.pixel_power, name="pixels")
+    for i, width in enumerate(config.hidden):
+        if i == len(config.hidden) - 1:
+            x = join([x], inputs)
+        x = layers.Dense(width, activation="relu", name=f"dense{i}")(x)
+        x = layers.Dropout(config.dropout, name=f"dropout{i}")(x)
+    return classifier(inputs, x, name="dnn")

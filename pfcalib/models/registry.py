@@ -1,0 +1,55 @@
+"""All networks by name: how each is built and which kind of input it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from pfcalib.errors import BadFileError, ConfigError
+from pfcalib.models.blocks import SignedPower
+from pfcalib.models.cnn import CnnConfig, build_cnn
+from pfcalib.models.densenet import DenseNetConfig, build_densenet
+from pfcalib.models.dnn import DnnConfig, build_dnn
+
+MODEL_KINDS = {"dnn": "flat", "cnn": "layers", "densenet": "stacks"}  # name: kind of input, see features.inputs
+_BUILDERS: dict[str, tuple[type, Callable[..., keras.Model]]] = {
+    "dnn": (DnnConfig, build_dnn),
+    "cnn": (CnnConfig, build_cnn),
+    "densenet": (DenseNetConfig, build_densenet),
+}
+
+
+def build_model(name: str, **options: Any) -> keras.Model:
+    """Untrained model by name; options are the fields of its configuration (a list stands for a tuple, as JSON has none).
+
+    Raises
+    ------
+    ConfigError
+        If the model or an option is unknown, or a value is out of range.
+    """
+    if name not in _BUILDERS:
+        raise ConfigError(f"unknown model {name!r}: expected one of {', '.join(_BUILDERS)}")
+    config, build = _BUILDERS[name]
+    known = [field.name for field in fields(config)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigError(f"model {name!r} has no option {', '.join(unknown)}: expected among {', '.join(known)}")
+    return build(config(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}))
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Model from a .keras file, in safe mode: a file that carries code is refused.
+
+    Raises
+    ------
+    BadFileError
+        If the file is missing, broken or not safe.
+    """
+    try:
+        return keras.saving.load_model(path, custom_objects={"SignedPower": SignedPower}, safe_mode=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadFileError(f"{path}: not a readable .keras model: {str(error).strip().splitlines()[0]}") from error

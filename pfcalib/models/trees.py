@@ -1,0 +1,191 @@
+"""Gradient-boosted trees on a table of cluster moments: the baseline that a network has to beat.
+
+Fitted by scikit-learn's `HistGradientBoostingClassifier`; kept as plain arrays, stored as .npz without pickle and applied by a numba kernel that
+gives scikit-learn's probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from pfcalib.errors import BadFileError, ConfigError, ValidationError
+
+SCHEMA_VERSION = 1
+NODE_FIELDS = {  # field of scikit-learn's nodes: dtype in the file
+    "feature_idx": np.int64,
+    "num_threshold": np.float64,
+    "left": np.int64,
+    "right": np.int64,
+    "is_leaf": np.bool_,
+    "missing_go_to_left": np.bool_,
+    "value": np.float64,
+}
+Validation = tuple[ArrayLike, ArrayLike, ArrayLike | None]  # table, is_em, weights
+
+
+@dataclass(frozen=True)
+class TreesConfig:
+    """Options of the boosting."""
+
+    learning_rate: float = 0.1
+    max_iter: int = 300
+    max_leaf_nodes: int = 31
+    min_samples_leaf: int = 20
+    l2_regularization: float = 0.0
+    patience: int = 20  # iterations without gain on the validation part, where one is given
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 0 or (value == 0 and name not in ("seed", "l2_regularization")):
+                raise ConfigError(f"TreesConfig: {name} = {value!r}, expected above 0")
+
+
+@dataclass(frozen=True, eq=False)
+class BoostedTrees:
+    """Fitted trees; nodes of all trees lie one after the other, tree t starts at roots[t]."""
+
+    feature_names: tuple[str, ...]
+    baseline: float  # log odds before the first tree
+    roots: NDArray[np.int64]  # (n_trees,)
+    nodes: dict[str, NDArray]  # NODE_FIELDS, each (n_nodes,); left and right count from the root of the tree
+
+    @property
+    def n_trees(self) -> int:
+        """Boosting iterations kept."""
+        return len(self.roots)
+
+    def p_em(self, table: ArrayLike) -> NDArray[np.float64]:
+        """Probability of a neutral pion, shape (n_clusters,).
+
+        Parameters
+        ----------
+        table : array_like, shape (n_clusters, n_features)
+            Columns as in feature_names; NaN stands for a missing value.
+
+        Raises
+        ------
+        ValidationError
+            If the number of columns differs.
+        """
+        values = np.ascontiguousarray(table, dtype=np.float64)
+        if values.ndim != 2 or values.shape[1] != len(self.feature_names):
+            raise ValidationError(f"table of shape {values.shape}: the trees were fitted to {len(self.feature_names)} features")
+        return np.asarray(expit(_raw(values, self.baseline, self.roots, *(self.nodes[name] for name in NODE_FIELDS))))
+
+    def save(self, path: str | Path) -> None:
+        """Write the trees to a .npz file, under a temporary name first."""
+        path = Path(path)
+        meta = json.dumps({"schema_version": SCHEMA_VERSION, "feature_names": self.feature_names, "baseline": self.baseline})
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+        try:
+            arrays: dict[str, Any] = {"meta": np.array(meta), "roots": self.roots, **self.nodes}
+            np.savez_compressed(temporary, **arrays)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> BoostedTrees:
+        """Trees from a file of `save`; raises BadFileError where it is missing or broken."""
+        try:
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                meta = json.loads(str(file["meta"]))
+                nodes = {name: file[name].astype(dtype, casting="safe") for name, dtype in NODE_FIELDS.items()}
+                roots = file["roots"].astype(np.int64, casting="safe")
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise BadFileError(f"{path}: not a file of boosted trees: {error}") from error
+        if meta.get("schema_version") != SCHEMA_VERSION:
+            raise BadFileError(f"{path}: schema_version {meta.get('schema_version')}, expected {SCHEMA_VERSION}")
+        trees = cls(tuple(meta["feature_names"]), float(meta["baseline"]), roots, nodes)
+        trees.require_sound(str(path))
+        return trees
+
+    def require_sound(self, source: str) -> None:
+        """Raise BadFileError unless every branch leads forwards inside its own tree and to an existing feature."""
+        n_nodes = len(self.nodes["value"])
+        ends = np.append(self.roots[1:], n_nodes)
+        split = ~self.nodes["is_leaf"]
+        tree = np.repeat(np.arange(self.n_trees), ends - self.roots) if self.n_trees and np.all(ends > self.roots) else np.empty(0, np.int64)
+        if self.n_trees == 0 or self.roots[0] != 0 or any(len(self.nodes[name]) != n_nodes for name in NODE_FIELDS) or len(tree) != n_nodes:
+            raise BadFileError(f"{source}: the trees do not tile the {n_nodes} nodes")
+        place = np.arange(n_nodes) - self.roots[tree]
+        size = (ends - self.roots)[tree]
+        sound = (self.nodes["feature_idx"] >= 0) & (self.nodes["feature_idx"] < len(self.feature_names))
+        for side in ("left", "right"):
+            sound &= (self.nodes[side] > place) & (self.nodes[side] < size)
+        if not sound[split].all():
+            raise BadFileError(f"{source}: node {int(np.flatnonzero(split & ~sound)[0])} does not lead forwards to a node of its tree")
+
+
+@numba.njit(cache=True, parallel=False, nogil=True)
+def _raw(table, baseline, roots, feature, threshold, left, right, is_leaf, missing_left, value):  # type: ignore[no-untyped-def]
+    """Log odds of each row: baseline plus the leaf of every tree, added in order."""
+    result = np.empty(len(table))
+    for row in range(len(table)):
+        total = baseline
+        for root in roots:
+            node = root
+            while not is_leaf[node]:
+                x = table[row, feature[node]]
+                go_left = missing_left[node] if np.isnan(x) else x <= threshold[node]
+                node = root + (left[node] if go_left else right[node])
+            total += value[node]
+        result[row] = total
+    return result
+
+
+def fit_trees(
+    table: ArrayLike,
+    is_em: ArrayLike,
+    *,
+    feature_names: Sequence[str],
+    weights: ArrayLike | None = None,
+    validation: Validation | None = None,
+    config: TreesConfig | None = None,
+) -> BoostedTrees:
+    """Fit boosted trees.
+
+    Parameters
+    ----------
+    table : array_like, shape (n_clusters, n_features)
+        Moments; NaN stands for a missing value.
+    is_em : array_like of bool, shape (n_clusters,)
+        True for neutral pions.
+    feature_names : sequence of str
+        Names of the columns, kept with the trees.
+    weights : array_like, shape (n_clusters,), optional
+        Weight of each cluster.
+    validation : (table, is_em, weights or None), optional
+        Clusters of other events; with them the boosting stops once they no longer gain, without them it runs for all iterations.
+    """
+    config = config or TreesConfig()
+    options = {name: value for name, value in asdict(config).items() if name not in ("seed", "patience")}
+    stopping = {"early_stopping": validation is not None, "n_iter_no_change": config.patience}
+    model = HistGradientBoostingClassifier(**options, **stopping, random_state=config.seed)
+    held_out = {} if validation is None else {"X_val": validation[0], "y_val": validation[1], "sample_weight_val": validation[2]}
+    model.fit(np.asarray(table), np.asarray(is_em, dtype=np.int64), sample_weight=weights, **held_out)
+    return _from_sklearn(model, tuple(feature_names))
+
+
+def _from_sklearn(model: HistGradientBoostingClassifier, feature_names: tuple[str, ...]) -> BoostedTrees:
+    """Arrays of a fitted binary classifier with numerical features."""
+    if len(feature_names) != model.n_features_in_:
+        raise ValidationError(f"{len(feature_names)} feature names for {model.n_features_in_} columns")
+    trees = [predictors[0].nodes for predictors in model._predictors]
+    joined = np.concatenate(trees)
+    roots = np.cumsum([0, *map(len, trees[:-1])])
+    nodes: dict[str, NDArray] = {name: np.ascontiguousarray(joined[name], dtype=dtype) for name, dtype in NODE_FIELDS.items()}
+    return BoostedTrees(feature_names, float(model._baseline_prediction[0, 0]), roots.astype(np.int64), nodes)
