@@ -46,9 +46,11 @@ class SampleWriter:
 
     Examples
     --------
-    >>> with SampleWriter("pions.root", geo, {"generator": "pfcalib simulation", "seed": 1}) as writer:  # doctest: +SKIP
-    ...     for chunk in chunks:
-    ...         writer.extend(chunk.scalars, chunk.offsets, chunk.cells)
+    ::
+
+        with SampleWriter("pions.root", geo, {"generator": "pfcalib simulation", "seed": 1}) as writer:
+            for chunk in chunks:
+                writer.extend(chunk.scalars, chunk.offsets, chunk.cells)
     """
 
     def __init__(

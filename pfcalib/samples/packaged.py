@@ -1,0 +1,30 @@
+"""Samples that come with the package, so that everyone can test on the same showers."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from pfcalib.errors import ConfigError
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("pfcalib"))) / "data"
+
+
+def packaged_samples() -> tuple[str, ...]:
+    """Names of the packaged samples."""
+    return tuple(sorted(path.stem for path in _folder().glob("*.root")))
+
+
+def packaged_sample(name: str) -> Path:
+    """Path of a packaged ROOT sample, such as "geant4_pions"; where it comes from stands in its metadata.
+
+    Raises
+    ------
+    ConfigError
+        If there is no sample of that name.
+    """
+    if name not in packaged_samples():
+        raise ConfigError(f"no packaged sample {name!r}; there are: {', '.join(packaged_samples()) or 'none'}")
+    return _folder() / f"{name}.root"

@@ -1,0 +1,147 @@
+"""Which clusters a study uses: cuts, one split by event, and two classes with the same spectrum of deposited energy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pfcalib.errors import ConfigError
+from pfcalib.samples.schema import column_of, is_em
+from pfcalib.samples.split import FRACTIONS, split_index, split_of
+
+Scalars = Mapping[str, NDArray[Any]]
+Balance = Literal["subsample", "weight"] | None
+BALANCE_EDGES = np.logspace(-1.0, 3.5, 46)  # GeV, ten bins a decade; what lies outside counts in the first or last bin
+SELECT_COLUMNS = ("eventNumber", "truthPdgId", "clusterE", "clusterEta", "cluster_ENG_CALIB_TOT")  # what `choose_clusters` looks at
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectionConfig:
+    """Cuts on clusters; a cluster at a limit is kept.
+
+    Parameters
+    ----------
+    min_cluster_e, max_cluster_e : float, GeV
+        Energy at the EM scale. Classification uses clusters above 0.5 GeV (ATL-PHYS-PUB-2020-018).
+    max_abs_eta : float
+    min_deposit : float, GeV
+        Lowest cluster_ENG_CALIB_TOT; regression uses 0.2 GeV.
+    """
+
+    min_cluster_e: float = 0.5
+    max_cluster_e: float = np.inf
+    max_abs_eta: float = 0.7
+    min_deposit: float = -np.inf
+
+    def __post_init__(self) -> None:
+        if not self.min_cluster_e > 0.0:
+            raise ConfigError(f"min_cluster_e must be positive, as images are divided by the energy of the cluster; got {self.min_cluster_e}")
+        if not (self.max_cluster_e > self.min_cluster_e and self.max_abs_eta > 0.0):
+            raise ConfigError(f"the selection keeps nothing: {self}")
+
+    def mask(self, scalars: Scalars) -> NDArray[np.bool_]:
+        """True for the clusters that pass."""
+        energy = column_of(scalars, "clusterE")
+        keep = (energy >= self.min_cluster_e) & (energy <= self.max_cluster_e)
+        keep &= np.abs(column_of(scalars, "clusterEta")) <= self.max_abs_eta
+        return keep & (column_of(scalars, "cluster_ENG_CALIB_TOT") >= self.min_deposit)
+
+
+class Choice(NamedTuple):
+    """Clusters of a study: their rows, in rising order, and their weights (all one unless balanced by weight)."""
+
+    rows: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+def choose_clusters(
+    scalars: Scalars,
+    *,
+    split: str,
+    select: SelectionConfig | None = None,
+    balance: Balance = None,
+    seed: int = 1,
+    fractions: Sequence[float] = FRACTIONS,
+    salt: int = 0,
+) -> Choice:
+    """Clusters of one split that pass the cuts, with the two classes balanced if asked for.
+
+    Parameters
+    ----------
+    scalars : mapping of str to array, shape (n_clusters,)
+        With the columns `SELECT_COLUMNS`.
+    split : "train", "validation", "test" or "all"
+    select : SelectionConfig
+        Cuts; the defaults of the class if None.
+    balance : "subsample", "weight" or None
+        How the spectra of cluster_ENG_CALIB_TOT of the two classes are made equal, in the bins `BALANCE_EDGES`: by leaving out
+        clusters of the class that has more in a bin (as published), by weights, or not at all.
+    seed : int
+        Decides which clusters are left out; the same seed leaves out the same ones.
+    fractions, salt
+        Of the split, see `split_of`.
+
+    Raises
+    ------
+    ConfigError
+        If split or balance is unknown.
+    """
+    keep = (select or SelectionConfig()).mask(scalars)
+    if split != "all":
+        keep &= split_of(column_of(scalars, "eventNumber"), fractions=fractions, salt=salt) == split_index(split)
+    rows = np.flatnonzero(keep)
+    deposit, em = column_of(scalars, "cluster_ENG_CALIB_TOT")[rows], is_em(column_of(scalars, "truthPdgId"))[rows]
+    if balance is None:
+        return Choice(rows, np.ones(len(rows), dtype=np.float32))
+    if balance == "weight":
+        return Choice(rows, balance_weights(deposit, em).astype(np.float32))
+    if balance == "subsample":
+        kept = rows[balance_mask(deposit, em, rng=np.random.default_rng(seed))]
+        return Choice(kept, np.ones(len(kept), dtype=np.float32))
+    raise ConfigError(f"balance must be 'subsample', 'weight' or None, got {balance!r}")
+
+
+def balance_mask(deposit: ArrayLike, em: ArrayLike, *, rng: np.random.Generator, edges: ArrayLike = BALANCE_EDGES) -> NDArray[np.bool_]:
+    """Keep as many clusters of either class in each bin of deposited energy, chosen by chance.
+
+    Parameters
+    ----------
+    deposit : array_like, shape (n,), GeV
+    em : array_like of bool, shape (n,)
+        Class of each cluster.
+    rng : numpy.random.Generator
+    edges : array_like, GeV
+        Rising bin edges.
+
+    >>> balance_mask([1, 1, 1, 50], [True, True, False, True], rng=np.random.default_rng(1)).sum()
+    np.int64(2)
+    """
+    place, counts = _histogram(deposit, em, edges)
+    order = np.lexsort((rng.random(len(place)), place))
+    starts = np.concatenate([[0], np.cumsum(counts.ravel())[:-1]])
+    rank = np.empty(len(place), dtype=np.int64)
+    rank[order] = np.arange(len(place)) - starts[place[order]]
+    return rank < np.tile(counts.min(axis=0), 2)[place]
+
+
+def balance_weights(deposit: ArrayLike, em: ArrayLike, *, edges: ArrayLike = BALANCE_EDGES) -> NDArray[np.float64]:
+    """Weights that give both classes the mean of their two spectra; zero in a bin that only one class fills.
+
+    The mean of the weights is one. Parameters as in `balance_mask`.
+    """
+    place, counts = _histogram(deposit, em, edges)
+    target = np.where(counts.min(axis=0) > 0, counts.mean(axis=0), 0.0)
+    weights = (target / np.maximum(counts, 1)).ravel()[place]
+    return weights / weights.mean() if weights.any() else weights
+
+
+def _histogram(deposit: ArrayLike, em: ArrayLike, edges: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Flat place (class, bin) of each cluster, and the counts, shape (2, n_bins)."""
+    n_bins = len(np.asarray(edges)) - 1
+    bins = np.clip(np.searchsorted(edges, deposit, side="right") - 1, 0, n_bins - 1)
+    place = np.asarray(em, dtype=np.int64) * n_bins + bins
+    return place, np.bincount(place, minlength=2 * n_bins).reshape(2, n_bins)
