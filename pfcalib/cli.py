@@ -78,21 +78,51 @@ def simulate(
 def inspect(file: Sample) -> None:
     """Tell what is in a sample, whether all branches are there, and whether the energies are sane."""
     from pfcalib.columns import COLUMNS
-    from pfcalib.inspection import check_sample
+    from pfcalib.samples.check import check_sample
 
     with _progress("clusters", None) as advance:
         report = check_sample(file, progress=advance)
-    table = rich.table.Table("column", "unit", "lowest", "mean", "highest", title=str(file))
+    table = rich.table.Table("branch", "unit", "lowest", "mean", "highest", title=str(file))
     for name, found in report.ranges.items():
-        table.add_row(name, COLUMNS[name].unit, *(f"{value:.5g}" for value in found[:3]))
+        table.add_row(name, COLUMNS[name].unit, *(f"{value:.5g}" for value in (found.low, found.mean, found.high)))
     console.print(table)
     console.print(
         f"{report.n_events} events, {report.n_clusters} clusters, {report.n_em} of them of pi0, photons or electrons; {report.n_cells} cells"
     )
     console.print(f"made by: {report.metadata.get('generator', 'unknown')}")
-    if report.problems:
+    if not report.passed:
         raise ValidationError(f"{file}: {len(report.problems)} problems: {'; '.join(report.problems)}")
     console.print("all branches are there, energies are sane")
+
+
+@app.command()
+def train(
+    samples: Annotated[list[Path], typer.Argument(help="ROOT files; events are split 70/10/20 % by a hash of their number.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, history and model.keras; an interrupted training goes on there.")],
+    model: Annotated[str, typer.Option(help="dnn, cnn or densenet.")] = "cnn",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clusters at most.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clusters a step.")] = 256,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of Adam.")] = 1e-3,
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without a lower validation loss before it stops.")] = 20,
+    seed: Seed = 1,
+) -> None:
+    """Train a classifier of neutral against charged pions; one line an epoch."""
+    import keras
+
+    from pfcalib.models.registry import MODEL_KINDS, build_model
+    from pfcalib.stream import ClusterStream
+    from pfcalib.train import TrainConfig, fit_model
+
+    if model not in MODEL_KINDS:
+        raise ConfigError(f"--model {model!r} is unknown; choose one of {', '.join(MODEL_KINDS)}")
+    config = TrainConfig(learning_rate=learning_rate, batch_size=batch_size, epochs=epochs, patience=patience, seed=seed)
+    training, validation = (
+        ClusterStream(samples, kind=MODEL_KINDS[model], split=split, batch_size=batch_size, seed=seed, shuffle=split == "train")
+        for split in ("train", "validation")
+    )
+    keras.utils.set_random_seed(seed)
+    result = fit_model(build_model(model), training, validation, config, out_dir=out)
+    console.print(f"{out / 'model.keras'}: best epoch {result.best_epoch + 1}, {result.seconds:.0f} s", soft_wrap=True)
 
 
 @app.command()

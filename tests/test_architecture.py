@@ -36,7 +36,6 @@ MAY_IMPORT = {
     "deploy": {"features", "columns"},
     "produce": {"simulation", "clustering", "samples", "geometry", "columns"},
     "fidelity": {"simulation", "clustering", "samples", "features", "geometry", "columns", "response", "roc"},
-    "inspection": {"samples", "columns"},
     "plots": {"columns", "geometry", "response", "roc", "clustering", "samples"},
     "report": {"provenance"},
     "pages": {"report", "studies"},
