@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from clustering.reference import reference_clusters
-from clustering.toys import RING, SMALL, noise, shuffle, simulate_event, simulate_shower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfcalib.clustering.topo import TopoConfig, find_clusters
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL, WINDOW
+from tests.clustering.reference import reference_clusters
+from tests.clustering.toys import RING, SMALL, noise, shuffle, simulate_event, simulate_shower
 
 CONFIGS = (TopoConfig(), TopoConfig(split=False), TopoConfig(share=False), TopoConfig(seed=3.0, growth=1.5, boundary=0.5))
 
@@ -131,16 +131,17 @@ def test_clusters_of_an_event_fall_in_energy_and_events_do_not_mix(rng):
 
 
 def test_two_equal_showers_share_the_cells_between_them_in_halves():
+    """Three rows of seven EMB2 cells along phi, symmetric about the fourth, with a peak in the second and in the sixth of the middle row."""
     energy = np.zeros(WINDOW.n_cells)
-    eta = (np.arange(-3, 4) + 0.5) * 0.025
-    for phi in np.array([-1.5, -0.5, 0.5]) * 0.025:
-        energy[WINDOW.locate(2, eta - 0.0125 + 1e-6, phi)] = (0.3, 2.0, 0.3, 0.2, 0.3, 2.0, 0.3)
-    energy[WINDOW.locate(2, eta[[1, 5]] - 0.0125 + 1e-6, -0.0125)] = 5.0
+    phi = (np.arange(-3, 4) + 0.5) * 0.025
+    for eta in (-0.01, 0.01, 0.03):
+        energy[WINDOW.locate(2, eta, phi)] = (0.3, 2.0, 0.3, 0.2, 0.3, 2.0, 0.3)
+    energy[WINDOW.locate(2, 0.01, phi[[1, 5]])] = 5.0
     clusters = find_clusters(energy[None], np.full(WINDOW.n_cells, 0.04), WINDOW)
-    middle = WINDOW.locate(2, eta[3] - 0.0125 + 1e-6, np.array([-1.5, -0.5, 0.5]) * 0.025)
+    middle = WINDOW.locate(2, [-0.01, 0.01, 0.03], phi[3])
     assert len(clusters.event) == 2
     for cluster in as_dicts(clusters):
-        assert [cluster[cell] for cell in middle.tolist()] == pytest.approx([0.5, 0.5, 0.5], abs=0.02)
+        assert [cluster[cell] for cell in middle.tolist()] == pytest.approx([0.5, 0.5, 0.5], abs=1e-9)
         assert len(cluster) == 12
 
 
