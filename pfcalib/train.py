@@ -184,7 +184,7 @@ def fit_model(
     Raises
     ------
     ConfigError
-        If out_dir holds a training with other settings or another model.
+        If out_dir holds a training with other settings, another model or another number of clusters.
     """
     config = config or TrainConfig()
     folder = Path(out_dir)
@@ -192,11 +192,11 @@ def fit_model(
     keras.utils.set_random_seed(config.seed)
     train_data = _batches(training, config, shuffle=True)
     val_data = _batches(validation, config, shuffle=False)
-    history = _resume(model, folder, config)
+    n_clusters = int(getattr(train_data, "n_clusters", len(train_data) * config.batch_size))
+    history = _resume(model, folder, {"model": model.name, "n_parameters": model.count_params(), "n_clusters": n_clusters, **asdict(config)})
     done = len(history)
     if hasattr(train_data, "set_epoch"):
         train_data.set_epoch(done)
-    n_clusters = int(getattr(train_data, "n_clusters", len(train_data) * config.batch_size))
     epochs = _Epochs(config, history, folder, n_clusters, say or Console(highlight=False, soft_wrap=True).print)
     if done < config.epochs and (done == 0 or done - 1 - history.best_epoch < config.patience):
         fit = {"validation_data": val_data, "initial_epoch": done, "epochs": config.epochs, "shuffle": False, "verbose": 0}
@@ -209,21 +209,21 @@ def _batches(data: Data, config: TrainConfig, *, shuffle: bool) -> keras.utils.P
     return data if isinstance(data, keras.utils.PyDataset) else ArrayBatches(data, batch_size=config.batch_size, seed=config.seed, shuffle=shuffle)
 
 
-def _resume(model: keras.Model, folder: Path, config: TrainConfig) -> History:
-    """Compile the model; give it the state of the last epoch if the folder holds one. Returns the history so far."""
+def _resume(model: keras.Model, folder: Path, settings: Mapping[str, Any]) -> History:
+    """Compile the model; give it the state of the last epoch if the folder holds one of the same settings. Returns the history so far."""
     model.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate),
+        optimizer=keras.optimizers.Adam(settings["learning_rate"]),
         loss=keras.losses.CategoricalCrossentropy(),
         weighted_metrics=[keras.metrics.CategoricalAccuracy(name=ACCURACY)],
         jit_compile=False,
     )
     model.optimizer.build(model.trainable_variables)
-    settings = json.dumps({"model": model.name, "n_parameters": model.count_params(), **asdict(config)}, indent=2)
+    text = json.dumps(settings, indent=2)
     record = folder / "config.json"
     if not (folder / "history.csv").exists():
-        record.write_text(settings + "\n", encoding="utf-8")
+        record.write_text(text + "\n", encoding="utf-8")
         return History({})
-    if not record.exists() or record.read_text(encoding="utf-8").strip() != settings:
+    if not record.exists() or record.read_text(encoding="utf-8").strip() != text:
         raise ConfigError(f"{folder} holds a training with other settings: remove the folder, or train into another one")
     history = History.read(folder / "history.csv")
     _load_weights(model, weights_path(folder, len(history) - 1))

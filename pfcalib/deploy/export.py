@@ -1,0 +1,126 @@
+"""Keras to ONNX: convert, write the contract and reference clusters beside the file, and let nothing through that was not validated."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tf2onnx
+from numpy.typing import NDArray
+
+from pfcalib.deploy.contract import (
+    ModelContract,
+    Reference,
+    TensorSpec,
+    contract_path,
+    reference_path,
+    sha256_of,
+    write_reference,
+)
+from pfcalib.deploy.validate import ParityReport, check_stored_model, require_parity
+from pfcalib.errors import ValidationError
+
+OPSET = 17  # 19 and up are refused by the converter
+VERSIONS_OF = ("keras", "numpy", "onnx", "onnxruntime", "pfcalib", "tensorflow", "tf2onnx")
+NORMALISATION = "pixels: cell energy over clusterE; scalars: log10(clusterE / GeV), clusterEta"
+
+
+def export_onnx(
+    model: keras.Model,
+    path: str | Path,
+    *,
+    inputs: Mapping[str, NDArray[np.float32]],
+    kind: str,
+    training: Mapping[str, Any] | None = None,
+    normalisation: str = NORMALISATION,
+) -> ParityReport:
+    """Write `<model>.onnx`, its contract `<model>.json` and its reference clusters `<model>.reference.npz`.
+
+    All three are made in a temporary folder, validated there, and moved into place only if they pass, the contract last.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional model with one output.
+    path : path
+        Of the ONNX file, ending in .onnx.
+    inputs : mapping of str to float32 array, shape (n_clusters, ...)
+        Reference clusters, a thousand or so, as the network sees them.
+    kind : str
+        Kind of input, as in `pfcalib.features.inputs`.
+    training : mapping, optional
+        Provenance for the contract: seed, samples, settings. JSON values only.
+
+    Returns
+    -------
+    ParityReport
+        The validation, which has passed.
+
+    Raises
+    ------
+    ValidationError
+        If the model cannot be converted, or the file does not compute what the model does; nothing is written then.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ValidationError(f"{path}: the name of an ONNX file must end in .onnx")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", dir=path.parent))
+    try:
+        draft = folder / path.name
+        draft.write_bytes(_convert(model))
+        write_reference(reference_path(draft), Reference(dict(inputs), predict(model, inputs)))
+        contract = _contract(model, draft, kind=kind, normalisation=normalisation, training=training or {})
+        contract_path(draft).write_text(contract.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        report = require_parity(check_stored_model(draft))
+        for name in (reference_path, Path, contract_path):
+            name(draft).replace(name(path))
+    finally:
+        shutil.rmtree(folder)
+    return ParityReport(path, report.model, report.n_clusters, report.tolerance, report.batches, report.problems)
+
+
+def predict(model: keras.Model, inputs: Mapping[str, NDArray[np.float32]], *, batch: int = 1000) -> NDArray[np.float32]:
+    """Outputs of a Keras model at inference, shape (n_clusters, n_outputs) float32."""
+    n_clusters = len(next(iter(inputs.values())))
+    parts = [model({name: array[i : i + batch] for name, array in inputs.items()}, training=False) for i in range(0, n_clusters, batch)]
+    return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
+
+
+def _convert(model: keras.Model) -> bytes:
+    """ONNX file of a functional model, whose inputs keep their names."""
+    if not isinstance(model, keras.Model) or isinstance(model, keras.Sequential) or len(model.outputs) != 1:
+        raise ValidationError(f"{getattr(model, 'name', model)}: only functional models with one output can be exported")
+    flat = keras.Model(model.inputs, model.outputs[0], name=model.name)  # the converter gives its inputs as a list
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    try:
+        proto, _ = tf2onnx.convert.from_keras(flat, opset=OPSET)
+    except Exception as error:  # the converter raises whatever it meets
+        raise ValidationError(f"{model.name}: tf2onnx cannot convert the model: {type(error).__name__}: {error}") from error
+    return bytes(proto.SerializeToString())
+
+
+def _contract(model: keras.Model, draft: Path, *, kind: str, normalisation: str, training: Mapping[str, Any]) -> ModelContract:
+    """Contract of the files in the draft folder."""
+    return ModelContract(
+        model=model.name,
+        kind=kind,
+        inputs=tuple(TensorSpec(name=tensor.name, shape=tuple(tensor.shape[1:])) for tensor in model.inputs),
+        output=TensorSpec(name=model.output_names[0], shape=tuple(model.outputs[0].shape[1:]), meaning="probability of [charged, neutral]"),
+        normalisation=normalisation,
+        n_parameters=int(model.count_params()),
+        opset=OPSET,
+        sha256=sha256_of(draft),
+        reference_sha256=sha256_of(reference_path(draft)),
+        created=datetime.now(UTC),
+        versions={name: version(name) for name in VERSIONS_OF},
+        training=dict(training),
+    )
