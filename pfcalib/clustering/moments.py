@@ -35,7 +35,7 @@ def _wrap(phi: float) -> float:
 def _kinematics(
     cell: NDArray[np.int32], weight: NDArray[np.float64], energy: NDArray[np.float64], sigma: NDArray[np.float64], table: CellTable
 ) -> tuple[float, float, float, float, float, float, float]:
-    """Energy, pT, eta, phi, the two significances and pTD, from all cells."""
+    """Energy, pT, eta, phi, the two significances and the dispersion of pT, from all cells."""
     eta, phi, reference = table.eta, table.phi, table.phi[cell[0]]
     total = size = size_eta = size_phi = square = noise = best = 0.0
     for i in range(cell.size):
@@ -186,7 +186,7 @@ def cluster_moments(clusters: Clusters, energy: ArrayLike, sigma: ArrayLike, gri
     cluster_nCells                    cells, shared ones included
     SIGNIFICANCE                      clusterE / sqrt(sum(sigma^2)) over all cells
     CELL_SIGNIFICANCE                 E / sigma of the cell of largest abs(E) / sigma
-    PTD                               sqrt(sum((w E)^2)) / sum(w abs(E)) over all cells
+    cluster_PTD                       sqrt(sum((w E)^2)) / sum(w abs(E)) over all cells
     CENTER_MAG                        abs(c), mm
     CENTER_LAMBDA                     depth of c along the shower axis behind the inner radius of EMB1, mm; negative in front of it
     DELTA_ALPHA                       angle between c and the principal axis, also where that is not taken; 0 where there is none

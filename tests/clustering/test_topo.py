@@ -145,6 +145,30 @@ def test_two_equal_showers_share_the_cells_between_them_in_halves():
         assert len(cluster) == 12
 
 
+def test_a_secondary_maximum_counts_only_where_no_primary_one_overlaps_it():
+    """Two EMB1 maxima in one flat cluster of the EM layers; a maximum in EMB3, no neighbour of EMB1, hides the one in front of it."""
+    sigma = np.full(WINDOW.n_cells, 0.04)
+    energy = np.where(np.isin(WINDOW.layer, (1, 2, 3)), 0.1, 0.0)
+    energy[WINDOW.locate(1, [-0.06, 0.06], 0.06)] = 2.0, 1.0
+    assert len(find_clusters(energy[None], sigma, WINDOW).event) == 2
+    assert len(find_clusters(energy[None], sigma, WINDOW, TopoConfig(secondary=())).event) == 1
+    energy[WINDOW.locate(3, -0.06, 0.06)] = 5.0
+    assert len(find_clusters(energy[None], sigma, WINDOW).event) == 2
+    assert len(find_clusters(energy[None], sigma, WINDOW, TopoConfig(secondary=())).event) == 1
+    assert len(find_clusters(energy[None], sigma, WINDOW, TopoConfig(primary=("EMB1", "EMB3"), secondary=())).event) == 3
+
+
+@pytest.mark.parametrize(("neighbours", "count"), [(3, 2), (4, 1)])
+def test_a_local_maximum_needs_enough_neighbours_in_its_cluster(neighbours, count):
+    """A row of EMB2 cells along phi, two wide: a peak at its end has three neighbours, one within it five."""
+    energy = np.zeros(WINDOW.n_cells)
+    phi = (np.arange(-3, 4) + 0.5) * 0.025
+    energy[WINDOW.locate(2, [[0.01], [0.03]], phi)] = 0.2
+    energy[WINDOW.locate(2, 0.01, phi[[0, 4]])] = 5.0, 4.0
+    config = TopoConfig(maximum_neighbours=neighbours)
+    assert len(find_clusters(energy[None], np.full(WINDOW.n_cells, 0.04), WINDOW, config).event) == count
+
+
 def test_splitting_can_be_switched_off(rng):
     energy = simulate_shower(WINDOW, 20.0, -0.05, 0.0, rng) + simulate_shower(WINDOW, 20.0, 0.05, 0.0, rng)
     sigma = noise(WINDOW)
