@@ -7,7 +7,7 @@ STAMP   := $(VENV)/.installed-$(shell git hash-object requirements.lock)
 SOURCES := pfcalib tests notebooks
 
 # Two workers share two cores, so each library keeps to one thread.
-TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2
+TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 
 .DEFAULT_GOAL := help
 .PHONY: help install report test lint format lab benchmark lock clean
@@ -22,8 +22,8 @@ $(STAMP): requirements.lock
 	  { echo "make: pfcalib needs Python 3.11, but $(PYTHON) is $$("$(PYTHON)" --version 2>&1); call make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Installing the locked packages into $(VENV) (once; a few minutes)"
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

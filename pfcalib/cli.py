@@ -6,6 +6,8 @@ Heavy modules are imported inside the commands, and only here, so that ``pfcalib
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,9 +28,10 @@ app = typer.Typer(
 )
 console = rich.console.Console(highlight=False)
 
+N_REFERENCE = 1000  # clusters whose outputs travel with an exported model
+
 Profile = Annotated[str, typer.Option(help="Parameter set of notebooks/profiles.yaml: smoke, standard or full.")]
 Seed = Annotated[int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")]
-Sample = Annotated[Path, typer.Argument(help="ROOT file with the trees ClusterTree and CellGeo.", show_default=False)]
 
 
 def main() -> None:
@@ -75,7 +78,7 @@ def simulate(
 
 
 @app.command()
-def inspect(file: Sample) -> None:
+def inspect(file: Annotated[Path, typer.Argument(help="ROOT file with the trees ClusterTree and CellGeo.", show_default=False)]) -> None:
     """Tell what is in a sample, whether all branches are there, and whether the energies are sane."""
     from pfcalib.columns import COLUMNS
     from pfcalib.samples.check import check_sample
@@ -107,11 +110,14 @@ def train(
     seed: Seed = 1,
 ) -> None:
     """Train a classifier of neutral against charged pions; one line an epoch."""
-    import keras
+    with _silent_stderr():
+        import keras
+        import numpy as np
 
-    from pfcalib.models.registry import MODEL_KINDS, build_model
-    from pfcalib.stream import ClusterStream
-    from pfcalib.train import TrainConfig, fit_model
+        from pfcalib.deploy.export import export_onnx
+        from pfcalib.models.registry import MODEL_KINDS, build_model
+        from pfcalib.stream import ClusterStream
+        from pfcalib.train import TrainConfig, fit_model
 
     if model not in MODEL_KINDS:
         raise ConfigError(f"--model {model!r} is unknown; choose one of {', '.join(MODEL_KINDS)}")
@@ -121,8 +127,31 @@ def train(
         for split in ("train", "validation")
     )
     keras.utils.set_random_seed(seed)
-    result = fit_model(build_model(model), training, validation, config, out_dir=out)
+    network = build_model(model)
+    result = fit_model(network, training, validation, config, out_dir=out)
+    batches = [validation[number][0] for number in range(min(len(validation), -(-N_REFERENCE // batch_size)))]
+    reference = {name: np.concatenate([batch[name] for batch in batches])[:N_REFERENCE] for name in batches[0]}
+    settings = {**dataclasses.asdict(config), "samples": [path.name for path in samples], "best_epoch": result.best_epoch}
+    parity = export_onnx(network, out / f"{model}.onnx", inputs=reference, kind=MODEL_KINDS[model], training=settings)
     console.print(f"{out / 'model.keras'}: best epoch {result.best_epoch + 1}, {result.seconds:.0f} s", soft_wrap=True)
+    console.print(f"{parity.path}: differs by at most {parity.max_abs:.1e} from Keras", soft_wrap=True)
+
+
+@app.command()
+def validate(
+    model: Annotated[Path, typer.Argument(help="ONNX file; its contract .json and .reference.npz lie beside it.", show_default=False)],
+) -> None:
+    """Compare an ONNX model with its contract and with the reference outputs of the Keras model, at batch sizes 1, 7 and 256."""
+    from pfcalib.deploy.validate import check_stored_model, require_parity
+
+    report = check_stored_model(model)
+    table = rich.table.Table("batch", "largest difference", "worst cluster", "not finite", "changed class", title=str(model))
+    for batch in report.batches:
+        table.add_row(*map(str, (batch.batch, f"{batch.max_abs:.2e}", batch.worst_cluster, batch.n_nan, batch.n_changed_argmax)))
+    if report.batches:
+        console.print(table)
+    require_parity(report)
+    console.print(f"{model}: agrees on {report.n_clusters} clusters within {report.tolerance:.0e}", soft_wrap=True)
 
 
 @app.command()
@@ -201,6 +230,20 @@ def readme() -> None:
     from pfcalib.studies import find_root
 
     console.print("README.md: changed" if write_readme(find_root()) else "README.md: was up to date")
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Nothing on standard error, also from compiled code: TensorFlow tells of missing GPUs there when it is imported, whatever it is told."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _say(text: str) -> None:

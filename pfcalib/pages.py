@@ -144,9 +144,10 @@ def render_readme(root: Path) -> str:
     pfcalib.errors.ConfigError
         If README.md has not exactly one pair of markers.
     """
-    text = (root / "README.md").read_text(encoding="utf-8")
+    readme = root / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if [text.count(marker) for marker in MARKERS] != [1, 1]:
-        raise ConfigError(f"{root / 'README.md'}: expected {MARKERS[0]} and {MARKERS[1]} once each")
+        raise ConfigError(f"{readme}: expected {MARKERS[0]} and {MARKERS[1]} once each")
     before, _, rest = text.partition(MARKERS[0])
     _, _, after = rest.partition(MARKERS[1])
     entries = [
