@@ -1,0 +1,1 @@
+"""Particles to cells: guns, parametrised showers, noise and pile-up."""
