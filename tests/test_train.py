@@ -8,11 +8,14 @@ import math
 import keras
 import numpy as np
 import pytest
+from factories import make_sample
 
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.history import History
 from pfcalib.models.dnn import DnnConfig, build_dnn
 from pfcalib.models.registry import load_model
+from pfcalib.samples.write import SampleWriter
+from pfcalib.stream import ClusterStream
 from pfcalib.train import ArrayBatches, TrainConfig, fit_model, learning_rate
 
 pytestmark = pytest.mark.filterwarnings(
@@ -174,3 +177,21 @@ def test_a_broken_history_is_refused(tmp_path, text):
 def test_settings_out_of_range_are_refused(option, value):
     with pytest.raises(ConfigError, match=option):
         TrainConfig(**{option: value})
+
+
+def test_a_stream_from_a_file_trains_a_network_and_a_restart_sees_the_same_batches(rng, tmp_path):
+    sample = make_sample(rng, 400)
+    with SampleWriter(tmp_path / "sample.root", sample.geo, sample.metadata) as writer:
+        writer.extend(sample.scalars, sample.offsets, sample.cells)
+    settings = TrainConfig(learning_rate=1e-3, epochs=2, schedule="cosine")
+
+    def train(folder, say=lambda line: None):
+        keras.utils.set_random_seed(1)
+        model = build_dnn(DnnConfig(widths=(4,)))
+        parts = [ClusterStream(tmp_path / "sample.root", split=split, batch_size=32) for split in ("train", "validation")]
+        return fit_model(model, *parts, settings, out_dir=tmp_path / folder, say=say)
+
+    unbroken = train("unbroken")
+    with pytest.raises(Killed):
+        train("broken", say=killer(1))
+    np.testing.assert_allclose(train("broken").history["loss"], unbroken.history["loss"], rtol=1e-5)
