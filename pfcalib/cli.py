@@ -52,8 +52,8 @@ def simulate(
     e_max: Annotated[float, typer.Option(help="Highest energy, GeV.")] = 2000.0,
     eta_max: Annotated[float, typer.Option(help="Largest |eta|; flat.")] = 0.7,
     grid: Annotated[str, typer.Option(help="barrel (64,000 cells) or window (1,000 cells, the Geant4 reference).")] = "barrel",
-    noise: Annotated[str, typer.Option(help="nominal (electronics only) or pileup (plus a term that grows with mu).")] = "nominal",
-    mu: Annotated[float, typer.Option(min=0, help="Mean number of interactions per crossing, for --noise pileup.")] = 0.0,
+    noise: Annotated[str, typer.Option(help="nominal (electronics) or pileup (with a term that grows with mu, 40 interactions).")] = "nominal",
+    mu: Annotated[float | None, typer.Option(min=0, help="Mean number of interactions per crossing; by default that of --noise.")] = None,
     seed: Seed = 1,
     processes: Annotated[int, typer.Option(min=1, help="Processes; the output does not depend on it.")] = 1,
 ) -> None:

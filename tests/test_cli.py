@@ -98,6 +98,22 @@ def test_a_misspelt_option_is_an_error_of_usage(clone, pfcalib):
     assert pfcalib("run", "01_tiny", "--profil", "smoke")[0] == 2
 
 
+def test_a_simulated_sample_is_sound(clone, pfcalib):
+    code, output, errors = pfcalib("simulate", "pions.root", "-n", "20", "--grid", "window", "--eta-max", "0.1", "--e-min", "5", "--e-max", "50")
+    assert code == 0, errors
+    assert "pions.root" in output
+    code, output, errors = pfcalib("inspect", "pions.root")
+    assert code == 0, errors
+    assert "all branches are there, energies are sane" in output
+
+
+def test_what_is_no_sample_is_told_in_one_line(clone, pfcalib):
+    (clone / "text.root").write_text("no ROOT file")
+    code, _, errors = pfcalib("inspect", "text.root")
+    assert code == 1
+    assert errors.startswith("pfcalib: text.root: ")
+
+
 def test_run_makes_the_folder_and_the_index(clone, pfcalib):
     code, output, _ = pfcalib("run", "01_tiny", "-p", "n_events=7")
     assert code == 0
