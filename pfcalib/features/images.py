@@ -7,7 +7,7 @@ cluster's central cell. Pixel = cell energy x share of the cluster / clusterE.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numba as nb
 import numpy as np
@@ -138,7 +138,7 @@ def build_images(sample: Sample, *, layers: Sequence[str] = IMAGE_LAYERS, normal
     ValidationError
         If a cell is not in CellGeo, or the normalisation of a cluster is zero or not finite.
     """
-    window = ImageWindow(sample.geo, layers=layers)
+    window = _window_of(sample.geo, tuple(layers))
     norm = np.ones(len(sample)) if normalise_by is None else sample[normalise_by].astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0.0))
     if len(bad):
@@ -151,6 +151,12 @@ def build_images(sample: Sample, *, layers: Sequence[str] = IMAGE_LAYERS, normal
     centre = window.central_cell(sample["clusterEta"], sample["clusterPhi"])
     window.fill(pixels, rows, rows, sample.offsets, cell, sample.cells["cluster_cell_E"], centre, norm)
     return window.split(pixels)
+
+
+@lru_cache(maxsize=4)
+def _window_of(geo: CellGeo, layers: tuple[str, ...]) -> ImageWindow:
+    """The chunks of a file share one geometry, so its search tree is made once."""
+    return ImageWindow(geo, layers=layers)
 
 
 def _turned(phi: ArrayLike) -> NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,9 +83,10 @@ def _stack(images: Mapping[str, NDArray[np.float32]], names: Sequence[str]) -> N
     n_eta, n_phi = IMAGE_SHAPES[names[0]]
     stack = np.empty((len(images[names[0]]), n_eta, n_phi, len(names)), dtype=np.float32)
     for channel, name in enumerate(names):
-        by_eta, by_phi = n_eta // IMAGE_SHAPES[name][0], n_phi // IMAGE_SHAPES[name][1]
-        fine: NDArray[Any] = images[name].repeat(by_eta, axis=1).repeat(by_phi, axis=2)
-        np.divide(fine, by_eta * by_phi, out=stack[..., channel])
+        rows, columns = IMAGE_SHAPES[name]
+        by_eta, by_phi = n_eta // rows, n_phi // columns
+        blocks = stack[..., channel].reshape(-1, rows, by_eta, columns, by_phi)  # a view: splitting axes copies nothing
+        blocks[...] = (images[name] / np.float32(by_eta * by_phi))[:, :, None, :, None]
     return stack
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -25,6 +24,8 @@ from pfcalib.samples.read import PathLike, iterate_sample, open_sample, read_geo
 from pfcalib.samples.schema import GEO_PREFIX, CellGeo
 
 LAYOUT = 1  # goes up when the arrays below change; part of the key
+_ARRAYS, _INDEX, _GEO = "arrays.bin", "index.json", "geo.npz"
+_ALIGNMENT = 64  # bytes
 _CELLS = ("cluster_cell_ID", "cluster_cell_E")
 
 
@@ -101,7 +102,7 @@ def _build(path: Path, final: Path) -> None:
 def _write_arrays(path: Path, folder: Path) -> None:
     with open_sample(path) as file:
         geo = read_geo(path, file)
-    np.savez(folder / "geo.npz", **geo.arrays())  # type: ignore[arg-type]
+    np.savez(folder / _GEO, **geo.arrays())  # type: ignore[arg-type]
     cell_type = np.min_scalar_type(max(len(geo) - 1, 0))
     types = {name: COLUMNS[name].dtype for name in SCALARS} | {
         "offsets": "int64",
@@ -110,7 +111,7 @@ def _write_arrays(path: Path, folder: Path) -> None:
     }
     n_cells = 0
     with ExitStack() as stack:
-        files: dict[str, BinaryIO] = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in types}
+        files: dict[str, BinaryIO] = {name: stack.enter_context((folder / name).open("wb")) for name in types}
         files["offsets"].write(np.zeros(1, dtype=np.int64).data)
         for chunk in iterate_sample(path, columns=(*SCALARS, *_CELLS)):
             arrays = dict(chunk.scalars)
@@ -118,22 +119,28 @@ def _write_arrays(path: Path, folder: Path) -> None:
             for name, array in arrays.items():
                 files[name].write(np.ascontiguousarray(array, dtype=types[name]).data)
             n_cells += int(chunk.offsets[-1])
-    (folder / "types.json").write_text(json.dumps(types), encoding="ascii")
+    _join(folder, types)
+
+
+def _join(folder: Path, types: dict[str, str]) -> None:
+    """Put all arrays into one file, so that a sample costs one open file, with an index of (dtype, first byte, length)."""
+    index: dict[str, tuple[str, int, int]] = {}
+    with (folder / _ARRAYS).open("wb") as whole:
+        for name, dtype in types.items():
+            whole.write(bytes(-whole.tell() % _ALIGNMENT))
+            part = folder / name
+            index[name] = (dtype, whole.tell(), part.stat().st_size // np.dtype(dtype).itemsize)
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, whole)
+            part.unlink()
+    (folder / _INDEX).write_text(json.dumps(index), encoding="ascii")
 
 
 def _open(folder: Path) -> CachedSample:
-    arrays = dict(_mapped(folder))
-    with np.load(folder / "geo.npz", allow_pickle=False) as stored:
+    index = json.loads((folder / _INDEX).read_text(encoding="ascii"))
+    raw = np.memmap(folder / _ARRAYS, dtype=np.uint8, mode="r")
+    arrays = {name: raw[start : start + n * np.dtype(dtype).itemsize].view(dtype) for name, (dtype, start, n) in index.items()}
+    with np.load(folder / _GEO, allow_pickle=False) as stored:
         geo = CellGeo(**{name.removeprefix(GEO_PREFIX): stored[name] for name in CELL_GEO})
     offsets, cell, energy = (arrays.pop(name) for name in ("offsets", "cell", "energy"))
-    if len(cell) != offsets[-1] or len(energy) != offsets[-1]:
-        raise BadFileError(f"{folder}: the cache is damaged; remove it, it will be made again")
     return CachedSample(arrays, offsets, cell, energy, geo)
-
-
-def _mapped(folder: Path) -> Iterator[tuple[str, NDArray[Any]]]:
-    types = json.loads((folder / "types.json").read_text(encoding="ascii"))
-    for name, dtype in types.items():
-        file = folder / f"{name}.bin"
-        empty = file.stat().st_size == 0  # which cannot be mapped
-        yield name, np.zeros(0, dtype=dtype) if empty else np.memmap(file, dtype=dtype, mode="r")

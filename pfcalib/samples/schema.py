@@ -21,7 +21,7 @@ GEO_PREFIX = "cell_geo_"
 EM_PDG_IDS = (111, 22, 11)  # pi0, photon, electron; by absolute value
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CellGeo:
     """The cells that a sample refers to; each array has one entry a cell and is named as its branch without ``cell_geo_``.
 
@@ -66,6 +66,9 @@ class CellGeo:
     def __len__(self) -> int:
         return len(self.ID)
 
+    def __repr__(self) -> str:
+        return f"CellGeo({len(self)} cells)"
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays by the name of their branch."""
         return {name: getattr(self, name.removeprefix(GEO_PREFIX)) for name in CELL_GEO}
@@ -90,7 +93,7 @@ class CellGeo:
         return np.where(self.ID[rows] == ids, rows, -1)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Sample:
     """Clusters in memory: scalars, and cells in jagged form (cells of cluster i at offsets[i]:offsets[i + 1]).
 
@@ -115,6 +118,9 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        return f"Sample({len(self)} clusters, {len(self.scalars)} scalars, {int(self.offsets[-1])} cells of {len(self.geo)})"
 
     @overload
     def __getitem__(self, key: str) -> NDArray[Any]: ...

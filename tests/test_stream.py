@@ -1,0 +1,177 @@
+"""The stream gives every chosen cluster once an epoch, in an order that its seed alone decides, whoever fetches the batches."""
+
+import multiprocessing
+import operator
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+from factories import make_sample
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pfcalib.errors import BadFileError, ConfigError, ValidationError
+from pfcalib.features.images import build_images
+from pfcalib.features.inputs import INPUT_SHAPES, build_inputs
+from pfcalib.geometry import BARREL, WINDOW
+from pfcalib.samples.schema import concatenate
+from pfcalib.samples.select import SelectionConfig, choose_clusters
+from pfcalib.samples.write import write_sample
+from pfcalib.stream import ClusterStream, EpochOrder
+
+
+@pytest.fixture(scope="module")
+def samples():
+    rng = np.random.default_rng(7)
+    return [make_sample(rng, n) for n in (300, 1, 200)]
+
+
+@pytest.fixture(scope="module")
+def paths(samples, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("samples")
+    for i, sample in enumerate(samples):
+        write_sample(folder / f"{i}.root", sample)
+    return [folder / f"{i}.root" for i in range(len(samples))]
+
+
+def epoch_of(stream):
+    """All inputs and labels of one epoch, in the order of the batches."""
+    batches = [stream[i] for i in range(len(stream))]
+    return {name: np.concatenate([batch[0][name] for batch in batches]) for name in batches[0][0]}, np.concatenate([batch[1] for batch in batches])
+
+
+@pytest.mark.parametrize("kind", [*INPUT_SHAPES, "layer:EMB2"])
+def test_batches_are_the_inputs_of_the_sample(samples, paths, kind):
+    stream = ClusterStream(paths, kind=kind, split="test", balance=None, shuffle=False, batch_size=16)
+    whole = concatenate(samples)
+    chosen = whole[choose_clusters(whole.scalars, split="test").rows]
+    layers = (kind.removeprefix("layer:"),) if ":" in kind else stream.layers
+    wanted = build_inputs(build_images(chosen, layers=layers), kind)
+    inputs, labels = epoch_of(stream)
+    assert {name: array.shape[1:] for name, array in inputs.items()} == stream.input_shapes
+    for name, array in wanted.items():
+        np.testing.assert_allclose(inputs[name], array, rtol=1e-6)
+    np.testing.assert_array_equal(labels[:, 1], chosen.is_em)
+    np.testing.assert_array_equal(labels.sum(axis=1), 1.0)
+    np.testing.assert_array_equal(stream.column("truthE"), chosen["truthE"])
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**31), batch_size=st.integers(7, 600), balance=st.sampled_from(["subsample", "weight", None]))
+def test_every_chosen_cluster_comes_exactly_once_an_epoch(samples, paths, seed, batch_size, balance):
+    stream = ClusterStream(paths, seed=seed, batch_size=batch_size, balance=balance, scalars=("clusterE", "clusterEta"))
+    whole = concatenate(samples)
+    chosen = whole[choose_clusters(whole.scalars, split="train", balance=balance, seed=seed).rows]
+    for _ in range(2):
+        inputs, labels = epoch_of(stream)
+        assert len(labels) == stream.n_clusters == len(chosen)
+        wanted = np.column_stack([np.log10(chosen["clusterE"]), chosen["clusterEta"]])
+        np.testing.assert_allclose(np.sort(inputs["scalars"], axis=0), np.sort(wanted, axis=0), rtol=1e-5, atol=1e-7)
+        stream.on_epoch_end()
+
+
+def test_scalars_images_and_labels_of_a_shuffled_batch_belong_together(paths):
+    shuffled, ordered = (ClusterStream(paths, shuffle=shuffle, balance=None, scalars=("clusterE",)) for shuffle in (True, False))
+    (inputs, labels), (wanted, wanted_labels) = epoch_of(shuffled), epoch_of(ordered)
+    order = np.argsort(inputs["scalars"][:, 0]), np.argsort(wanted["scalars"][:, 0])
+    assert not np.array_equal(inputs["scalars"], wanted["scalars"])
+    np.testing.assert_array_equal(inputs["pixels"][order[0]], wanted["pixels"][order[1]])
+    np.testing.assert_array_equal(labels[order[0]], wanted_labels[order[1]])
+
+
+def test_the_seed_and_the_epoch_decide_the_order(paths):
+    one, two, other = (ClusterStream(paths, seed=seed, balance=None) for seed in (3, 3, 4))
+    first = epoch_of(one)[0]["pixels"]
+    np.testing.assert_array_equal(first, epoch_of(two)[0]["pixels"])
+    assert not np.array_equal(first, epoch_of(other)[0]["pixels"])
+    one.on_epoch_end()
+    second = epoch_of(one)[0]["pixels"]
+    assert not np.array_equal(first, second)
+    two.set_epoch(1)
+    np.testing.assert_array_equal(second, epoch_of(two)[0]["pixels"])
+
+
+def test_an_epoch_mixes_the_files(samples, paths):
+    """In the order of the files, the first half of the clusters would be of the first file."""
+    stream = ClusterStream(paths, split="all", balance=None, select=SelectionConfig(min_cluster_e=1e-6), batch_size=250)
+    assert stream.n_clusters == 501
+    first_file = stream._order[:250] < 300
+    assert 0.5 < first_file.mean() < 0.7
+
+
+def test_no_event_is_in_two_splits(paths):
+    train, validation, test = (
+        set(ClusterStream(paths, split=split, balance=None).column("eventNumber").tolist()) for split in ("train", "validation", "test")
+    )
+    assert len(train | validation | test) == len(train) + len(validation) + len(test)
+
+
+def test_weights_come_only_when_asked_for(paths):
+    inputs, labels, weights = ClusterStream(paths, balance="weight")[0]
+    assert len(inputs["pixels"]) == len(labels) == len(weights)
+    assert weights.dtype == np.float32
+    assert len(ClusterStream(paths)[0]) == 2
+
+
+def test_threads_fetch_what_one_thread_does(paths):
+    stream = ClusterStream(paths, batch_size=7)
+    with ThreadPoolExecutor(4) as pool:
+        threaded = list(pool.map(stream.__getitem__, range(len(stream))))
+    for i, (inputs, labels) in enumerate(threaded):
+        np.testing.assert_array_equal(inputs["pixels"], stream[i][0]["pixels"])
+        np.testing.assert_array_equal(labels, stream[i][1])
+
+
+def test_a_spawned_process_fetches_the_same_batch_and_the_maps_are_not_sent(paths):
+    stream = ClusterStream(paths, batch_size=64)
+    stream.set_epoch(5)
+    assert len(pickle.dumps(stream)) < 100 * stream.n_clusters + 10_000
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        inputs, labels = pool.apply(operator.getitem, (stream, 2))
+    np.testing.assert_array_equal(inputs["pixels"], stream[2][0]["pixels"])
+    np.testing.assert_array_equal(labels, stream[2][1])
+
+
+class Recorder(ClusterStream):
+    """A stream that notes the epoch of every batch fetched."""
+
+    def __getitem__(self, index):
+        vars(self).setdefault("fetched", []).append(self.epoch)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("first", [0, 3])
+def test_keras_trains_on_the_order_of_each_epoch(paths, workers, first):
+    """Keras ends epochs of its own before a fit, so the order is set from the number that fit counts."""
+    stream = Recorder(paths, batch_size=64, workers=workers)
+    pixels = keras.Input((936,), name="pixels")
+    model = keras.Model({"pixels": pixels}, keras.layers.Dense(2, activation="softmax")(pixels))
+    model.compile(optimizer="sgd", loss="categorical_crossentropy")
+    history = model.fit(stream, initial_epoch=first, epochs=first + 2, shuffle=False, verbose=0, callbacks=[EpochOrder(stream)])
+    assert np.isfinite(history.history["loss"]).all()
+    assert stream.fetched[-2 * len(stream) :] == [first] * len(stream) + [first + 1] * len(stream)
+    assert model.predict(ClusterStream(paths, split="test", shuffle=False), verbose=0).shape[1] == 2
+
+
+def test_what_cannot_be_streamed_is_refused(paths, tmp_path, rng):
+    write_sample(tmp_path / "barrel.root", make_sample(rng, 5, BARREL))
+    with pytest.raises(ValidationError, match=r"barrel\.root.*same cells"):
+        ClusterStream([paths[0], tmp_path / "barrel.root"])
+    with pytest.raises(ValidationError, match="no cluster"):
+        ClusterStream(paths, select=SelectionConfig(min_cluster_e=1e6))
+    with pytest.raises(BadFileError, match="no such file"):
+        ClusterStream(tmp_path / "gone.root")
+    for wrong in ({"kind": "round"}, {"split": "training"}, {"balance": "both"}, {"batch_size": 0}, {"scalars": ("colour",)}):
+        with pytest.raises(ConfigError, match=str(next(iter(wrong.values()))[0] if "scalars" in wrong else next(iter(wrong.values())))):
+            ClusterStream(paths, **wrong)
+    with pytest.raises(IndexError):
+        ClusterStream(paths)[10_000]
+
+
+def test_the_window_grid_streams_like_the_barrel(tmp_path, rng):
+    for grid in (WINDOW, BARREL):
+        write_sample(tmp_path / f"{grid.name}.root", make_sample(rng, 50, grid))
+        assert ClusterStream(tmp_path / f"{grid.name}.root", balance=None)[0][0]["pixels"].shape[1] == 936
