@@ -60,13 +60,23 @@ class RunResult(NamedTuple):
     seconds: float
 
 
-class _OwnKernelManager(AsyncKernelManager):
-    """Starts the kernel of the running interpreter, whichever kernels Jupyter finds on the machine."""
+def _kernel_manager(log: Path) -> type[AsyncKernelManager]:
+    """A manager that starts the kernel of the running interpreter, whichever kernels Jupyter finds on the machine.
 
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=argv, display_name="pfcalib", language="python")
+    What compiled code prints on standard error (TensorFlow's remarks on missing GPUs, a crash) goes to the log, not into the notebook.
+    """
+
+    class OwnKernelManager(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, display_name="pfcalib", language="python")
+
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            with log.open("wb") as file:
+                await super().start_kernel(stderr=file, **options)
+
+    return OwnKernelManager
 
 
 def plan_study(name: str, *, profile: str = "smoke", overrides: Mapping[str, Any] | None = None, root: Path | None = None) -> Plan:
@@ -133,8 +143,8 @@ def _execute(plan: Plan, folder: Path, say: Say) -> str:
             language="python",
             progress_bar=False,
             start_timeout=120,
-            kernel_manager_class=_OwnKernelManager,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            kernel_manager_class=_kernel_manager(folder / "kernel.log"),
+            extra_arguments=["--IPKernelApp.log_level=ERROR", "--IPKernelApp.capture_fd_output=False"],
             **_progress_hooks(plan, say),
         )
     except papermill.PapermillExecutionError as error:

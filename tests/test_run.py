@@ -54,7 +54,7 @@ def test_a_good_run_leaves_everything_under_its_final_name(clone):
     assert result.passed
     assert not result.error
     assert result.folder == clone / "reports" / "01_tiny" / "smoke"
-    assert {path.name for path in result.folder.iterdir()} == {"executed.ipynb", "report.html", "results.json", "summary.md"}
+    assert {path.name for path in result.folder.iterdir()} == {"executed.ipynb", "kernel.log", "report.html", "results.json", "summary.md"}
     assert [path.name for path in result.folder.parent.iterdir()] == ["smoke"]
     results = read_results(result.folder / "results.json")
     assert results["metrics"]["n"]["value"] == 7
@@ -70,6 +70,15 @@ def test_the_kernel_is_that_of_the_running_python_whatever_jupyter_finds(clone, 
     (bogus / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "bogus", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(clone / "jupyter"))
     assert run_study(plan_study("01_tiny", root=clone)).passed
+
+
+def test_what_compiled_code_prints_goes_to_the_log_not_into_the_notebook(tmp_path, capfd):
+    body = "import os, sys\nos.write(2, b'from a library')\nprint('from Python', file=sys.stderr)\nreport.finish()"
+    result = run_study(plan_study("01_tiny", root=write_clone(tmp_path, body)))
+    page = (result.folder / "report.html").read_text()
+    assert ">from Python" in page
+    assert "from a library" in (result.folder / "kernel.log").read_text()
+    assert "from a library" not in capfd.readouterr().err
 
 
 def test_a_cell_that_raises_leaves_the_executed_copy_and_failed_results(tmp_path):
