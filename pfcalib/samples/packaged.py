@@ -18,7 +18,7 @@ def packaged_samples() -> tuple[str, ...]:
 
 
 def packaged_sample(name: str) -> Path:
-    """Path of a packaged ROOT sample, such as "geant4_pions"; where it comes from stands in its metadata.
+    """Path of a packaged ROOT file, such as "geant4_pions"; what it holds and where it comes from stands in its metadata.
 
     Raises
     ------
