@@ -23,7 +23,7 @@ from pfcalib.errors import BadFileError
 from pfcalib.samples.read import PathLike, iterate_sample, open_sample, read_geo
 from pfcalib.samples.schema import GEO_PREFIX, CellGeo
 
-LAYOUT = 1  # goes up when the arrays below change; part of the key
+LAYOUT = 1  # goes up when the arrays below change; part of the key, as are the columns
 _ARRAYS, _INDEX, _GEO = "arrays.bin", "index.json", "geo.npz"
 _ALIGNMENT = 64  # bytes
 _CELLS = ("cluster_cell_ID", "cluster_cell_E")
@@ -78,7 +78,7 @@ def _cache_folder(path: Path) -> Path:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(f"{LAYOUT} {content}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{LAYOUT} {' '.join(SCALARS)} {content}".encode()).hexdigest()[:16]
 
 
 def _build(path: Path, final: Path) -> None:
