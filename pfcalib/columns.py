@@ -66,7 +66,7 @@ _CLUSTER = (
 _TRUTH = (
     _f("cluster_ENG_CALIB_TOT", r"$E_\mathrm{dep}$", "GeV", "true energy in the cells of the cluster: EM, non-EM, invisible, escaped"),
     _f("cluster_ENG_CALIB_EM", r"$E_\mathrm{dep}^\mathrm{EM}$", "GeV", "its electromagnetic part"),
-    _f("cluster_ENG_CALIB_OUT_T", r"$E_\mathrm{out}$", "GeV", "true energy in cells of no cluster, shared by deposit among the clusters of the event"),
+    _f("cluster_ENG_CALIB_OUT_T", r"$E_\mathrm{out}$", "GeV", "true energy in cells of no cluster, shared by deposit among the event's clusters"),
     _f("cluster_ENG_CALIB_DEAD_TOT", r"$E_\mathrm{dead}$", "GeV", "true energy in dead material, shared likewise"),
 )
 _MOMENTS = (

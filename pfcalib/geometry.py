@@ -167,7 +167,8 @@ def _overlaps(n_a: int, n_b: int, *, same: bool, period: bool) -> tuple[NDArray[
         near = np.minimum(distance, n_a - distance) <= 1 if period else distance <= 1
     else:
         near = (a * n_b < (b + 1) * n_a) & (b * n_a < (a + 1) * n_b)  # integers: no rounding at common edges
-    return np.nonzero(near)
+    pairs_a, pairs_b = np.nonzero(near)
+    return pairs_a, pairs_b
 
 
 def _pairs(grid: Grid, a: int, b: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -192,7 +193,6 @@ _STACK = (  # name, sampling, r_in, periods, d_eta, cells in 0.1 of phi
     ("TileBar1", 13, 2591.4, 50, 0.1, 1),
     ("TileBar2", 14, 3456.4, 22, 0.2, 1),
 )
-
 
 
 def build_grid(name: str, *, eta_max: float, phi_max: float, n_towers_phi: int, wraps: bool) -> Grid:

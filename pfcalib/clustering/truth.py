@@ -14,13 +14,20 @@ from pfcalib.clustering.topo import Clusters
 class TruthHits(Protocol):
     """What this module reads of the hits of a simulation; see `simulation.hits.Hits`."""
 
-    offsets: NDArray[np.int64]
-    cell: NDArray[np.int32]
-    em: NDArray[np.float64]
-    non_em: NDArray[np.float64]
-    invisible: NDArray[np.float64]
-    escaped: NDArray[np.float64]
-    e_dead: NDArray[np.float64]
+    @property
+    def offsets(self) -> NDArray[np.int64]: ...
+    @property
+    def cell(self) -> NDArray[np.int32]: ...
+    @property
+    def em(self) -> NDArray[np.float64]: ...
+    @property
+    def non_em(self) -> NDArray[np.float64]: ...
+    @property
+    def invisible(self) -> NDArray[np.float64]: ...
+    @property
+    def escaped(self) -> NDArray[np.float64]: ...
+    @property
+    def e_dead(self) -> NDArray[np.float64]: ...
 
 
 class ClusterTruth(NamedTuple):

@@ -47,8 +47,8 @@ def write_showers(path: str | os.PathLike[str], showers: Showers, grid: Grid, me
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     counts = np.diff(showers.offsets)
     hits = ak.unflatten(ak.zip({"ID": showers.cell.astype(np.uint16), "E": showers.signal.astype(np.float32)}), counts)
-    columns = dict(zip(_BRANCHES, (showers.pdg_id, showers.e_true, showers.eta, showers.phi), strict=True))
-    scalars = {name: column.astype(_BRANCHES[name]) for name, column in columns.items()}
+    columns: tuple[NDArray[Any], ...] = (showers.pdg_id, showers.e_true, showers.eta, showers.phi)
+    scalars = {name: column.astype(dtype) for (name, dtype), column in zip(_BRANCHES.items(), columns, strict=True)}
     try:
         with uproot.recreate(temporary, compression=uproot.ZSTD(9)) as file:
             tree = file.mktree(SHOWER_TREE, {**_BRANCHES, "hit": hits.type.content})
@@ -81,5 +81,9 @@ def read_showers(path: str | os.PathLike[str], grid: Grid) -> tuple[Showers, dic
     if len(bad):
         entry = int(np.searchsorted(offsets, bad[0], side="right")) - 1
         raise BadFileError(f"{path}: {SHOWER_TREE}, entry {entry}: hit_E must be finite and hit_ID below {grid.n_cells}")
-    truth = [ak.to_numpy(arrays[name]) for name in _BRANCHES]
-    return Showers(truth[0], *(t.astype(np.float64) for t in truth[1:]), offsets, cell.astype(np.int32), signal.astype(np.float64)), metadata
+    pdg_id, e_true, eta, phi = (ak.to_numpy(arrays[name]) for name in _BRANCHES)
+    bad = np.flatnonzero(~(np.isfinite(e_true) & (e_true > 0.0)))
+    if len(bad):
+        raise BadFileError(f"{path}: {SHOWER_TREE}, entry {bad[0]}: truthE must be positive and finite, not {e_true[bad[0]]}")
+    e_true, eta, phi, signal = (array.astype(np.float64) for array in (e_true, eta, phi, signal))
+    return Showers(pdg_id, e_true, eta, phi, offsets, cell.astype(np.int32), signal), metadata

@@ -6,6 +6,7 @@ averages follow from the periods and from the Particle Data Group's tables of at
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +51,7 @@ class GridArrays(NamedTuple):
     d_phi: NDArray[np.float64]
 
 
-#          x0      lambda  MeV/mm  Ec MeV  R_M    Z     Fs    ehat  mip visible
+# Columns: x0, lambda, MeV/mm, critical energy in MeV, Moliere radius, Z, Fs, e_hat, visible signal of a mip.
 _GAP = (_FAR, _FAR, 0.0, 1.0, 1.0, 13.0, 1.0, 1.0, 0.0)
 _ALUMINIUM = (88.97, 468.0, 0.436, 42.7, 44.0, 13.0, 1.0, 1.0, 0.0)
 _ARGON = (140.0, 1010.0, 0.212, 32.8, 90.4, 18.0, 1.0, 1.0, LAR_SCALE)
@@ -58,29 +59,31 @@ _LEAD_ARGON = (20.06, 455.0, 0.515, 10.3, 41.3, 59.0, 3.01, 0.69, LAR_SCALE * 0.
 _IRON_SCINTILLATOR = (21.07, 229.0, 0.977, 20.6, 21.7, 25.0, 1.22, 0.87, TILE_SCALE * 0.0355)
 
 
+_UPSTREAM, _BETWEEN = (FRONT, 1399.04), (2000.0, 2100.0)  # mm, aluminium in front of the presampler and between EMB3 and TileBar0
+
+
 def build_slabs(grid: Grid) -> Slabs:
-    """The slabs of the reference slice with the layers of a grid in their places."""
-    layers = grid.layers
-    material = [_ARGON] + 3 * [_LEAD_ARGON] + 3 * [_IRON_SCINTILLATOR]
-    rows: list[tuple[float, float, int, tuple[float, ...]]] = [(FRONT, 1399.04, -1, _ALUMINIUM)]
-    for i, layer in enumerate(layers):
-        rows.append((layer.r_in, layer.r_out, i, material[i]))
-        if layer.name == "EMB3":
-            rows.append((2000.0, 2100.0, -1, _ALUMINIUM))
-    filled: list[tuple[float, float, int, tuple[float, ...]]] = []
-    for row in rows:
-        if filled and row[0] > filled[-1][1]:
-            filled.append((filled[-1][1], row[0], -1, _GAP))
-        filled.append(row)
-    columns = np.array([row[3] for row in filled]).T
+    """The slabs of the reference slice with the layers of a grid in their places, gaps included.
+
+    >>> from pfcalib.geometry import WINDOW
+    >>> slabs = build_slabs(WINDOW)
+    >>> bool(np.all(slabs.x_in[1:] == slabs.x_out[:-1])), round(float(1e3 * slabs.e_crit[4]), 1)
+    (True, 10.3)
+    """
+    materials = [_ARGON, *3 * [_LEAD_ARGON], *3 * [_IRON_SCINTILLATOR]]
+    full = [(layer.r_in, layer.r_out, i, material) for i, (layer, material) in enumerate(zip(grid.layers, materials, strict=True))]
+    full += [(*edges, -1, _ALUMINIUM) for edges in (_UPSTREAM, _BETWEEN)]
+    full.sort(key=lambda slab: slab[0])
+    gaps = [(before[1], after[0], -1, _GAP) for before, after in pairwise(full) if before[1] < after[0]]
+    slabs = sorted(full + gaps, key=lambda slab: slab[0])
+    x_in, x_out, layer, material = zip(*slabs, strict=True)
+    columns = np.array(material).T
     columns[2:4] *= 1e-3  # MeV to GeV
-    edges = np.array([row[:2] for row in filled]).T
-    return Slabs(edges[0].copy(), edges[1].copy(), np.array([row[2] for row in filled]), *(column.copy() for column in columns))
+    return Slabs(np.array(x_in), np.array(x_out), np.array(layer), *(column.copy() for column in columns))
 
 
 def grid_arrays(grid: Grid) -> GridArrays:
     """The numbers of a grid as a tuple of arrays for numba."""
-    values = [[getattr(layer, name) for layer in grid.layers] for name in ("n_eta", "n_phi", "d_eta", "d_phi")]
-    integers = [np.array(v, dtype=np.int64) for v in values[:2]]
-    floats = [np.array(v, dtype=np.float64) for v in values[2:]]
-    return GridArrays(float(grid.eta_min), float(grid.phi_min), bool(grid.wraps), grid.offset, *integers, *floats)
+    n_eta, n_phi = (np.array([getattr(layer, name) for layer in grid.layers], dtype=np.int64) for name in ("n_eta", "n_phi"))
+    d_eta, d_phi = (np.array([getattr(layer, name) for layer in grid.layers], dtype=np.float64) for name in ("d_eta", "d_phi"))
+    return GridArrays(float(grid.eta_min), float(grid.phi_min), bool(grid.wraps), grid.offset, n_eta, n_phi, d_eta, d_phi)

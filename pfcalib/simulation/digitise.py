@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.errors import ConfigError
 from pfcalib.columns import LAYER_NAMES
+from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
 from pfcalib.simulation.hits import Hits
 
@@ -90,9 +90,11 @@ def overlay_hits(signal: Hits, other: Hits) -> Hits:
     if signal.n_events != other.n_events:
         raise ConfigError(f"overlay: {signal.n_events} events of signal but {other.n_events} to put on top")
     event, cell = np.concatenate([signal.event, other.event]), np.concatenate([signal.cell, other.cell])
-    stride = int(cell.max()) + 1 if len(cell) else 1
+    stride = int(cell.max(initial=0)) + 1
     key, inverse = np.unique(event * stride + cell, return_inverse=True)
-    fields = [np.bincount(inverse, np.concatenate([a, b]), len(key)) for a, b in zip(signal[2:7], other[2:7], strict=True)]
-    offsets = np.searchsorted(key // stride, np.arange(signal.n_events + 1))
-    losses = [a + b for a, b in zip(signal[7:], other[7:], strict=True)]
-    return Hits(offsets, (key % stride).astype(np.int32), *fields, *losses)
+    added: dict[str, NDArray[np.float64]] = {}
+    for name in Hits._fields[2:]:
+        a, b = getattr(signal, name), getattr(other, name)
+        added[name] = a + b if name.startswith("e_") else np.asarray(np.bincount(inverse, np.concatenate([a, b]), len(key)), np.float64)
+    offsets = np.searchsorted(key, stride * np.arange(signal.n_events + 1))
+    return Hits(offsets=offsets, cell=(key % stride).astype(np.int32), **added)

@@ -63,9 +63,7 @@ def simulate_gun(
     if not mass < energy[0] <= energy[1]:
         raise ConfigError(f"gun {name}: energy range {energy} GeV must increase and lie above the mass, {mass:.5f} GeV")
     energies = energy[0] * (energy[1] / energy[0]) ** rng.random(n_events)
-    return Particles(
-        np.arange(n_events), np.full(n_events, pdg_id, np.int32), energies, rng.uniform(*eta, n_events), rng.uniform(*phi, n_events)
-    )
+    return Particles(np.arange(n_events), np.full(n_events, pdg_id, np.int32), energies, rng.uniform(*eta, n_events), rng.uniform(*phi, n_events))
 
 
 def decay_pi0(particles: Particles, rng: np.random.Generator) -> Particles:
@@ -94,9 +92,8 @@ def decay_pi0(particles: Particles, rng: np.random.Generator) -> Particles:
         phis.append(np.arctan2(u[:, 1], u[:, 0]))
     photons = np.full(2 * n, 22, np.int32)
     made = Particles(np.tile(particles.event[pion], 2), photons, np.concatenate(energies), np.concatenate(etas), np.concatenate(phis))
-    kept = [np.concatenate([old[~pion], new]) for old, new in zip(particles, made, strict=True)]
-    order = np.argsort(kept[0], kind="stable")
-    return Particles(*(column[order] for column in kept))
+    order = np.argsort(np.concatenate([particles.event[~pion], made.event]), kind="stable")
+    return Particles(*(np.concatenate([getattr(particles, name)[~pion], getattr(made, name)])[order] for name in Particles._fields))
 
 
 def directions(eta: NDArray[np.float64], phi: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -107,30 +104,27 @@ def directions(eta: NDArray[np.float64], phi: NDArray[np.float64]) -> NDArray[np
 def propagate(particles: Particles, *, field: float = 0.0) -> Entry:
     """Carry particles from the origin to the front of the material: a helix up to the coil, then a straight line.
 
+    On a circle of radius R = pT / (0.3 B) through the origin the chord to the coil stands at psi = asin(r_coil / 2R) from the first heading, the
+    heading there at 2 psi, and the arc is r_coil psi / sin psi long. Behind the coil r sin(psi) stays the same, the distance of the line from the
+    beam.
+
     Parameters
     ----------
     particles : Particles
     field : float, tesla
         Along the beam, for r < COIL_RADIUS; a positive charge then turns towards smaller phi.
     """
-    charge = np.array([_charge(int(pdg_id)) for pdg_id in np.unique(particles.pdg_id)])[np.unique(particles.pdg_id, return_inverse=True)[1]]
-    mass = np.array([_mass(int(pdg_id)) for pdg_id in np.unique(particles.pdg_id)])[np.unique(particles.pdg_id, return_inverse=True)[1]]
+    kinds, kind = np.unique(particles.pdg_id, return_inverse=True)
+    mass, charge = np.array([(_mass(int(k)), _charge(int(k))) for k in kinds]).reshape(-1, 2)[kind].T
     pt = np.sqrt(np.maximum(particles.energy**2 - mass**2, 0.0)) / np.cosh(particles.eta)
-    half = COIL_RADIUS * charge * _BEND * field / np.maximum(2.0 * pt, 1e-9)  # sine of half the turning angle
-    reaches = np.abs(half) < 1.0
-    half_angle = np.arcsin(np.where(reaches, half, 0.0))
-    arc = np.where(np.abs(half_angle) > 1e-9, half_angle / np.where(half == 0.0, 1.0, np.sin(half_angle + (half_angle == 0.0))), 1.0)
-    phi_coil, heading = particles.phi - half_angle, particles.phi - 2.0 * half_angle
-    z_coil = COIL_RADIUS * arc * np.sinh(particles.eta)
-    # straight on from the coil to the flat front, in the frame of the impact point on the coil
-    turn = heading - phi_coil
-    path = (FRONT - COIL_RADIUS) / np.cos(turn)
-    lateral = path * np.sin(turn)
-    shift = np.arctan2(lateral, FRONT)
-    local = turn - shift
-    cosh = np.cosh(particles.eta)
-    direction = np.column_stack([np.cos(local) / cosh, np.sin(local) / cosh, np.tanh(particles.eta)])
-    return Entry(phi_coil + shift, z_coil + path * np.sinh(particles.eta), direction, reaches)
+    sine = 0.5 * COIL_RADIUS * charge * _BEND * field / np.maximum(pt, 1e-9)
+    reaches = np.abs(sine) < 1.0
+    sine = np.where(reaches, sine, 0.0)
+    psi, psi_front = np.arcsin(sine), np.arcsin(COIL_RADIUS / FRONT * sine)
+    arc = COIL_RADIUS / np.sinc(psi / np.pi)
+    line = FRONT * np.cos(psi_front) - COIL_RADIUS * np.cos(psi)
+    direction = np.column_stack([np.cos(psi_front), -np.sin(psi_front), np.sinh(particles.eta)]) / np.cosh(particles.eta)[:, None]
+    return Entry(particles.phi - 2.0 * psi + psi_front, (arc + line) * np.sinh(particles.eta), direction, reaches)
 
 
 def _mass(pdg_id: int) -> float:
@@ -139,4 +133,5 @@ def _mass(pdg_id: int) -> float:
 
 
 def _charge(pdg_id: int) -> float:
+    """Charge in units of the proton's."""
     return float(Particle.from_pdgid(pdg_id).charge or 0.0)
