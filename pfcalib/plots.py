@@ -21,7 +21,7 @@ SIMULATION = "pfcalib simulation"
 GEANT4 = "Geant4 (synthetic tables)"
 NEUTRAL, CHARGED, GREY = "#d55e00", "#0072b2", "#555555"  # of the set by Okabe and Ito, told apart by all readers
 COLOURS = (NEUTRAL, CHARGED, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     **mplhep.style.ROOT,
     **{"font.size": 11.0, "axes.labelsize": 12.0, "xtick.labelsize": 10.5, "ytick.labelsize": 10.5, "legend.fontsize": 10.0},
     **{"figure.figsize": (5.6, 4.2), "figure.dpi": 80, "lines.linewidth": 1.5, "lines.markersize": 4.5, "axes.linewidth": 1.0},
