@@ -36,11 +36,13 @@ class ShowerConfig(NamedTuple):
     pt_elastic: float = 0.2
     nuclear_scale: float = 0.35  # mean energy of a nuclear break-up
     nuclear_slope: float = 0.5  # its growth with ln(1 + E)
+    nuclear_power: float = 0.4  # its growth with the mean Z of the material
     nuclear_shape: float = 2.0  # shape of its gamma distribution
     stick: float = 2.0  # mean 1 / (1 + stick) of what is left goes to the next secondary
     leading: float = 1.5  # the same for the leading one
     p_pi0: float = 0.36  # share of neutral pions among the secondaries
-    p_exchange: float = 0.12  # leading pion turns neutral
+    pi0_rise: float = 0.3  # energy of an interaction from which neutral pions are made freely
+    p_exchange: float = 0.2  # leading pion turns neutral
     p_nucleon: float = 0.15  # share of fast nucleons among the secondaries
     pt_mean: float = 0.42
     binding: float = 0.25  # share of a break-up that goes into binding
@@ -50,6 +52,8 @@ class ShowerConfig(NamedTuple):
     proton_tile: float = 0.9
     neutron_lar: float = 0.10  # the same of a slow neutron
     neutron_tile: float = 0.35
+    proton_shape: float = 1.0  # gamma shape of the signal of one stopping proton, and of a slow neutron
+    neutron_shape: float = 0.6
     neutron_path: float = 130.0  # mean distance at which slow neutrons give up their energy
     mip_scale: float = 1.0
     f_gamma: float = 0.06  # share of a break-up in nuclear photons

@@ -1,8 +1,4 @@
-"""Electromagnetic showers: a cascade in the upstream material, then the parametrisation of Grindhammer and Peters in the calorimeter.
-
-Photons convert and electrons radiate one by one in the aluminium in front; what reaches the calorimeter showers there with correlated
-fluctuations of its profile, in energy spots (hep-ex/0001020; formula numbers below are that paper's).
-"""
+"""Electromagnetic showers in the calorimeter after Grindhammer and Peters, with correlated fluctuations, in energy spots (hep-ex/0001020)."""
 
 from __future__ import annotations
 
@@ -13,30 +9,19 @@ from numba import njit
 
 from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import Slabs
-from pfcalib.simulation.kernels import DEAD, DENSITY, EM, LEAK, Scratch, Setup, deposit, find_slab, push, scatter
+from pfcalib.simulation.kernels import DENSITY, EM, LEAK, Scratch, Setup, Track, deposit, find_slab
 
-ELECTRON_MASS = 0.000511
-PHOTON, ELECTRON = 0, 1
-K_MIN = 0.001  # GeV, softest photon that is radiated as a particle
-
-
-@njit(cache=True)
-def attenuation(energy: float) -> float:
-    """Interactions of a photon a radiation length: pair creation towards 7/9 at high energy, Compton scattering below 20 MeV."""
-    pair = (7.0 / 9.0) / (1.0 + (0.0327 / energy) ** 0.844)
-    return pair + compton(energy)
-
-
-@njit(cache=True)
-def compton(energy: float) -> float:
-    """Compton scatters a radiation length of aluminium, Klein-Nishina at high energy."""
-    kappa = energy / ELECTRON_MASS
-    return 1.74 / (kappa + 2.7) * (math.log(2.0 * kappa + 1.0) + 0.5)
+PRESAMPLER, FRONT_SLAB = 2, 4  # slabs of the presampler and of the first calorimeter layer
+ALBEDO_QUANTUM = 0.001  # GeV, mean of one deposit that a shower sends back
 
 
 @njit(cache=True)
 def profile(slabs: Slabs, config: ShowerConfig, slab: int, energy: float, z1: float, z2: float) -> tuple[float, float]:
-    """Depth T of the maximum in X0 and shape alpha of one shower in a sampling calorimeter, eqs. (14)-(18), from two normal numbers."""
+    """Depth T of the maximum in X0 and shape alpha of one shower in a sampling calorimeter, from two normal numbers.
+
+    hep-ex/0001020, section 3: means of ln T and ln alpha from the homogeneous medium, corrected by the sampling frequency and by e/mip; their
+    fluctuations are correlated by rho. Bounds keep the formulas sane for energies of a few times the critical energy.
+    """
     log_y = math.log(max(energy / slabs.e_crit[slab], config.y_min))
     f_s, e_hat, z = slabs.f_s[slab], slabs.e_hat[slab], slabs.z_eff[slab]
     t_mean = max(log_y - 0.812 - 0.55 / f_s - 0.69 * (1.0 - e_hat) + config.t_shift, config.t_min)
@@ -45,14 +30,14 @@ def profile(slabs: Slabs, config: ShowerConfig, slab: int, energy: float, z1: fl
     s_a = min(1.0 / max(-0.82 + 0.79 * log_y, 0.1), config.s_max) * config.s_scale
     rho = 0.784 - 0.023 * log_y
     plus, minus = math.sqrt(0.5 * (1.0 + rho)), math.sqrt(0.5 * (1.0 - rho))
-    t = math.exp(math.log(t_mean) + s_t * (z1 * plus + z2 * minus))
+    t_max = math.exp(math.log(t_mean) + s_t * (z1 * plus + z2 * minus))
     alpha = math.exp(math.log(max(a_mean, 1.2)) + s_a * (z1 * plus - z2 * minus))
-    return t, max(alpha, config.a_min)
+    return t_max, max(alpha, config.a_min)
 
 
 @njit(cache=True, forceinline=True)
 def radius(rng: np.random.Generator, slabs: Slabs, config: ShowerConfig, slab: int, log_e: float, tau: float) -> float:
-    """Distance of a spot from the shower axis in Moliere radii at depth tau = t/T, eqs. (23)-(31): a core and a tail."""
+    """Distance of a spot from the shower axis in Moliere radii at depth tau = t/T: a core and a tail (hep-ex/0001020, section 3.2)."""
     z, f_s, e_hat = slabs.z_eff[slab], slabs.f_s[slab], slabs.e_hat[slab]
     tau = min(tau, 6.0)
     r_core = 0.0251 + 0.00319 * log_e + (0.1162 - 0.000381 * z) * tau - 0.0203 * (1.0 - e_hat) + 0.0397 / f_s * math.exp(-tau)
@@ -64,69 +49,6 @@ def radius(rng: np.random.Generator, slabs: Slabs, config: ShowerConfig, slab: i
     size = config.core_scale * max(r_core, 0.01) if rng.random() < p else config.tail_scale * max(r_tail, 0.05)
     u = min(rng.random(), 0.995)
     return size * math.sqrt(u / (1.0 - u))
-
-
-@njit(cache=True)
-def shower(
-    rng: np.random.Generator, setup: Setup, scratch: Scratch, config: ShowerConfig, phi_axis: float,
-    energy: float, x: float, y: float, z: float, ux: float, uy: float, uz: float,
-) -> None:  # fmt: skip
-    """Spread an electron's energy as spots along and around its direction, and sample their visible part."""
-    if energy <= 0.0:
-        return
-    slabs = setup.slabs
-    if ux < 0.1:  # sideways or backwards: along the layers as far as slabs allow
-        norm = math.sqrt((1.0 - 0.01) / max(uy * uy + uz * uz, 1e-12))
-        ux, uy, uz = 0.1, uy * norm, uz * norm
-    first = max(find_slab(slabs, x), 0)
-    if first >= len(slabs.x_out):
-        scratch.lost[LEAK] += energy
-        return
-    material = first
-    while material < len(slabs.x_out) - 1 and slabs.f_s[material] == 1.0:  # gaps and dead slabs: what follows sets the profile
-        material += 1
-    if slabs.layer[first] == 1:
-        energy -= albedo(rng, setup, scratch, config, phi_axis, energy, x, y, z)
-    t_max, alpha = profile(slabs, config, material, energy, rng.standard_normal(), rng.standard_normal())
-    beta = (alpha - 1.0) / t_max
-    n_spots = int(min(max(config.spots_min, scratch.lost[DENSITY] * energy), config.spots_max))
-    share, log_e = energy / n_spots, math.log(max(energy, 0.05))
-    norm = math.sqrt(ux * ux + uz * uz)
-    for _ in range(n_spots):
-        t = rng.standard_gamma(alpha) / beta
-        slab, here = advance(slabs, first, x, ux, t)
-        if slab >= len(slabs.x_out):
-            scratch.lost[LEAK] += share
-            continue
-        r = radius(rng, slabs, config, material, log_e, t / t_max) * slabs.moliere[slab]
-        angle = 2.0 * math.pi * rng.random()
-        a, b, path = r * math.cos(angle), r * math.sin(angle), (here - x) / ux
-        signal = 0.0
-        if slabs.layer[slab] >= 0:
-            response, term = em_response(config, slabs.layer[slab])
-            shape = energy / (n_spots * term * term)
-            signal = share * response * rng.standard_gamma(shape) / shape
-        # the axes across u are (-uz, 0, ux) / norm and their cross product; the depth stays the one drawn
-        spot_y, spot_z = y + uy * path - b * norm, z + uz * path + (a * ux + b * uy * uz) / norm
-        deposit(setup, scratch, phi_axis, slab, here, spot_y, spot_z, share, signal, EM)
-
-
-@njit(cache=True)
-def albedo(
-    rng: np.random.Generator, setup: Setup, scratch: Scratch, config: ShowerConfig, phi_axis: float, energy: float, x: float, y: float, z: float
-) -> float:  # fmt: skip
-    """Soft particles that a shower sends back into the presampler, over a wide area; returns their energy."""
-    slabs, total = setup.slabs, 0.0
-    n = rng.poisson(config.albedo * energy**0.68 / 0.001)
-    for _ in range(n):
-        e = min(0.001 * rng.standard_exponential(), 0.1 * energy)
-        r, angle = config.albedo_radius * rng.standard_exponential(), 2.0 * math.pi * rng.random()
-        spot_y, spot_z = y + r * math.cos(angle), z + r * math.sin(angle)
-        deposit(setup, scratch, phi_axis, 2, slabs.x_in[2], spot_y, spot_z, e, config.em_presampler * e, EM)
-        total += e
-        if total > 0.3 * energy:
-            break
-    return total
 
 
 @njit(cache=True, forceinline=True)
@@ -153,80 +75,62 @@ def em_response(config: ShowerConfig, layer: int) -> tuple[float, float]:
 
 
 @njit(cache=True)
-def photon(
-    rng: np.random.Generator, setup: Setup, scratch: Scratch, config: ShowerConfig, phi_axis: float,
-    energy: float, x: float, y: float, z: float, ux: float, uy: float, uz: float,
-) -> None:  # fmt: skip
-    """Carry a photon to its next interaction: pairs and Compton electrons go on the stack upstream and shower at once in the calorimeter."""
-    slabs = setup.slabs
-    if ux < 0.05:
-        ux = 0.05
-    slab, here = advance(slabs, max(find_slab(slabs, x), 0), x, ux, rng.standard_exponential() / attenuation(energy))
-    if slab >= len(slabs.x_out):
-        scratch.lost[LEAK] += energy
-        return
-    path = (here - x) / ux
-    y, z = y + uy * path, z + uz * path
-    if slab == 0:
-        if energy < 0.0015:
-            scratch.lost[DEAD] += energy
-        elif rng.random() * attenuation(energy) < compton(energy):
-            kept = energy / (1.0 + rng.random() * 2.0 * energy / ELECTRON_MASS)
-            push(scratch, PHOTON, kept, here, y, z, ux, uy, uz)
-            push(scratch, ELECTRON, energy - kept, here, y, z, ux, uy, uz)
-        else:
-            first = energy * rng.random()
-            push(scratch, ELECTRON, first, here, y, z, ux, uy, uz)
-            push(scratch, ELECTRON, energy - first, here, y, z, ux, uy, uz)
-        return
-    first = energy * rng.random()
-    if energy > config.e_pair:
-        shower(rng, setup, scratch, config, phi_axis, first, here, y, z, ux, uy, uz)
-        shower(rng, setup, scratch, config, phi_axis, energy - first, here, y, z, ux, uy, uz)
-    else:
-        shower(rng, setup, scratch, config, phi_axis, energy, here, y, z, ux, uy, uz)
+def forwards(ux: float, uy: float, uz: float) -> tuple[float, float, float]:
+    """The direction itself, or for one that goes sideways or backwards the nearest that still crosses the layers."""
+    if ux >= 0.1:
+        return ux, uy, uz
+    norm = math.sqrt(0.99 / max(uy * uy + uz * uz, 1e-12))
+    return 0.1, uy * norm, uz * norm
 
 
 @njit(cache=True)
-def radiate(rng: np.random.Generator, energy: float) -> float:
-    """Energy of a bremsstrahlung photon above K_MIN from k dN/dk = 4/3 (1 - v) + v^2, v = k/E, by rejection."""
-    while True:
-        k = K_MIN * (energy / K_MIN) ** rng.random()
-        v = k / energy
-        if rng.random() * 4.0 / 3.0 < 4.0 / 3.0 * (1.0 - v) + v * v:
-            return k
+def albedo(rng: np.random.Generator, setup: Setup, scratch: Scratch, energy: float, y: float, z: float) -> float:
+    """Soft particles that a shower sends back into the presampler, over a wide area; returns their energy."""
+    config, total = setup.config, 0.0
+    for _ in range(rng.poisson(config.albedo * energy**0.68 / ALBEDO_QUANTUM)):
+        e = min(ALBEDO_QUANTUM * rng.standard_exponential(), 0.1 * energy)
+        r, angle = config.albedo_radius * rng.standard_exponential(), 2.0 * math.pi * rng.random()
+        spot_y, spot_z = y + r * math.cos(angle), z + r * math.sin(angle)
+        deposit(setup, scratch, PRESAMPLER, setup.slabs.x_in[PRESAMPLER], spot_y, spot_z, e, config.em_presampler * e, EM)
+        total += e
+        if total > 0.3 * energy:
+            break
+    return total
 
 
 @njit(cache=True)
-def electron(
-    rng: np.random.Generator, setup: Setup, scratch: Scratch, config: ShowerConfig, phi_axis: float,
-    energy: float, x: float, y: float, z: float, ux: float, uy: float, uz: float,
-) -> None:  # fmt: skip
-    """Carry an electron through the upstream slab and the presampler, losing, radiating and scattering, then let it shower."""
-    slabs = setup.slabs
-    x_end = slabs.x_out[0]
-    while x < x_end:
-        if ux < 0.02 or energy < 0.0015:
-            scratch.lost[DEAD] += energy
-            return
-        step = min(0.1 * slabs.x0[0], (x_end - x) / ux + 1e-6)
-        depth = step / slabs.x0[0]
-        lost = min(energy, 1.08 * slabs.de_dx[0] * step)
-        scratch.lost[DEAD] += lost
-        energy -= lost
-        x, y, z = x + ux * step, y + uy * step, z + uz * step
-        if energy <= 0.0015:
+def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
+    """Spread an electron's energy as spots along and around its direction, and sample their visible part."""
+    slabs, config, energy = setup.slabs, setup.config, track.energy
+    first = max(find_slab(slabs, track.x), 0)
+    if energy <= 0.0 or first >= len(slabs.x_out):
+        scratch.event[LEAK] += energy
+        return
+    ux, uy, uz = forwards(track.ux, track.uy, track.uz)
+    material = first
+    while material < len(slabs.x_out) - 1 and slabs.f_s[material] == 1.0:  # gaps and dead slabs: what follows sets the profile
+        material += 1
+    if slabs.layer[first] == 1:
+        energy -= albedo(rng, setup, scratch, energy, track.y, track.z)
+    t_max, alpha = profile(slabs, config, material, energy, rng.standard_normal(), rng.standard_normal())
+    beta = (alpha - 1.0) / t_max
+    n_spots = int(min(max(config.spots_min, scratch.event[DENSITY] * energy), config.spots_max))
+    share, log_e = energy / n_spots, math.log(max(energy, 0.05))
+    norm = math.sqrt(ux * ux + uz * uz)
+    for _ in range(n_spots):
+        t = rng.standard_gamma(alpha) / beta
+        slab, x = advance(slabs, first, track.x, ux, t)
+        if slab >= len(slabs.x_out):
+            scratch.event[LEAK] += share
             continue
-        rate = depth * (4.0 / 3.0 * math.log(energy / K_MIN) - 5.0 / 6.0)
-        if rng.random() < rate:
-            k = radiate(rng, energy)
-            push(scratch, PHOTON, k, x, y, z, ux, uy, uz)
-            energy -= k
-        ux, uy, uz = scatter(rng, ux, uy, uz, depth, max(energy, 0.001))
-    presampler = find_slab(slabs, slabs.x_in[2])
-    path = (slabs.x_in[2] - x) / ux
-    y, z = y + uy * path, z + uz * path
-    lost = min(energy, slabs.de_dx[2] * (slabs.x_out[2] - slabs.x_in[2]) / ux * (0.85 + 0.15 * rng.standard_gamma(1.0)))
-    deposit(setup, scratch, phi_axis, presampler, slabs.x_in[2], y, z, lost, config.em_presampler * lost, EM)
-    path = (slabs.x_in[4] - slabs.x_in[2]) / ux
-    shower(rng, setup, scratch, config, phi_axis, energy - lost, slabs.x_in[4], y + uy * path, z + uz * path, ux, uy, uz)
+        r = radius(rng, slabs, config, material, log_e, t / t_max) * slabs.moliere[slab]
+        angle = 2.0 * math.pi * rng.random()
+        a, b, path = r * math.cos(angle), r * math.sin(angle), (x - track.x) / ux
+        signal = 0.0
+        if slabs.layer[slab] >= 0:
+            response, term = em_response(config, slabs.layer[slab])
+            shape = energy / (n_spots * term * term)  # so that the signals of all spots fluctuate by term / sqrt(E)
+            signal = share * response * rng.standard_gamma(shape) / shape
+        # the axes across u are (-uz, 0, ux) / norm and their cross product; the depth stays the one drawn
+        y, z = track.y + uy * path - b * norm, track.z + uz * path + (a * ux + b * uy * uz) / norm
+        deposit(setup, scratch, slab, x, y, z, share, signal, EM)

@@ -26,6 +26,7 @@ class Hits(NamedTuple):
     e_dead: NDArray[np.float64]  # (n_events,) GeV in dead material
     e_leak: NDArray[np.float64]  # (n_events,) GeV beyond the grid or behind the calorimeter
     e_total: NDArray[np.float64]  # (n_events,) GeV that was shot into the detector
+    e_pi0: NDArray[np.float64]  # (n_events,) GeV that hadronic interactions gave to neutral pions
 
     @property
     def n_events(self) -> int:

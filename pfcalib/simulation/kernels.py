@@ -1,4 +1,4 @@
-"""What all shower kernels share: the scratch pad of one event, finding slabs and cells, turning directions.
+"""What all shower kernels share: tracks, the scratch pad of one event, finding slabs and cells, turning directions.
 
 Particles move in a frame turned about the beam so that x points through the impact of the shot particle on the calorimeter: x is the depth, y the
 azimuthal and z the beam direction, in mm. Kernels are compiled by numba; energies are GeV.
@@ -13,10 +13,24 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import GridArrays, Slabs
 
 EM, NON_EM, INVISIBLE, ESCAPED = 1, 2, 3, 4  # columns of Scratch.cells; 0 is the signal
-DEAD, LEAK, DENSITY = 0, 1, 2  # entries of Scratch.lost; the last holds the energy spots per GeV of the event
+DEAD, LEAK, PHI_AXIS, DENSITY = 0, 1, 2, 3  # entries of Scratch.event
+
+
+class Track(NamedTuple):
+    """A particle on its way."""
+
+    kind: int
+    energy: float  # GeV; total, but kinetic for nucleons
+    x: float
+    y: float
+    z: float
+    ux: float
+    uy: float
+    uz: float
 
 
 class Scratch(NamedTuple):
@@ -26,20 +40,21 @@ class Scratch(NamedTuple):
     touched: NDArray[np.int32]  # (n_cells,)
     seen: NDArray[np.bool_]  # (n_cells,)
     count: NDArray[np.int64]  # (2,) touched cells, height of the stack
-    lost: NDArray[np.float64]  # (3,) dead material, leakage; spots per GeV
-    stack: NDArray[np.float64]  # (size, 8): kind, energy, x, y, z, ux, uy, uz
+    event: NDArray[np.float64]  # (4,) GeV in dead material, GeV leaked, azimuth of the x axis, energy spots per GeV
+    stack: NDArray[np.float64]  # (size, 8), rows are tracks
 
 
 class Setup(NamedTuple):
-    """What stays the same for a whole batch: material and cells."""
+    """What stays the same for a whole batch: material, cells and parameters."""
 
     slabs: Slabs
     grid: GridArrays
+    config: ShowerConfig
 
 
 def new_scratch(n_cells: int, stack_size: int = 8192) -> Scratch:
     """An empty scratch pad."""
-    counters = (np.zeros(n_cells, np.int32), np.zeros(n_cells, np.bool_), np.zeros(2, np.int64), np.zeros(3))
+    counters = (np.zeros(n_cells, np.int32), np.zeros(n_cells, np.bool_), np.zeros(2, np.int64), np.zeros(4))
     return Scratch(np.zeros((n_cells, 5)), *counters, np.zeros((stack_size, 8)))
 
 
@@ -55,10 +70,15 @@ def find_slab(slabs: Slabs, x: float) -> int:
 
 
 @njit(cache=True, forceinline=True)
+def layer_of(slabs: Slabs, slab: int) -> int:
+    """Layer of a slab; -1 for dead material and outside."""
+    return slabs.layer[slab] if 0 <= slab < len(slabs.layer) else -1
+
+
+@njit(cache=True, forceinline=True)
 def find_cell(grid: GridArrays, layer: int, x: float, y: float, z: float, phi_axis: float) -> int:
     """Cell of a layer at a point of the turned frame; -1 outside the grid."""
-    r = math.sqrt(x * x + y * y)
-    slope = z / r
+    slope = z / math.sqrt(x * x + y * y)
     eta = math.log(slope + math.sqrt(1.0 + slope * slope))
     i_eta = math.floor((eta - grid.eta_min) / grid.d_eta[layer])
     if i_eta < 0 or i_eta >= grid.n_eta[layer]:
@@ -73,23 +93,18 @@ def find_cell(grid: GridArrays, layer: int, x: float, y: float, z: float, phi_ax
 
 
 @njit(cache=True, forceinline=True)
-def deposit(
-    setup: Setup, scratch: Scratch, phi_axis: float, slab: int, x: float, y: float, z: float, energy: float, signal: float, kind: int
-) -> None:
+def deposit(setup: Setup, scratch: Scratch, slab: int, x: float, y: float, z: float, energy: float, signal: float, kind: int) -> None:
     """Add an energy and its signal to the cell at a point, or to dead material or leakage where there is none."""
-    if slab < 0:
-        scratch.lost[DEAD] += energy
-        return
     if slab >= len(setup.slabs.layer):
-        scratch.lost[LEAK] += energy
+        scratch.event[LEAK] += energy
         return
-    layer = setup.slabs.layer[slab]
+    layer = layer_of(setup.slabs, slab)
     if layer < 0:
-        scratch.lost[DEAD] += energy
+        scratch.event[DEAD] += energy
         return
-    cell = find_cell(setup.grid, layer, x, y, z, phi_axis)
+    cell = find_cell(setup.grid, layer, x, y, z, scratch.event[PHI_AXIS])
     if cell < 0:
-        scratch.lost[LEAK] += energy
+        scratch.event[LEAK] += energy
         return
     if not scratch.seen[cell]:
         scratch.seen[cell] = True
@@ -97,6 +112,27 @@ def deposit(
         scratch.count[0] += 1
     scratch.cells[cell, 0] += signal
     scratch.cells[cell, kind] += energy
+
+
+@njit(cache=True)
+def push(scratch: Scratch, track: Track) -> None:
+    """Put a track on the stack; when the stack is full its energy counts as lost in dead material."""
+    top = scratch.count[1]
+    if top >= len(scratch.stack):
+        scratch.event[DEAD] += track.energy
+        return
+    row = scratch.stack[top]
+    row[0], row[1], row[2], row[3] = track.kind, track.energy, track.x, track.y
+    row[4], row[5], row[6], row[7] = track.z, track.ux, track.uy, track.uz
+    scratch.count[1] = top + 1
+
+
+@njit(cache=True)
+def pop(scratch: Scratch) -> Track:
+    """Take the last track off the stack."""
+    scratch.count[1] -= 1
+    row = scratch.stack[scratch.count[1]]
+    return Track(int(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7])
 
 
 @njit(cache=True)
@@ -109,27 +145,18 @@ def turn(ux: float, uy: float, uz: float, cos_theta: float, angle: float) -> tup
         return a, b, math.copysign(cos_theta, uz)
     vx = cos_theta * ux + (a * ux * uz - b * uy) / norm
     vy = cos_theta * uy + (a * uy * uz + b * ux) / norm
-    vz = cos_theta * uz - a * norm
-    return vx, vy, vz
+    return vx, vy, cos_theta * uz - a * norm
 
 
 @njit(cache=True)
-def scatter(
-    rng: np.random.Generator, ux: float, uy: float, uz: float, depth: float, momentum_beta: float
-) -> tuple[float, float, float]:
-    """Multiple scattering through `depth` radiation lengths, Highland's core (PDG review, eq. 34.16 without the logarithm); p beta in GeV."""
-    theta0 = 0.0136 / momentum_beta * math.sqrt(depth)
+def isotropic(rng: np.random.Generator) -> tuple[float, float]:
+    """Cosine of the polar angle and azimuth of a random direction."""
+    return 2.0 * rng.random() - 1.0, 2.0 * math.pi * rng.random()
+
+
+@njit(cache=True)
+def scatter(rng: np.random.Generator, ux: float, uy: float, uz: float, depth: float, p_beta: float) -> tuple[float, float, float]:
+    """Multiple scattering through `depth` radiation lengths, Highland's core (PDG review, section 34.3, without the logarithm); p beta in GeV."""
+    theta0 = 0.0136 / p_beta * math.sqrt(depth)
     theta = min(theta0 * math.sqrt(2.0 * rng.standard_exponential()), 1.5)
     return turn(ux, uy, uz, math.cos(theta), 2.0 * math.pi * rng.random())
-
-
-@njit(cache=True)
-def push(scratch: Scratch, kind: int, energy: float, x: float, y: float, z: float, ux: float, uy: float, uz: float) -> None:
-    """Put a particle on the stack; when the stack is full its energy counts as lost in dead material."""
-    top = scratch.count[1]
-    if top >= len(scratch.stack):
-        scratch.lost[DEAD] += energy
-        return
-    row = scratch.stack[top]
-    row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] = kind, energy, x, y, z, ux, uy, uz
-    scratch.count[1] = top + 1

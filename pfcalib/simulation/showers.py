@@ -14,65 +14,69 @@ from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
 from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import FRONT, build_slabs, grid_arrays
-from pfcalib.simulation.em import ELECTRON, PHOTON, electron, photon
-from pfcalib.simulation.hadronic import NEUTRON, PI0, PION, PROTON, PROTON_MASS, hadron, push_pi0
+from pfcalib.simulation.hadronic import hadron
 from pfcalib.simulation.hits import Hits
-from pfcalib.simulation.kernels import DENSITY, Scratch, Setup, new_scratch, push
+from pfcalib.simulation.kernels import DEAD, DENSITY, LEAK, PHI_AXIS, Scratch, Setup, Track, new_scratch, pop, push
+from pfcalib.simulation.nuclear import NEUTRON, PION, PROTON, PROTON_MASS
 from pfcalib.simulation.particles import Particles, decay_pi0, propagate
+from pfcalib.simulation.upstream import ELECTRON, PHOTON, electron, photon
 
-KIND = {22: PHOTON, 11: ELECTRON, -11: ELECTRON, 211: PION, -211: PION, 2212: PROTON, 2112: NEUTRON, 111: PI0}
+KIND = {22: PHOTON, 11: ELECTRON, -11: ELECTRON, 211: PION, -211: PION, 2212: PROTON, 2112: NEUTRON}  # a pi0 decays before it showers
 
 
 @njit(cache=True)
-def run_stack(rng: np.random.Generator, setup: Setup, scratch: Scratch, config: ShowerConfig, phi_axis: float) -> float:
-    """Carry all particles on the stack and their descendants to the end; returns the energy given to neutral pions by hadrons."""
+def run_stack(rng: np.random.Generator, setup: Setup, scratch: Scratch) -> float:
+    """Carry all tracks on the stack and their descendants to the end; returns the energy given to neutral pions by hadrons."""
     neutral = 0.0
     while scratch.count[1] > 0:
-        scratch.count[1] -= 1
-        row = scratch.stack[scratch.count[1]]
-        kind, e, x, y, z, ux, uy, uz = int(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7]
-        if kind == PHOTON:
-            photon(rng, setup, scratch, config, phi_axis, e, x, y, z, ux, uy, uz)
-        elif kind == ELECTRON:
-            electron(rng, setup, scratch, config, phi_axis, e, x, y, z, ux, uy, uz)
-        elif kind == PI0:
-            push_pi0(rng, scratch, e, x, y, z, ux, uy, uz)
+        track = pop(scratch)
+        if track.kind == PHOTON:
+            photon(rng, setup, scratch, track)
+        elif track.kind == ELECTRON:
+            electron(rng, setup, scratch, track)
         else:
-            neutral += hadron(rng, setup, scratch, config, phi_axis, kind, e, x, y, z, ux, uy, uz)
+            neutral += hadron(rng, setup, scratch, track)
     return neutral
 
 
 @njit(cache=True)
 def run_events(
-    rng: np.random.Generator, setup: Setup, scratch: Scratch, config: ShowerConfig, rows: NDArray[np.float64], starts: NDArray[np.int64]
+    rng: np.random.Generator, setup: Setup, scratch: Scratch, rows: NDArray[np.float64], starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Showers of consecutive events; rows are (kind, energy, phi_axis, z, ux, uy, uz), starts the first row of each event."""
+    """Showers of consecutive events; rows are (kind, energy, phi_axis, z, ux, uy, uz), starts the first row of each event.
+
+    Returns the offsets of the events, the cells, their (signal, em, non_em, invisible, escaped), and (dead, leak, to pi0) of the events.
+    """
     n_events = len(starts) - 1
     offsets, lost = np.zeros(n_events + 1, np.int64), np.zeros((n_events, 3))
     cells, values = np.empty(4096, np.int32), np.empty((4096, 5))
     for event in range(n_events):
-        scratch.lost[:] = 0.0
         total = rows[starts[event] : starts[event + 1], 1].sum()
-        scratch.lost[DENSITY] = min(config.spots_per_gev, config.spots_max / max(total, 1e-3))
+        scratch.event[DEAD] = scratch.event[LEAK] = 0.0
+        scratch.event[DENSITY] = min(setup.config.spots_per_gev, setup.config.spots_max / max(total, 1e-3))
         for i in range(starts[event], starts[event + 1]):
             row = rows[i]
-            push(scratch, int(row[0]), row[1], FRONT, 0.0, row[3], row[4], row[5], row[6])
-            lost[event, 2] += run_stack(rng, setup, scratch, config, row[2])
-        n = scratch.count[0]
-        start = offsets[event]
-        while start + n > len(cells):
+            scratch.event[PHI_AXIS] = row[2]
+            push(scratch, Track(int(row[0]), row[1], FRONT, 0.0, row[3], row[4], row[5], row[6]))
+            lost[event, 2] += run_stack(rng, setup, scratch)
+        lost[event, 0], lost[event, 1] = scratch.event[DEAD], scratch.event[LEAK]
+        offsets[event + 1] = offsets[event] + scratch.count[0]
+        while offsets[event + 1] > len(cells):
             cells, values = np.concatenate((cells, np.empty_like(cells))), np.concatenate((values, np.empty_like(values)))
-        found = np.sort(scratch.touched[:n])
-        for j in range(n):
-            cell = found[j]
-            cells[start + j] = cell
-            values[start + j] = scratch.cells[cell]
-            scratch.cells[cell] = 0.0
-            scratch.seen[cell] = False
-        scratch.count[0] = 0
-        lost[event, :2] = scratch.lost[:2]
-        offsets[event + 1] = start + n
+        collect(scratch, cells[offsets[event] : offsets[event + 1]], values[offsets[event] : offsets[event + 1]])
     return offsets, cells[: offsets[n_events]].copy(), values[: offsets[n_events]].copy(), lost
+
+
+@njit(cache=True)
+def collect(scratch: Scratch, cells: NDArray[np.int32], values: NDArray[np.float64]) -> None:
+    """Write the touched cells in rising order and clear them."""
+    cells[:] = np.sort(scratch.touched[: scratch.count[0]])
+    for i in range(len(cells)):
+        cell = cells[i]
+        values[i] = scratch.cells[cell]
+        scratch.cells[cell] = 0.0
+        scratch.seen[cell] = False
+    scratch.count[0] = 0
 
 
 def simulate_showers(
@@ -98,9 +102,9 @@ def simulate_showers(
     ConfigError
         If a particle is of a kind that has no shower here.
     """
-    unknown = set(np.unique(particles.pdg_id).tolist()) - set(KIND)
+    unknown = set(np.unique(particles.pdg_id).tolist()) - {*KIND, 111}
     if unknown:
-        raise ConfigError(f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted(KIND)}")
+        raise ConfigError(f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted([*KIND, 111])}")
     n_events = int(particles.event[-1]) + 1 if len(particles.event) else 0
     particles = decay_pi0(particles, rng)
     entry = propagate(particles, field=field)
@@ -111,6 +115,8 @@ def simulate_showers(
     total = np.bincount(particles.event, rows[:, 1], n_events)
     curled = np.bincount(particles.event, rows[:, 1] * ~entry.reaches, n_events)
     starts = np.searchsorted(particles.event[entry.reaches], np.arange(n_events + 1))
-    setup = Setup(build_slabs(grid), grid_arrays(grid))
-    offsets, cell, values, lost = run_events(rng, setup, new_scratch(grid.n_cells), config or ShowerConfig(), rows[entry.reaches], starts)
-    return Hits(offsets, cell, *(values[:, i].copy() for i in range(5)), lost[:, 0] + curled, lost[:, 1].copy(), total)
+    setup = Setup(build_slabs(grid), grid_arrays(grid), config or ShowerConfig())
+    offsets, cell, values, lost = run_events(rng, setup, new_scratch(grid.n_cells), rows[entry.reaches], starts)
+    columns = (np.ascontiguousarray(column) for column in (*values.T, *lost.T))
+    signal, em, non_em, invisible, escaped, dead, leak, to_pi0 = columns
+    return Hits(offsets, cell, signal, em, non_em, invisible, escaped, dead + curled, leak, total, to_pi0)
