@@ -46,7 +46,7 @@ def test_moments_are_columns_and_every_layer_has_its_energy_and_width():
 
 
 def test_layers_have_one_order():
-    assert LAYER_NAMES == tuple(layer.name for layer in BARREL.layers)
+    assert tuple(layer.name for layer in BARREL.layers) == LAYER_NAMES
 
 
 def test_identifiers_are_integers_wide_enough():
