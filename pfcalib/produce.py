@@ -87,6 +87,8 @@ class ProduceConfig:
             raise ConfigError("particles must not be empty; n_events, chunk and n_processes must be at least 1")
         if not 0.2 <= self.e_min <= self.e_max:
             raise ConfigError(f"energies must satisfy 0.2 GeV <= e_min <= e_max, not {self.e_min}, {self.e_max}")
+        if self.mu is not None and self.mu < 0.0:
+            raise ConfigError(f"mu must be at least 0, not {self.mu}")
         limit = -GRIDS[self.grid].eta_min
         if not 0.0 <= self.eta_max < limit:
             raise ConfigError(f"eta_max must lie in [0, {limit}) on the grid {self.grid!r}, not {self.eta_max}")
@@ -212,7 +214,8 @@ def cached_sample(config: ProduceConfig, *, cache_dir: str | os.PathLike[str] | 
     settings = dataclasses.asdict(config) | {"n_processes": 1}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     package = Path(__file__).parent
-    for source in sorted([*package.glob("simulation/*.py"), *package.glob("clustering/*.py"), package / "geometry.py", package / "produce.py"]):
+    parts = ("simulation/*.py", "clustering/*.py", "samples/write.py", "columns.py", "geometry.py", "produce.py")
+    for source in sorted(source for part in parts for source in package.glob(part)):
         digest.update(source.read_bytes())
     path = folder / f"{config.grid}-{config.n_events}-{digest.hexdigest()[:16]}.root"
     return path if path.exists() else produce_sample(path, config, progress=progress)
@@ -235,7 +238,7 @@ def cluster_showers(showers: Showers, grid: Grid, rng: np.random.Generator, *, g
     """
     n, nothing, sigma = len(showers.e_true), np.zeros(len(showers.cell)), noise_sigma(grid, noise)
     per_event = np.zeros(n)
-    hits = Hits(showers.offsets, showers.cell, showers.signal, nothing, nothing, nothing, nothing, per_event, per_event, showers.e_true)
+    hits = Hits(showers.offsets, showers.cell, showers.signal, nothing, nothing, nothing, nothing, per_event, per_event, showers.e_true, per_event)
     particles = Particles(np.arange(n), showers.pdg_id, showers.e_true, showers.eta, showers.phi)
     scalars, offsets, cells = cluster_hits(hits, particles, grid, sigma, rng)
     scalars, cells = ({k: v.astype(COLUMNS[k].numpy_dtype) for k, v in columns.items()} for columns in (scalars, cells))
