@@ -61,13 +61,13 @@ class Report:
         self.results = empty_results(study, parameters, seed)
         self._start = time.perf_counter()
 
-    def metric(self, name: str, value: float, error: float | None, unit: str, definition: str) -> None:
-        """Record a number with one standard deviation and what it means.
+    def metric(self, name: str, value: float | None, error: float | None, unit: str, definition: str) -> None:
+        """Record a number with one standard deviation and what it means; None where there is no such number.
 
         A value or error that is not finite is stored as null together with a failed check, so that the other results survive.
         """
         self._require_new(name, self.results["metrics"])
-        numbers = {"value": float(value), "error": None if error is None else float(error)}
+        numbers = {"value": None if value is None else float(value), "error": None if error is None else float(error)}
         for part, number in numbers.items():
             if number is not None and not math.isfinite(number):
                 self.check(f"{part} of {name} is finite", str(number), "finite", False)

@@ -37,6 +37,8 @@ MAY_IMPORT = {
     "produce": {"simulation", "clustering", "samples", "geometry", "columns"},
     "fidelity": {"simulation", "clustering", "samples", "features", "geometry", "columns", "response", "roc"},
     "plots": {"columns", "geometry", "response", "roc", "clustering", "samples"},
+    "classifiers": {"calibration", "deploy", "features", "models", "samples", "stream", "train", "columns", "history"},
+    "evaluate": {"roc", "columns"},
     "report": {"provenance"},
     "pages": {"report", "studies"},
     "run": {"pages", "report", "studies"},
@@ -75,9 +77,9 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
 
 
 def part(module: str) -> str:
-    """`pfcalib.samples.read` belongs to `samples`; the package itself to the empty part. All plots modules are one part."""
+    """`pfcalib.samples.read` belongs to `samples`; the package itself to the empty part. Modules plots_... are one part, as are fidelity_..."""
     name = module.split(".")[1] if "." in module else ""
-    return "plots" if name.startswith("plots") else name
+    return next((whole for whole in ("plots", "fidelity") if name.startswith(f"{whole}_")), name)
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES.values())

@@ -70,6 +70,11 @@ def test_a_metric_that_is_not_finite_becomes_null_and_fails_the_study(report, va
     assert written(report)["metrics"]["resolution"]["value"] is None
 
 
+def test_a_metric_may_say_that_there_is_no_such_number(report):
+    report.metric("crossing_size", None, None, "clusters", "size from which on a network is ahead")
+    assert report.finish().results["metrics"]["crossing_size"]["value"] is None
+
+
 def test_names_are_snake_case_and_used_once(report):
     with pytest.raises(ConfigError, match="snake_case"):
         report.metric("AUC", 1.0, None, "", "area")

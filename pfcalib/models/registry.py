@@ -23,8 +23,10 @@ _BUILDERS: dict[str, tuple[type, Callable[..., keras.Model]]] = {
 }
 
 
-def build_model(name: str, **options: Any) -> keras.Model:
+def build_model(name: str, *, seed: int | None = None, **options: Any) -> keras.Model:
     """Untrained model by name; options are the fields of its configuration (a list stands for a tuple, as JSON has none).
+
+    A seed sets the random state of Keras and so the first weights.
 
     Raises
     ------
@@ -38,6 +40,8 @@ def build_model(name: str, **options: Any) -> keras.Model:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigError(f"model {name!r} has no option {', '.join(unknown)}: expected among {', '.join(known)}")
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
     return build(config(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}))
 
 

@@ -1,0 +1,57 @@
+"""A copy of an exported model with one flipped weight, to show that the validator notices."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from pfcalib.deploy.contract import contract_path, reference_path, sha256_of
+from pfcalib.errors import ValidationError
+
+
+def tamper_model(path: str | Path, folder: str | Path, *, renew_contract: bool) -> Path:
+    """Copy a model with its side files and turn the sign of the largest weight of its last matrix.
+
+    Parameters
+    ----------
+    path : path
+        `<model>.onnx` with contract and reference clusters beside it.
+    folder : path
+        Where the copy goes; made if it does not exist.
+    renew_contract : bool
+        Write the checksum of the changed file into the contract, as someone would who wants to hide the change.
+
+    Returns
+    -------
+    Path
+        Of the changed ONNX file.
+
+    Raises
+    ------
+    ValidationError
+        If the graph holds no matrix of weights.
+    """
+    path, folder = Path(path), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in (path, contract_path(path), reference_path(path)):
+        shutil.copy(source, folder / source.name)
+    copy = folder / path.name
+    proto = onnx.load(copy)
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    used = [name for node in proto.graph.node if node.op_type in ("MatMul", "Gemm") for name in node.input if name in stored]
+    matrices = [stored[name] for name in used if len(stored[name].dims) == 2]
+    if not matrices:
+        raise ValidationError(f"{path}: the graph has no matrix of weights to change")
+    weights = numpy_helper.to_array(matrices[-1]).copy()
+    weights.flat[np.argmax(np.abs(weights))] *= -1.0
+    matrices[-1].CopyFrom(numpy_helper.from_array(weights, matrices[-1].name))
+    copy.write_bytes(proto.SerializeToString())
+    if renew_contract:
+        contract = json.loads(contract_path(copy).read_text(encoding="utf-8"))
+        contract_path(copy).write_text(json.dumps({**contract, "sha256": sha256_of(copy)}), encoding="utf-8")
+    return copy
