@@ -21,8 +21,8 @@ def material(name: str) -> dict[str, float]:
     return {field: float(getattr(slabs, field)[slab]) for field in Slabs._fields}
 
 
-def build_block(name: str, edges: np.ndarray, config: ShowerConfig, *, first_layer: int = 2) -> tuple[Setup, Scratch]:
-    """A block with slabs between the edges (mm of depth) and 20,000 energy spots a shower."""
+def build_block(name: str, edges: np.ndarray, config: ShowerConfig, *, spots_per_gev: float, first_layer: int = 2) -> tuple[Setup, Scratch]:
+    """A block with slabs between the edges, in mm of depth; layers are counted from first_layer on, since layer 1 sends albedo back."""
     n = len(edges) - 1
     properties = {field: np.full(n, value) for field, value in material(name).items()}
     slabs = Slabs(**properties | {"x_in": edges[:-1].copy(), "x_out": edges[1:].copy(), "layer": first_layer + np.arange(n)})
@@ -30,8 +30,8 @@ def build_block(name: str, edges: np.ndarray, config: ShowerConfig, *, first_lay
     ones, wide = np.ones(n_layers, np.int64), np.full(n_layers, 40.0)
     grid = GridArrays(-20.0, -20.0, False, np.arange(n_layers + 1), ones, ones, wide, wide)
     scratch = new_scratch(n_layers)
-    scratch.event[DENSITY] = 1e9
-    return Setup(slabs, grid, config._replace(spots_max=20_000.0)), scratch
+    scratch.event[DENSITY] = spots_per_gev
+    return Setup(slabs, grid, config), scratch
 
 
 def truth(hits: Hits) -> np.ndarray:
