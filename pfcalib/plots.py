@@ -99,7 +99,8 @@ def draw_curve(ax: Axes, curve: Curve, *, band: NDArray[np.float64] | None = Non
 @styled
 def plot_curves(
     curves: Sequence[Curve], *, x_label: str, y_label: str, sources: Sequence[str] = (SIMULATION,), log_y: bool = False,
-    level: float | None = None, y_limits: tuple[float, float] | None = None, line: bool = False, decades: bool = False,
+    level: float | None = None, level_label: str | None = None, y_limits: tuple[float, float] | None = None, line: bool = False,
+    decades: bool = False,
 ) -> Axes:  # fmt: skip
     """Curves against a variable on a logarithmic axis.
 
@@ -111,8 +112,8 @@ def plot_curves(
     sources : sequence of str
         Of the data.
     log_y : bool
-    level : float, optional
-        Height of a dotted line, such as 1 or an expectation.
+    level, level_label : float, str, optional
+        Height of a dotted line, such as 1 or an expectation, and its entry in the legend.
     y_limits : (float, float), optional
     line : bool
         Join the points of a curve.
@@ -123,7 +124,7 @@ def plot_curves(
     for curve in curves:
         draw_curve(ax, curve, line=line)
     if level is not None:
-        ax.axhline(level, color=GREY, linestyle=":", linewidth=1.0)
+        ax.axhline(level, color=GREY, linestyle=":", linewidth=1.0, label=level_label)
     log_ticks(ax, decades=decades)
     if log_y:
         ax.set_yscale("log")
@@ -202,23 +203,29 @@ def plot_curve_grid(
     """
     n_rows = -(-len(panels) // n_columns)
     figure, grid = plt.subplots(n_rows, n_columns, sharex=True, figsize=(2.6 * n_columns, 2.2 * n_rows + 0.8), squeeze=False)
-    for ax, (name, pairs) in zip(grid.flat, panels.items(), strict=False):
+    axes, spare = grid.flat[: len(panels)], grid.flat[len(panels) :]
+    for i, (ax, (name, pairs)) in enumerate(zip(axes, panels.items(), strict=True)):
         for curve, reference in pairs:
             band = np.full(reference.value.shape, tolerance) if absolute else tolerance * np.abs(reference.value)
             draw_curve(ax, reference._replace(reference=True), band=band)
             draw_curve(ax, curve)
         ax.text(0.96, 0.94, name, transform=ax.transAxes, ha="right", va="top")
         log_ticks(ax, decades=True)
+        ax.tick_params(labelbottom=i + n_columns >= len(panels))
         low, high = ax.get_ylim()
-        ax.set_ylim(max(low, 0.0) if low > -1e-9 else low, high + 0.18 * (high - low))
-    for ax in grid.flat[len(panels) :]:
+        lowest = min(np.nanmin(np.append(c.value, np.inf)) for pair in pairs for c in pair)
+        ax.set_ylim(max(low, 0.0) if lowest > -1e-3 else low, high + 0.18 * (high - low))
+    for ax in spare:
         ax.axis("off")
-    handles, labels = next(iter(grid.flat)).get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    handles, labels = axes[0].get_legend_handles_labels()
+    if len(spare):
+        spare[-1].legend(handles, labels, loc="center")
+    else:
+        figure.legend(handles, labels, loc="outside lower right", ncols=len(labels))
     figure.supxlabel(x_label, fontsize=12.0)
     figure.supylabel(y_label, fontsize=12.0)
     figure.suptitle(" / ".join(sources), x=0.01, ha="left", style="italic", fontsize=10.5)
-    return np.asarray(list(grid.flat[: len(panels)]))
+    return np.asarray(list(axes))
 
 
 @styled
@@ -254,10 +261,12 @@ def plot_distributions(
 def draw_distributions(ax: Axes, values: Mapping[str, ArrayLike], *, edges: ArrayLike, colours: Sequence[str] = COLOURS) -> None:
     """Steps of the share of the entries in each bin; every second distribution of a pair of equal colours is dashed."""
     drawn: list[str] = []
+    highest = 0.0
     for (label, entries), colour in zip(values.items(), colours, strict=False):
         array, bins = np.asarray(entries, dtype=np.float64), np.asarray(edges, dtype=np.float64)
         counts = np.histogram(array[np.isfinite(array)], bins)[0] / max(array.size, 1)
         ax.stairs(counts, bins, color=colour, label=label, linewidth=1.5, linestyle="--" if colour in drawn else "-", fill=False)
         drawn.append(colour)
+        highest = max(highest, float(counts.max()))
     ax.set_xlim(bins[0], bins[-1])
-    ax.set_ylim(bottom=0.0)
+    ax.set_ylim(0.0, 1.12 * highest or 1.0)

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "deploy": {"features", "columns"},
     "produce": {"simulation", "clustering", "samples", "geometry", "columns"},
     "fidelity": {"simulation", "clustering", "samples", "features", "geometry", "columns", "response", "roc"},
+    "events": {"simulation", "clustering", "samples", "geometry", "roc"},
     "plots": {"columns", "geometry", "response", "roc", "clustering", "samples"},
     "classifiers": {"calibration", "deploy", "features", "models", "samples", "stream", "train", "columns", "history"},
     "evaluate": {"roc", "columns"},
