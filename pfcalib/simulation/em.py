@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from numpy.typing import NDArray
 
 from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import Slabs
-from pfcalib.simulation.kernels import DENSITY, EM, LEAK, Scratch, Setup, Track, deposit, find_slab
+from pfcalib.simulation.kernels import DENSITY, EM, LEAK, Scratch, Setup, Track, deposit, find_slab, inlined, kernel
 
 PRESAMPLER, FRONT_SLAB = 2, 4  # slabs of the presampler and of the first calorimeter layer
+SOFT_SPOT = 0.005  # GeV, soft showers have one spot and one more for each of these
+TAU_STEP = 0.15  # of the table of the radial profile, which ends at tau = 6
 ALBEDO_QUANTUM = 0.001  # GeV, mean of one deposit that a shower sends back
 
 
-@njit(cache=True)
+@kernel
 def profile(slabs: Slabs, config: ShowerConfig, slab: int, energy: float, z1: float, z2: float) -> tuple[float, float]:
     """Depth T of the maximum in X0 and shape alpha of one shower in a sampling calorimeter, from two normal numbers.
 
@@ -35,23 +37,27 @@ def profile(slabs: Slabs, config: ShowerConfig, slab: int, energy: float, z1: fl
     return t_max, max(alpha, config.a_min)
 
 
-@njit(cache=True, forceinline=True)
-def radius(rng: np.random.Generator, slabs: Slabs, config: ShowerConfig, slab: int, log_e: float, tau: float) -> float:
-    """Distance of a spot from the shower axis in Moliere radii at depth tau = t/T: a core and a tail (hep-ex/0001020, section 3.2)."""
+@kernel
+def radial(slabs: Slabs, slab: int, log_e: float, tau: float) -> tuple[float, float, float]:
+    """Radii of core and tail in Moliere radii and the share of the core at depth tau = t/T (hep-ex/0001020, section 3.2)."""
     z, f_s, e_hat = slabs.z_eff[slab], slabs.f_s[slab], slabs.e_hat[slab]
-    tau = min(tau, 6.0)
     r_core = 0.0251 + 0.00319 * log_e + (0.1162 - 0.000381 * z) * tau - 0.0203 * (1.0 - e_hat) + 0.0397 / f_s * math.exp(-tau)
-    grow = math.exp(min((0.3585 + 0.0421 * log_e) * (tau - 0.645), 3.0))
+    grow = math.exp(min((0.3585 + 0.0412 * log_e) * (tau - 0.645), 3.0))
     r_tail = (0.659 - 0.00309 * z) * (math.exp(-2.59 * (tau - 0.645)) + grow) - 0.14 * (1.0 - e_hat) - 0.495 / f_s * math.exp(-tau)
     p1, p2, p3 = 2.632 - 0.00094 * z, 0.401 + 0.00187 * z, max(1.313 - 0.0686 * log_e, 0.2)
     ratio = (p2 - tau) / p3
     p = p1 * math.exp(ratio - math.exp(ratio)) + (1.0 - e_hat) * (0.348 - 0.642 / f_s * math.exp(-((tau - 1.0) ** 2)))
-    size = config.core_scale * max(r_core, 0.01) if rng.random() < p else config.tail_scale * max(r_tail, 0.05)
-    u = min(rng.random(), 0.995)
-    return size * math.sqrt(u / (1.0 - u))
+    return max(r_core, 0.01), max(r_tail, 0.05), p
 
 
-@njit(cache=True, forceinline=True)
+@kernel
+def fill_radial(table: NDArray[np.float64], slabs: Slabs, slab: int, log_e: float) -> None:
+    """The radial profile on a grid of tau, once a shower, so that spots need no exponentials."""
+    for i in range(len(table)):
+        table[i, 0], table[i, 1], table[i, 2] = radial(slabs, slab, log_e, (i + 0.5) * TAU_STEP)
+
+
+@inlined
 def advance(slabs: Slabs, slab: int, x: float, ux: float, depth: float) -> tuple[int, float]:
     """Slab and depth x reached after `depth` radiation lengths along a direction; n_slabs when it leaves at the back."""
     while slab < len(slabs.x_out):
@@ -64,7 +70,7 @@ def advance(slabs: Slabs, slab: int, x: float, ux: float, depth: float) -> tuple
     return slab, x
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def em_response(config: ShowerConfig, layer: int) -> tuple[float, float]:
     """EM-scale signal per electromagnetic energy, and sampling term in sqrt(GeV), of a layer."""
     if layer == 0:
@@ -74,7 +80,7 @@ def em_response(config: ShowerConfig, layer: int) -> tuple[float, float]:
     return config.em_tile, config.sampling_tile
 
 
-@njit(cache=True)
+@kernel
 def forwards(ux: float, uy: float, uz: float) -> tuple[float, float, float]:
     """The direction itself, or for one that goes sideways or backwards the nearest that still crosses the layers."""
     if ux >= 0.1:
@@ -83,7 +89,7 @@ def forwards(ux: float, uy: float, uz: float) -> tuple[float, float, float]:
     return 0.1, uy * norm, uz * norm
 
 
-@njit(cache=True)
+@kernel
 def albedo(rng: np.random.Generator, setup: Setup, scratch: Scratch, energy: float, y: float, z: float) -> float:
     """Soft particles that a shower sends back into the presampler, over a wide area; returns their energy."""
     config, total = setup.config, 0.0
@@ -98,7 +104,7 @@ def albedo(rng: np.random.Generator, setup: Setup, scratch: Scratch, energy: flo
     return total
 
 
-@njit(cache=True)
+@kernel
 def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
     """Spread an electron's energy as spots along and around its direction, and sample their visible part."""
     slabs, config, energy = setup.slabs, setup.config, track.energy
@@ -114,17 +120,22 @@ def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
         energy -= albedo(rng, setup, scratch, energy, track.y, track.z)
     t_max, alpha = profile(slabs, config, material, energy, rng.standard_normal(), rng.standard_normal())
     beta = (alpha - 1.0) / t_max
-    n_spots = int(min(max(config.spots_min, scratch.event[DENSITY] * energy), config.spots_max))
+    n_spots = int(max(min(config.spots_min, 1.0 + energy / SOFT_SPOT), scratch.event[DENSITY] * energy))
     share, log_e = energy / n_spots, math.log(max(energy, 0.05))
-    norm = math.sqrt(ux * ux + uz * uz)
+    norm, table = math.sqrt(ux * ux + uz * uz), scratch.radial
+    tabulated = n_spots > len(table)
+    if tabulated:
+        fill_radial(table, slabs, material, log_e)
     for _ in range(n_spots):
         t = rng.standard_gamma(alpha) / beta
         slab, x = advance(slabs, first, track.x, ux, t)
         if slab >= len(slabs.x_out):
             scratch.event[LEAK] += share
             continue
-        r = radius(rng, slabs, config, material, log_e, t / t_max) * slabs.moliere[slab]
-        angle = 2.0 * math.pi * rng.random()
+        row = min(int(t / t_max / TAU_STEP), len(table) - 1)
+        core, tail, p = (table[row, 0], table[row, 1], table[row, 2]) if tabulated else radial(slabs, material, log_e, (row + 0.5) * TAU_STEP)
+        u, angle = min(rng.random(), 0.995), 2.0 * math.pi * rng.random()
+        r = (config.core_scale * core if rng.random() < p else config.tail_scale * tail) * math.sqrt(u / (1.0 - u)) * slabs.moliere[slab]
         a, b, path = r * math.cos(angle), r * math.sin(angle), (x - track.x) / ux
         signal = 0.0
         if slabs.layer[slab] >= 0:

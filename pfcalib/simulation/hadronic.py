@@ -10,37 +10,39 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from pfcalib.simulation.kernels import LEAK, NON_EM, Scratch, Setup, Track, deposit, find_slab, layer_of, push, scatter, turn
+from pfcalib.simulation.kernels import LEAK, NON_EM, Scratch, Setup, Track, deposit, find_slab, kernel, layer_of, push, scatter, turn
 from pfcalib.simulation.nuclear import NEUTRON, PION, PION_MASS, PROTON, PROTON_MASS, at_rest, break_up, mip_signal, push_pi0
 
-STEP = 25.0  # mm, longest step inside material
+STEP = 25.0  # mm, longest step in lead-argon and in dead material
+TILE_STEP = 75.0  # mm, in the tiles
 PI0 = 5
 _SOFT = 0.2  # GeV, what is left below it goes to the nucleus
 
 
-@njit(cache=True)
+@kernel
 def momentum_of(kind: int, energy: float) -> float:
     """Momentum in GeV of a pion of this total, or a nucleon of this kinetic energy."""
-    if kind == PROTON or kind == NEUTRON:
+    if kind in (PROTON, NEUTRON):
         return math.sqrt(energy * (energy + 2.0 * PROTON_MASS))
     return math.sqrt(max(energy * energy - PION_MASS * PION_MASS, 1e-6))
 
 
-@njit(cache=True)
+@kernel
 def rescatter(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
     """Quasi-elastic interaction: the hadron is kicked and goes on, a struck proton takes the recoil."""
     config, rest = setup.config, PION_MASS if track.kind == PION else 0.0
     kick = 0.5 * config.pt_elastic * rng.standard_gamma(2.0)
     angle = min(kick / momentum_of(track.kind, track.energy), 2.0)
     lost = min(0.5 * kick * kick / PROTON_MASS, 0.5 * (track.energy - rest))
-    deposit(setup, scratch, find_slab(setup.slabs, track.x), track.x, track.y, track.z, lost, lost * config.proton_lar, NON_EM)
+    slab = find_slab(setup.slabs, track.x)
+    response = config.proton_lar if layer_of(setup.slabs, slab) < 4 else config.proton_tile
+    deposit(setup, scratch, slab, track.x, track.y, track.z, lost, lost * response, NON_EM)
     ux, uy, uz = turn(track.ux, track.uy, track.uz, math.cos(angle), 2.0 * math.pi * rng.random())
     push(scratch, Track(track.kind, track.energy - lost, track.x, track.y, track.z, ux, uy, uz))
 
 
-@njit(cache=True)
+@kernel
 def secondary(rng: np.random.Generator, setup: Setup, kind: int, energy: float, is_leading: bool) -> int:
     """Kind of the next secondary; a leading nucleon stays a nucleon, a leading pion may exchange its charge."""
     config = setup.config
@@ -51,11 +53,11 @@ def secondary(rng: np.random.Generator, setup: Setup, kind: int, energy: float, 
     return PI0 if rng.random() < free * (config.p_exchange if is_leading else config.p_pi0) else PION
 
 
-@njit(cache=True)
+@kernel
 def interact(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> float:
     """One nuclear interaction of a hadron; returns the energy given to neutral pions."""
     config, energy = setup.config, track.energy
-    if rng.random() < config.p_elastic:
+    if rng.random() < config.p_elastic + config.p_elastic_low * math.exp(-energy):
         rescatter(rng, setup, scratch, track)
         return 0.0
     slab = min(max(find_slab(setup.slabs, track.x), 0), len(setup.slabs.x0) - 1)
@@ -82,7 +84,7 @@ def interact(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Tr
     return neutral
 
 
-@njit(cache=True)
+@kernel
 def ionise(
     rng: np.random.Generator, setup: Setup, scratch: Scratch, slab: int, track: Track, step: float, kinetic: float, beta2: float
 ) -> tuple[float, float]:
@@ -104,7 +106,7 @@ def ionise(
     return step, loss
 
 
-@njit(cache=True)
+@kernel
 def hadron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> float:
     """Carry a hadron to its interaction, its stop or its exit. Returns the energy given to neutral pions."""
     slabs, config = setup.slabs, setup.config
@@ -118,7 +120,7 @@ def hadron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
         to_edge = abs(edge - x) / max(abs(ux), 1e-3)
         step = min(to_edge, left * slabs.lambda_int[slab])
         if slabs.de_dx[slab] > 0.0:
-            step = min(step, STEP)
+            step = min(step, STEP if slabs.layer[slab] < 4 else TILE_STEP)
         if kind != NEUTRON and slabs.de_dx[slab] > 0.0:
             momentum2 = kinetic * (kinetic + 2.0 * mass)
             beta2 = momentum2 / (kinetic + mass) ** 2
@@ -129,7 +131,7 @@ def hadron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
                 if kind == PION:
                     at_rest(rng, setup, scratch, x, y, z)
                 return 0.0
-            if momentum2 < 9.0:
+            if momentum2 < 4.0:  # above, the angle is too small for the cells
                 ux, uy, uz = scatter(rng, ux, uy, uz, step / slabs.x0[slab], math.sqrt(momentum2 * beta2))
         else:
             x, y, z = x + ux * step, y + uy * step, z + uz * step

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import GridArrays, Slabs
 
+kernel = njit(cache=True, error_model="numpy", fastmath=True)
+inlined = njit(cache=True, error_model="numpy", fastmath=True, forceinline=True)  # for leaves of the innermost loops
+
 EM, NON_EM, INVISIBLE, ESCAPED = 1, 2, 3, 4  # columns of Scratch.cells; 0 is the signal
 DEAD, LEAK, PHI_AXIS, DENSITY = 0, 1, 2, 3  # entries of Scratch.event
 
@@ -39,9 +42,10 @@ class Scratch(NamedTuple):
     cells: NDArray[np.float64]  # (n_cells, 5): signal and the four components of the truth
     touched: NDArray[np.int32]  # (n_cells,)
     seen: NDArray[np.bool_]  # (n_cells,)
-    count: NDArray[np.int64]  # (2,) touched cells, height of the stack
+    counts: NDArray[np.int64]  # (2,) touched cells, height of the stack
     event: NDArray[np.float64]  # (4,) GeV in dead material, GeV leaked, azimuth of the x axis, energy spots per GeV
     stack: NDArray[np.float64]  # (size, 8), rows are tracks
+    radial: NDArray[np.float64]  # (40, 3) radial profile of one shower: core and tail in Moliere radii, share of the core
 
 
 class Setup(NamedTuple):
@@ -55,10 +59,10 @@ class Setup(NamedTuple):
 def new_scratch(n_cells: int, stack_size: int = 8192) -> Scratch:
     """An empty scratch pad."""
     counters = (np.zeros(n_cells, np.int32), np.zeros(n_cells, np.bool_), np.zeros(2, np.int64), np.zeros(4))
-    return Scratch(np.zeros((n_cells, 5)), *counters, np.zeros((stack_size, 8)))
+    return Scratch(np.zeros((n_cells, 5)), *counters, np.zeros((stack_size, 8)), np.zeros((40, 3)))
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def find_slab(slabs: Slabs, x: float) -> int:
     """Index of the slab that holds depth x; -1 in front of all, n_slabs behind all."""
     if x < slabs.x_in[0]:
@@ -69,13 +73,13 @@ def find_slab(slabs: Slabs, x: float) -> int:
     return len(slabs.x_out)
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def layer_of(slabs: Slabs, slab: int) -> int:
     """Layer of a slab; -1 for dead material and outside."""
     return slabs.layer[slab] if 0 <= slab < len(slabs.layer) else -1
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def find_cell(grid: GridArrays, layer: int, x: float, y: float, z: float, phi_axis: float) -> int:
     """Cell of a layer at a point of the turned frame; -1 outside the grid."""
     slope = z / math.sqrt(x * x + y * y)
@@ -92,7 +96,7 @@ def find_cell(grid: GridArrays, layer: int, x: float, y: float, z: float, phi_ax
     return int(grid.offset[layer] + i_eta * n_phi + i_phi)
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def deposit(setup: Setup, scratch: Scratch, slab: int, x: float, y: float, z: float, energy: float, signal: float, kind: int) -> None:
     """Add an energy and its signal to the cell at a point, or to dead material or leakage where there is none."""
     if slab >= len(setup.slabs.layer):
@@ -108,34 +112,34 @@ def deposit(setup: Setup, scratch: Scratch, slab: int, x: float, y: float, z: fl
         return
     if not scratch.seen[cell]:
         scratch.seen[cell] = True
-        scratch.touched[scratch.count[0]] = cell
-        scratch.count[0] += 1
+        scratch.touched[scratch.counts[0]] = cell
+        scratch.counts[0] += 1
     scratch.cells[cell, 0] += signal
     scratch.cells[cell, kind] += energy
 
 
-@njit(cache=True)
+@kernel
 def push(scratch: Scratch, track: Track) -> None:
     """Put a track on the stack; when the stack is full its energy counts as lost in dead material."""
-    top = scratch.count[1]
+    top = scratch.counts[1]
     if top >= len(scratch.stack):
         scratch.event[DEAD] += track.energy
         return
     row = scratch.stack[top]
     row[0], row[1], row[2], row[3] = track.kind, track.energy, track.x, track.y
     row[4], row[5], row[6], row[7] = track.z, track.ux, track.uy, track.uz
-    scratch.count[1] = top + 1
+    scratch.counts[1] = top + 1
 
 
-@njit(cache=True)
+@kernel
 def pop(scratch: Scratch) -> Track:
     """Take the last track off the stack."""
-    scratch.count[1] -= 1
-    row = scratch.stack[scratch.count[1]]
+    scratch.counts[1] -= 1
+    row = scratch.stack[scratch.counts[1]]
     return Track(int(row[0]), row[1], row[2], row[3], row[4], row[5], row[6], row[7])
 
 
-@njit(cache=True)
+@kernel
 def turn(ux: float, uy: float, uz: float, cos_theta: float, angle: float) -> tuple[float, float, float]:
     """Direction at polar angle theta and azimuth `angle` about a unit vector."""
     sin_theta = math.sqrt(max(0.0, 1.0 - cos_theta * cos_theta))
@@ -148,13 +152,13 @@ def turn(ux: float, uy: float, uz: float, cos_theta: float, angle: float) -> tup
     return vx, vy, cos_theta * uz - a * norm
 
 
-@njit(cache=True)
+@kernel
 def isotropic(rng: np.random.Generator) -> tuple[float, float]:
     """Cosine of the polar angle and azimuth of a random direction."""
     return 2.0 * rng.random() - 1.0, 2.0 * math.pi * rng.random()
 
 
-@njit(cache=True)
+@kernel
 def scatter(rng: np.random.Generator, ux: float, uy: float, uz: float, depth: float, p_beta: float) -> tuple[float, float, float]:
     """Multiple scattering through `depth` radiation lengths, Highland's core (PDG review, section 34.3, without the logarithm); p beta in GeV."""
     theta0 = 0.0136 / p_beta * math.sqrt(depth)

@@ -5,9 +5,23 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from pfcalib.simulation.kernels import EM, ESCAPED, INVISIBLE, NON_EM, Scratch, Setup, Track, deposit, find_slab, isotropic, layer_of, push, turn
+from pfcalib.simulation.kernels import (
+    EM,
+    ESCAPED,
+    INVISIBLE,
+    NON_EM,
+    Scratch,
+    Setup,
+    Track,
+    deposit,
+    find_slab,
+    isotropic,
+    kernel,
+    layer_of,
+    push,
+    turn,
+)
 from pfcalib.simulation.upstream import PHOTON
 
 PION_MASS, PI0_MASS, PROTON_MASS = 0.13957, 0.13498, 0.93827
@@ -17,7 +31,7 @@ MU_KINETIC, POSITRON_MEAN = 0.0041, 0.0370  # GeV, decay of a pion at rest
 IN_GATE = 0.09  # muons that decay within the 205 ns of the readout
 
 
-@njit(cache=True)
+@kernel
 def mip_signal(setup: Setup, slab: int) -> float:
     """Signal at the EM scale per energy lost by ionisation in a slab."""
     if slab < 0 or slab >= len(setup.slabs.x_out):
@@ -25,7 +39,7 @@ def mip_signal(setup: Setup, slab: int) -> float:
     return setup.config.mip_scale * setup.slabs.mip_visible[slab]
 
 
-@njit(cache=True)
+@kernel
 def push_pi0(rng: np.random.Generator, scratch: Scratch, pion: Track) -> None:
     """Decay a neutral pion of given total energy into two photons, isotropic in its rest frame, onto the stack."""
     gamma = max(pion.energy / PI0_MASS, 1.0)
@@ -38,7 +52,7 @@ def push_pi0(rng: np.random.Generator, scratch: Scratch, pion: Track) -> None:
         push(scratch, Track(PHOTON, 0.5 * pion.energy * boosted, pion.x, pion.y, pion.z, ux, uy, uz))
 
 
-@njit(cache=True)
+@kernel
 def at_rest(rng: np.random.Generator, setup: Setup, scratch: Scratch, x: float, y: float, z: float) -> None:
     """Decay a stopped pi+: a short muon, a positron that mostly comes too late to be seen, neutrinos that escape."""
     slab = find_slab(setup.slabs, x)
@@ -49,7 +63,7 @@ def at_rest(rng: np.random.Generator, setup: Setup, scratch: Scratch, x: float, 
     deposit(setup, scratch, slab, x, y, z, PION_MASS - MU_KINETIC - positron, 0.0, ESCAPED)
 
 
-@njit(cache=True)
+@kernel
 def slow_neutron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
     """Leave a slow neutron's energy some distance away; little of it is seen, in argon less than in the scintillator's hydrogen."""
     config = setup.config
@@ -63,7 +77,7 @@ def slow_neutron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track
     deposit(setup, scratch, slab, x, y, z, 0.5 * track.energy, 0.0, INVISIBLE)
 
 
-@njit(cache=True)
+@kernel
 def break_up(rng: np.random.Generator, setup: Setup, scratch: Scratch, energy: float, hadron: Track) -> None:
     """Break up a nucleus: a few photons, binding energy, and nucleons that stop near by or fly on when they are fast."""
     config, x, y, z = setup.config, hadron.x, hadron.y, hadron.z

@@ -7,7 +7,6 @@ number of processes.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pfcalib.errors import ConfigError
@@ -16,7 +15,7 @@ from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import FRONT, build_slabs, grid_arrays
 from pfcalib.simulation.hadronic import hadron
 from pfcalib.simulation.hits import Hits
-from pfcalib.simulation.kernels import DEAD, DENSITY, LEAK, PHI_AXIS, Scratch, Setup, Track, new_scratch, pop, push
+from pfcalib.simulation.kernels import DEAD, DENSITY, LEAK, PHI_AXIS, Scratch, Setup, Track, kernel, new_scratch, pop, push
 from pfcalib.simulation.nuclear import NEUTRON, PION, PROTON, PROTON_MASS
 from pfcalib.simulation.particles import Particles, decay_pi0, propagate
 from pfcalib.simulation.upstream import ELECTRON, PHOTON, electron, photon
@@ -24,11 +23,11 @@ from pfcalib.simulation.upstream import ELECTRON, PHOTON, electron, photon
 KIND = {22: PHOTON, 11: ELECTRON, -11: ELECTRON, 211: PION, -211: PION, 2212: PROTON, 2112: NEUTRON}  # a pi0 decays before it showers
 
 
-@njit(cache=True)
+@kernel
 def run_stack(rng: np.random.Generator, setup: Setup, scratch: Scratch) -> float:
     """Carry all tracks on the stack and their descendants to the end; returns the energy given to neutral pions by hadrons."""
     neutral = 0.0
-    while scratch.count[1] > 0:
+    while scratch.counts[1] > 0:
         track = pop(scratch)
         if track.kind == PHOTON:
             photon(rng, setup, scratch, track)
@@ -39,7 +38,7 @@ def run_stack(rng: np.random.Generator, setup: Setup, scratch: Scratch) -> float
     return neutral
 
 
-@njit(cache=True)
+@kernel
 def run_events(
     rng: np.random.Generator, setup: Setup, scratch: Scratch, rows: NDArray[np.float64], starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
@@ -60,28 +59,26 @@ def run_events(
             push(scratch, Track(int(row[0]), row[1], FRONT, 0.0, row[3], row[4], row[5], row[6]))
             lost[event, 2] += run_stack(rng, setup, scratch)
         lost[event, 0], lost[event, 1] = scratch.event[DEAD], scratch.event[LEAK]
-        offsets[event + 1] = offsets[event] + scratch.count[0]
+        offsets[event + 1] = offsets[event] + scratch.counts[0]
         while offsets[event + 1] > len(cells):
             cells, values = np.concatenate((cells, np.empty_like(cells))), np.concatenate((values, np.empty_like(values)))
         collect(scratch, cells[offsets[event] : offsets[event + 1]], values[offsets[event] : offsets[event + 1]])
     return offsets, cells[: offsets[n_events]].copy(), values[: offsets[n_events]].copy(), lost
 
 
-@njit(cache=True)
+@kernel
 def collect(scratch: Scratch, cells: NDArray[np.int32], values: NDArray[np.float64]) -> None:
     """Write the touched cells in rising order and clear them."""
-    cells[:] = np.sort(scratch.touched[: scratch.count[0]])
+    cells[:] = np.sort(scratch.touched[: scratch.counts[0]])
     for i in range(len(cells)):
         cell = cells[i]
         values[i] = scratch.cells[cell]
         scratch.cells[cell] = 0.0
         scratch.seen[cell] = False
-    scratch.count[0] = 0
+    scratch.counts[0] = 0
 
 
-def simulate_showers(
-    particles: Particles, grid: Grid, rng: np.random.Generator, *, field: float = 0.0, config: ShowerConfig | None = None
-) -> Hits:
+def simulate_showers(particles: Particles, grid: Grid, rng: np.random.Generator, *, field: float = 0.0, config: ShowerConfig | None = None) -> Hits:
     """Showers of a batch of particles in one process.
 
     Parameters
@@ -112,8 +109,8 @@ def simulate_showers(
     rows[:, 0] = [KIND[int(pdg_id)] for pdg_id in particles.pdg_id]
     rows[:, 1], rows[:, 2], rows[:, 3], rows[:, 4:] = particles.energy, entry.phi_axis, entry.z, entry.direction
     rows[np.isin(particles.pdg_id, (2212, 2112)), 1] -= PROTON_MASS  # nucleons bring their kinetic energy only
-    total = np.bincount(particles.event, rows[:, 1], n_events)
-    curled = np.bincount(particles.event, rows[:, 1] * ~entry.reaches, n_events)
+    total = np.bincount(particles.event, rows[:, 1], n_events).astype(np.float64)
+    curled = np.bincount(particles.event, rows[:, 1] * ~entry.reaches, n_events).astype(np.float64)
     starts = np.searchsorted(particles.event[entry.reaches], np.arange(n_events + 1))
     setup = Setup(build_slabs(grid), grid_arrays(grid), config or ShowerConfig())
     offsets, cell, values, lost = run_events(rng, setup, new_scratch(grid.n_cells), rows[entry.reaches], starts)

@@ -5,25 +5,24 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from pfcalib.simulation.em import FRONT_SLAB, PRESAMPLER, advance, shower
-from pfcalib.simulation.kernels import DEAD, EM, LEAK, Scratch, Setup, Track, deposit, find_slab, push, scatter
+from pfcalib.simulation.kernels import DEAD, EM, LEAK, Scratch, Setup, Track, deposit, find_slab, kernel, push, scatter
 
 ELECTRON_MASS = 0.000511
 PHOTON, ELECTRON = 0, 1
-K_MIN = 0.001  # GeV, softest photon that is radiated as a particle
+K_MIN = 0.002  # GeV, softest photon that is radiated as a particle
 E_STOP = 0.0015  # GeV, below it a particle in dead material stays there
 
 
-@njit(cache=True)
+@kernel
 def compton(energy: float) -> float:
     """Compton scatters a radiation length of aluminium, Klein-Nishina at high energy."""
     kappa = energy / ELECTRON_MASS
     return 1.74 / (kappa + 2.7) * (math.log(2.0 * kappa + 1.0) + 0.5)
 
 
-@njit(cache=True)
+@kernel
 def attenuation(energy: float) -> float:
     """Interactions of a photon a radiation length: pairs, 7/9 at high energy, and Compton scattering.
 
@@ -32,7 +31,7 @@ def attenuation(energy: float) -> float:
     return (7.0 / 9.0) / (1.0 + (0.0327 / energy) ** 0.844) + compton(energy)
 
 
-@njit(cache=True)
+@kernel
 def photon(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
     """Carry a photon to its next interaction: electrons go on the stack upstream and shower at once in the calorimeter."""
     slabs, energy = setup.slabs, track.energy
@@ -62,7 +61,7 @@ def photon(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
         push(scratch, Track(ELECTRON, energy - first, x, y, z, ux, uy, uz))
 
 
-@njit(cache=True)
+@kernel
 def radiate(rng: np.random.Generator, energy: float) -> float:
     """Energy of a bremsstrahlung photon above K_MIN from k dN/dk = 4/3 (1 - v) + v^2, v = k/E (PDG review, section 34.4), by rejection."""
     while True:
@@ -72,7 +71,7 @@ def radiate(rng: np.random.Generator, energy: float) -> float:
             return k
 
 
-@njit(cache=True)
+@kernel
 def electron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
     """Carry an electron through the upstream slab, losing, radiating and scattering, then on into the calorimeter."""
     slabs = setup.slabs
@@ -90,15 +89,19 @@ def electron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Tr
         x, y, z = x + ux * step, y + uy * step, z + uz * step
         if energy <= E_STOP:
             continue
-        if rng.random() < depth * (4.0 / 3.0 * math.log(energy / K_MIN) - 5.0 / 6.0):
-            k = radiate(rng, energy)
-            push(scratch, Track(PHOTON, k, x, y, z, ux, uy, uz))
-            energy -= k
+        for _ in range(rng.poisson(max(depth * (4.0 / 3.0 * math.log(energy / K_MIN) - 5.0 / 6.0), 0.0))):
+            if energy > K_MIN:
+                k = radiate(rng, energy)
+                push(scratch, Track(PHOTON, k, x, y, z, ux, uy, uz))
+                energy -= k
         ux, uy, uz = scatter(rng, ux, uy, uz, depth, max(energy, 0.001))
+    if ux < 0.02:  # turned back by the last scattering
+        scratch.event[DEAD] += energy
+        return
     enter_calorimeter(rng, setup, scratch, Track(ELECTRON, energy, x, y, z, ux, uy, uz))
 
 
-@njit(cache=True)
+@kernel
 def enter_calorimeter(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
     """Ionise the presampler, then shower from the front of the calorimeter."""
     slabs = setup.slabs
