@@ -25,7 +25,7 @@ from pfcalib.features.moments import MOMENT_COLUMNS, moment_table
 from pfcalib.models.registry import MODEL_KINDS, build_model
 from pfcalib.models.trees import BoostedTrees
 from pfcalib.samples.read import PathLike
-from pfcalib.samples.select import Balance
+from pfcalib.samples.select import Balance, balance_mask
 from pfcalib.stream import ClusterStream
 from pfcalib.train import Data, TrainConfig, TrainResult, fit_model
 
@@ -105,6 +105,10 @@ class Scored(NamedTuple):
         parts = ({name: values[chosen] for name, values in group.items()} for group in (self.p_em, self.columns))
         p_em, columns = parts
         return Scored(p_em, self.is_em[chosen], columns)
+
+    def balanced(self, column: str, *, rng: np.random.Generator) -> Scored:
+        """As many neutral as charged clusters in each bin of an energy in GeV, chosen by chance; see `samples.select.balance_mask`."""
+        return self.select(balance_mask(self.columns[column], self.is_em, rng=rng))
 
 
 def open_stream(

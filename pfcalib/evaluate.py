@@ -12,6 +12,7 @@ from pfcalib.roc import Accuracy, BinnedEstimate, Estimate, accuracy, auc, auc_i
 
 CUTS = (0.5, 0.3)  # on p_em
 EM_EFFICIENCY = 0.9
+MIN_COUNT = 20  # clusters of either class in a bin
 PUBLISHED_LAYERS = {  # AUC of a flat network on one layer, ATLAS full simulation, ATL-PHYS-PUB-2020-018
     "EMB1": 0.970,
     "EMB2": 0.975,
@@ -57,25 +58,39 @@ def evaluate(p_em: ArrayLike, is_em: ArrayLike) -> Evaluation:
     return Evaluation(auc(p_em, is_em), cuts, rejection(p_em, is_em, em_efficiency=EM_EFFICIENCY))
 
 
-def evaluation_metrics(name: str, evaluation: Evaluation, *, where: str, suffix: str = "") -> Iterator[Metric]:
+def evaluation_metrics(evaluations: Mapping[str, Evaluation], *, where: str, suffix: str = "", auc_only: bool = False) -> Iterator[Metric]:
     """The metrics of a report: ``auc_<name>``, ``accuracy_<name>_p50`` with ``_em`` and ``_had``, ``rejection_<name>_90``, each with a suffix.
 
-    >>> [metric[0] for metric in evaluation_metrics("dnn", evaluate([0.9, 0.4, 0.6, 0.1], [1, 1, 0, 0]), where="toy")][:2]
-    ['auc_dnn', 'accuracy_dnn_p50']
+    Parameters
+    ----------
+    evaluations : mapping of str to Evaluation
+        By classifier.
+    where : str
+        Name of the sample, for the definitions.
+    suffix : str
+        Of the names.
+    auc_only : bool
+        Nothing but the areas.
+
+    >>> metrics = evaluation_metrics({"dnn": evaluate([0.9, 0.4, 0.6, 0.1], [1, 1, 0, 0])}, where="toy")
+    >>> [metric[0] for metric in metrics][:3]
+    ['auc_dnn', 'accuracy_dnn_p50', 'accuracy_dnn_p50_em']
     """
-    yield (f"auc_{name}{suffix}", *evaluation.auc, "", f"area under the ROC curve of {name}, {where}")
-    for cut, shares in evaluation.accuracy.items():
-        for part, share in shares._asdict().items():
-            which, of = {"all": ("", "all"), "em": ("_em", "neutral"), "had": ("_had", "charged")}[part]
-            label = f"accuracy_{name}_p{100 * cut:.0f}{which}{suffix}"
-            yield (label, *share, "", f"share of {of} clusters on the right side of p_em >= {cut}, {name}, {where}")
-    definition = f"one over the share of charged clusters kept with {EM_EFFICIENCY:.0%} of the neutral ones, {name}, {where}"
-    yield (f"rejection_{name}_{100 * EM_EFFICIENCY:.0f}{suffix}", *evaluation.rejection, "", definition)
+    for name, evaluation in evaluations.items():
+        yield (f"auc_{name}{suffix}", *evaluation.auc, "", f"area under the ROC curve of {name}, {where}")
+        if auc_only:
+            continue
+        for cut, shares in evaluation.accuracy.items():
+            for part, of, share in (("", "all", shares.all), ("_em", "neutral", shares.em), ("_had", "charged", shares.had)):
+                definition = f"share of {of} clusters on the right side of p_em >= {cut}, {name}, {where}"
+                yield (f"accuracy_{name}_p{100 * cut:.0f}{part}{suffix}", *share, "", definition)
+        definition = f"one over the share of charged clusters kept with {EM_EFFICIENCY:.0%} of the neutral ones, {name}, {where}"
+        yield (f"rejection_{name}_{100 * EM_EFFICIENCY:.0f}{suffix}", *evaluation.rejection, "", definition)
 
 
 def auc_by_model(p_em: Mapping[str, ArrayLike], is_em: ArrayLike, variable: ArrayLike, edges: ArrayLike) -> dict[str, BinnedEstimate]:
-    """AUC of each classifier in bins of a variable, NaN where a class is rare."""
-    return {name: auc_in_bins(score, is_em, variable, edges) for name, score in p_em.items()}
+    """AUC of each classifier in bins of a variable, NaN where a class has less than MIN_COUNT clusters."""
+    return {name: auc_in_bins(score, is_em, variable, edges, min_count=MIN_COUNT) for name, score in p_em.items()}
 
 
 def crossing_size(sizes: Sequence[float], difference: Sequence[Estimate]) -> Crossing:

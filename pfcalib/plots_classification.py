@@ -8,12 +8,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.plots import CHARGED, GEANT4, GREY, NEUTRAL, SIMULATION, log_ticks, name_source, styled
 from pfcalib.roc import BinnedEstimate, Estimate, roc_curve
 
+SOURCES = (SIMULATION, GEANT4)
 MODEL_COLOURS = {"likelihood": "#555555", "gbdt": "#009e73", "dnn": "#0072b2", "cnn": "#d55e00", "densenet": "#cc79a7"}
 MODEL_MARKERS = {"likelihood": "s", "gbdt": "^", "dnn": "o", "cnn": "D", "densenet": "v"}
 MODEL_LABELS = {"likelihood": "EM likelihood", "gbdt": "boosted trees", "dnn": "DNN", "cnn": "CNN", "densenet": "DenseNet"}
@@ -25,7 +26,7 @@ def _look(name: str) -> dict[str, Any]:
 
 
 @styled
-def plot_roc(samples: Mapping[str, tuple[Mapping[str, ArrayLike], ArrayLike]], *, sources: Sequence[str] = (SIMULATION, GEANT4)) -> NDArray[Any]:
+def plot_roc(samples: Mapping[str, tuple[Mapping[str, ArrayLike], ArrayLike]], *, sources: Sequence[str] = SOURCES) -> NDArray[Any]:
     """Rejection of charged against efficiency of neutral clusters, one panel a sample.
 
     Parameters
@@ -51,7 +52,7 @@ def plot_roc(samples: Mapping[str, tuple[Mapping[str, ArrayLike], ArrayLike]], *
         ax.text(0.04, 0.05, title, transform=ax.transAxes)
         name_source(ax, source)
     axes[0, 0].set_ylabel(r"rejection of $\pi^\pm$ clusters, 1 / efficiency")
-    axes[0, 0].legend(loc="upper right")
+    axes[0, -1].legend(loc="upper right")
     return np.asarray(axes[0])
 
 
@@ -83,7 +84,7 @@ def plot_binned_auc(
             ax.errorbar(x, curve.value, yerr=curve.error, marker=MODEL_MARKERS.get(name, "o"), linestyle="-", linewidth=0.8, **_look(name))
         ax.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
         if log:
-            log_ticks(ax)
+            log_ticks(ax, decades=high[-1] > 200.0 * low[0])
         ax.set(xlabel=label, xlim=(low[0], high[-1]))
         name_source(ax, source)
     axes[0, 0].set_ylabel("area under the ROC curve")
@@ -134,15 +135,20 @@ def plot_size_study(sizes: Sequence[float], areas: Mapping[str, Sequence[Estimat
     if crossing is not None:
         ax.axvline(crossing, color=GREY, linestyle=":", label=f"crossing at {crossing:.2g}")
     ax.set(xscale="log", yscale="log", xlabel="clusters to train on", ylabel="1 - area under the ROC curve")
-    ax.yaxis.set_minor_formatter("{x:.2g}")
-    ax.yaxis.set_major_formatter("{x:.2g}")
+    ax.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend()
     name_source(ax)
     return ax
 
 
 @styled
-def plot_scores(samples: Mapping[str, tuple[Mapping[str, ArrayLike], ArrayLike]], *, n_bins: int = 25) -> NDArray[Any]:
+def plot_scores(
+    samples: Mapping[str, tuple[Mapping[str, ArrayLike], ArrayLike]], *, n_bins: int = 25, sources: Sequence[str] = SOURCES
+) -> NDArray[Any]:
     """Distribution of the score of each classifier, neutral and charged apart; the first sample as steps, the second as points.
 
     Parameters
@@ -150,6 +156,8 @@ def plot_scores(samples: Mapping[str, tuple[Mapping[str, ArrayLike], ArrayLike]]
     samples : mapping of str to (p_em by classifier, is_em)
         One or two, by name.
     n_bins : int
+    sources : sequence of str
+        One a sample.
 
     Returns
     -------
@@ -175,6 +183,7 @@ def plot_scores(samples: Mapping[str, tuple[Mapping[str, ArrayLike], ArrayLike]]
         ax.text(0.5, 0.95, MODEL_LABELS.get(name, name), transform=ax.transAxes, ha="center", va="top")
     low, high = axes[0, 0].get_ylim()
     axes[0, 0].set(ylim=(low, 2.5 * high), ylabel="share a bin")
+    figure.suptitle(" / ".join(sources), x=0.01, ha="left", style="italic", fontsize=10.5)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2 * len(samples))
     return np.asarray(axes[0])
 
@@ -192,6 +201,8 @@ def plot_layers(ours: Mapping[str, Estimate], published: Mapping[str, float]) ->
     ax.set_xticks(place, list(ours), rotation=25)
     ax.tick_params(axis="x", which="minor", bottom=False, top=False)
     ax.set(ylabel="area under the ROC curve", xlim=(-0.5, len(ours) - 0.3))
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - 0.2 * (high - low), high)  # room for the legend
     ax.legend(loc="lower left")
     name_source(ax)
     return ax

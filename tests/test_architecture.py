@@ -40,6 +40,8 @@ MAY_IMPORT = {
     "plots": {"columns", "geometry", "response", "roc", "clustering", "samples"},
     "classifiers": {"calibration", "deploy", "features", "models", "samples", "stream", "train", "columns", "history"},
     "evaluate": {"roc", "columns"},
+    "size_study": {"classifiers", "features", "models", "roc", "samples"},
+    "reference": {"geometry", "produce", "samples", "simulation"},
     "report": {"provenance"},
     "pages": {"report", "studies"},
     "run": {"pages", "report", "studies"},

@@ -10,12 +10,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pfcalib.deploy.contract import contract_path, reference_path, sha256_of
+from pfcalib.deploy.contract import contract_path, read_contract, read_reference, reference_path, sha256_of
+from pfcalib.deploy.validate import TOLERANCE, open_session, run_in_batches
 from pfcalib.errors import ValidationError
 
 
 def tamper_model(path: str | Path, folder: str | Path, *, renew_contract: bool) -> Path:
-    """Copy a model with its side files and turn the sign of the largest weight of its last matrix.
+    """Copy a model with its side files and turn the sign of one weight of its last matrix: the largest that acts on the reference clusters.
+
+    Weights behind a unit that is off for all clusters do not act; no validator that looks at outputs could notice these.
 
     Parameters
     ----------
@@ -34,7 +37,7 @@ def tamper_model(path: str | Path, folder: str | Path, *, renew_contract: bool) 
     Raises
     ------
     ValidationError
-        If the graph holds no matrix of weights.
+        If the graph holds no matrix of weights, or none of its weights acts.
     """
     path, folder = Path(path), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,16 +45,30 @@ def tamper_model(path: str | Path, folder: str | Path, *, renew_contract: bool) 
         shutil.copy(source, folder / source.name)
     copy = folder / path.name
     proto = onnx.load(copy)
+    matrix = _last_matrix(proto, path)
+    weights = numpy_helper.to_array(matrix)
+    reference = read_reference(path, read_contract(path))
+    for place in np.argsort(-np.abs(weights), axis=None):
+        changed = weights.copy()
+        changed.flat[place] *= -1.0
+        matrix.CopyFrom(numpy_helper.from_array(changed, matrix.name))
+        copy.write_bytes(proto.SerializeToString())
+        output = run_in_batches(open_session(copy), reference.inputs, len(reference.output))
+        if np.abs(output - reference.output).max() > TOLERANCE:
+            break
+    else:
+        raise ValidationError(f"{path}: no weight of the last matrix acts on the reference clusters")
+    if renew_contract:
+        contract = json.loads(contract_path(copy).read_text(encoding="utf-8"))
+        contract_path(copy).write_text(json.dumps({**contract, "sha256": sha256_of(copy)}), encoding="utf-8")
+    return copy
+
+
+def _last_matrix(proto: onnx.ModelProto, path: Path) -> onnx.TensorProto:
+    """Weights of the last dense layer."""
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
     used = [name for node in proto.graph.node if node.op_type in ("MatMul", "Gemm") for name in node.input if name in stored]
     matrices = [stored[name] for name in used if len(stored[name].dims) == 2]
     if not matrices:
         raise ValidationError(f"{path}: the graph has no matrix of weights to change")
-    weights = numpy_helper.to_array(matrices[-1]).copy()
-    weights.flat[np.argmax(np.abs(weights))] *= -1.0
-    matrices[-1].CopyFrom(numpy_helper.from_array(weights, matrices[-1].name))
-    copy.write_bytes(proto.SerializeToString())
-    if renew_contract:
-        contract = json.loads(contract_path(copy).read_text(encoding="utf-8"))
-        contract_path(copy).write_text(json.dumps({**contract, "sha256": sha256_of(copy)}), encoding="utf-8")
-    return copy
+    return matrices[-1]
