@@ -75,7 +75,7 @@ class ProduceConfig:
     mu: float | None = None
     seed: int = 1
     n_processes: int = 1
-    chunk: int = 250
+    chunk: int = 64
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("grid", self.grid, GRIDS), ("noise", self.noise, NOISE_SETTINGS)):

@@ -120,7 +120,9 @@ def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
         energy -= albedo(rng, setup, scratch, energy, track.y, track.z)
     t_max, alpha = profile(slabs, config, material, energy, rng.standard_normal(), rng.standard_normal())
     beta = (alpha - 1.0) / t_max
-    n_spots = int(max(min(config.spots_min, 1.0 + energy / SOFT_SPOT), scratch.event[DENSITY] * energy))
+    economy = scratch.event[DENSITY] / config.spots_per_gev  # below 1 in events of high energy
+    fewest = min(1.0 + (config.spots_min - 1.0) * economy, 1.0 + energy / SOFT_SPOT)
+    n_spots = int(max(fewest, scratch.event[DENSITY] * energy))
     share, log_e = energy / n_spots, math.log(max(energy, 0.05))
     norm, table = math.sqrt(ux * ux + uz * uz), scratch.radial
     tabulated = n_spots > len(table)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pfcalib.simulation.em import FRONT_SLAB, PRESAMPLER, advance, shower
-from pfcalib.simulation.kernels import DEAD, EM, LEAK, Scratch, Setup, Track, deposit, find_slab, kernel, push, scatter
+from pfcalib.simulation.kernels import DEAD, DENSITY, EM, LEAK, Scratch, Setup, Track, deposit, find_slab, kernel, push, scatter
 
 ELECTRON_MASS = 0.000511
 PHOTON, ELECTRON = 0, 1
@@ -44,7 +44,7 @@ def photon(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
     y, z = track.y + uy * path, track.z + uz * path
     if slab > 0:
         first = energy * rng.random()
-        if energy > setup.config.e_pair:
+        if energy * scratch.event[DENSITY] > setup.config.e_pair * setup.config.spots_per_gev:
             shower(rng, setup, scratch, Track(ELECTRON, first, x, y, z, ux, uy, uz))
             shower(rng, setup, scratch, Track(ELECTRON, energy - first, x, y, z, ux, uy, uz))
         else:
