@@ -83,9 +83,11 @@ def plot_binned_auc(
             x = low * (high / low) ** share if log else low + share * (high - low)
             ax.errorbar(x, curve.value, yerr=curve.error, marker=MODEL_MARKERS.get(name, "o"), linestyle="-", linewidth=0.8, **_look(name))
         ax.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
+        filled = np.flatnonzero(np.any([np.isfinite(curve.value) for curve in curves.values()], axis=0))
+        end = high[filled[-1]] if len(filled) else high[-1]
         if log:
-            log_ticks(ax, decades=high[-1] > 200.0 * low[0])
-        ax.set(xlabel=label, xlim=(low[0], high[-1]))
+            log_ticks(ax, decades=end > 200.0 * low[0])
+        ax.set(xlabel=label, xlim=(low[0], end))
         name_source(ax, source)
     axes[0, 0].set_ylabel("area under the ROC curve")
     axes[0, -1].legend(loc="lower right")
