@@ -40,6 +40,13 @@ class ClusteredEvent(NamedTuple):
     clusters: Clusters
 
 
+class Sharing(NamedTuple):
+    """How clusters share cells."""
+
+    n_shared: int  # cells in more than one cluster
+    difference: float  # largest |sum of the weights of a cell - 1|
+
+
 def gather_events(sample: Sample, layers: tuple[str, ...]) -> Events:
     """Sum the clusters of each event.
 
@@ -111,6 +118,18 @@ def species_means(values: NDArray[np.float64], events: Events, edges: ArrayLike)
     return out
 
 
+def worst_ratio(values: tuple[NDArray[np.float64], NDArray[np.float64]], reference: tuple[NDArray[np.float64], NDArray[np.float64]]) -> Estimate:
+    """Largest |value / reference - 1| over the bins and the statistical error of that one; each argument is (values, errors).
+
+    >>> round(worst_ratio((np.array([1.1, 0.7]), np.zeros(2)), (np.ones(2), np.full(2, 0.1))).value, 6)
+    0.3
+    """
+    ratio = values[0] / reference[0]
+    error = ratio * np.hypot(values[1] / values[0], reference[1] / reference[0])
+    place = int(np.nanargmax(np.abs(ratio - 1.0)))
+    return Estimate(float(np.abs(ratio[place] - 1.0)), float(error[place]))
+
+
 def median_error(values: ArrayLike) -> Estimate:
     """Median and its standard error for a sample of any shape: half the distance of the quantiles 0.5 -+ 0.5 / sqrt(n).
 
@@ -130,6 +149,17 @@ def clusters_per_cell(sample: Sample) -> int:
     event = np.repeat(sample["eventNumber"], np.diff(sample.offsets)).astype(np.uint64)
     key = event * np.uint64(len(sample.geo)) + sample.cells["cluster_cell_ID"].astype(np.uint64)
     return int(np.unique(key, return_counts=True)[1].max(initial=0))
+
+
+def check_sharing(name: str, energy: float, grid: Grid, sigma: NDArray[np.float64], rng: np.random.Generator, *, n_events: int) -> Sharing:
+    """Cluster particles like those of `simulate_event` and add up the weights of each cell."""
+    n_shared, difference = 0, 0.0
+    for _ in range(n_events):
+        clusters = simulate_event(name, energy, grid, sigma, rng).clusters
+        _, place, n_entries = np.unique(clusters.cell, return_inverse=True, return_counts=True)
+        n_shared += int(np.count_nonzero(n_entries > 1))
+        difference = max(difference, float(np.abs(np.bincount(place, clusters.weight) - 1.0).max(initial=0.0)))
+    return Sharing(n_shared, difference)
 
 
 def simulate_event(name: str, energy: float, grid: Grid, sigma: NDArray[np.float64], rng: np.random.Generator) -> ClusteredEvent:

@@ -17,6 +17,7 @@ from pfcalib.geometry import Grid
 from pfcalib.plots import CHARGED, GREY, NEUTRAL, SIMULATION, draw_distributions, log_ticks, name_source, styled
 
 LAYER_COLOURS = ("#999999", "#fee08b", "#f46d43", "#a50026", "#c6dbef", "#4292c6", "#08306b")  # presampler, EMB, Tile
+BUDGET_COLOURS = ("#4292c6", "#c6dbef", "#999999")  # in clusters, outside of them, dead material
 CLUSTER_COLOURS = ("#000000", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f3fbf")
 TELLING_MOMENTS = {  # bins of the moments that tell neutral and charged pions apart best
     "cluster_CENTER_LAMBDA": np.geomspace(50.0, 2500.0, 31),

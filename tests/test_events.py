@@ -74,3 +74,9 @@ def test_a_photon_in_the_window_has_a_leading_cluster_around_it(rng):
 def test_the_time_of_clustering_is_positive(rng):
     time = events.time_clustering(rng.standard_normal((20, WINDOW.n_cells)), np.ones(WINDOW.n_cells), WINDOW)
     assert time.value >= 0.0
+
+
+def test_cells_are_shared_and_their_weights_add_up_to_one(rng):
+    shared = events.check_sharing("pi+", 100.0, WINDOW, noise_sigma(WINDOW), rng, n_events=30)
+    assert shared.n_shared > 0
+    assert shared.difference < 1e-12
