@@ -1,3 +1,7 @@
 """pfcalib: calorimeter clusters to validated networks."""
 
+from pfcalib.kernel_cache import use_kernel_cache
+
 __version__ = "0.1.0"
+
+use_kernel_cache()  # before anything imports numba
