@@ -159,10 +159,10 @@ class TestUpstream:
         setup = Setup(slabs._replace(de_dx=0.0 * slabs.de_dx), grid_arrays(WINDOW), PLAIN)
         kept, n = 0.0, 3000
         for _ in range(n):
-            scratch.count[1] = 0
+            scratch.counts[1] = 0
             electron(rng, setup, scratch, Track(ELECTRON, energy, 1230.0, 0.0, 0.0, 1.0, 0.0, 0.0))
-            kept += 1.0 - scratch.stack[: scratch.count[1], 1].sum() / energy
-            assert np.all(scratch.stack[: scratch.count[1], 0] == PHOTON)
+            kept += 1.0 - scratch.stack[: scratch.counts[1], 1].sum() / energy
+            assert np.all(scratch.stack[: scratch.counts[1], 0] == PHOTON)
         assert kept / n == pytest.approx(np.exp(-UPSTREAM), rel=0.1)
 
 
