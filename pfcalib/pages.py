@@ -22,7 +22,11 @@ from pfcalib.report import read_results, template_environment, write_text
 from pfcalib.studies import PROFILES, find_studies
 
 MARKERS = ("<!-- studies:begin -->", "<!-- studies:end -->")
-HEADLINE = 6  # metrics of a study that tables of studies show: the first ones recorded
+HEADLINE = 6  # metrics of a study that tables of studies show: the first ones recorded, unless HEADLINES names them
+HEADLINES = {
+    "01_showers": ("speedup_over_geant4", "fidelity_worst_response_pi0", "fidelity_worst_response_pic", "fidelity_auc"),
+    "03_classification": tuple(f"auc_{model}{where}" for model in ("likelihood", "gbdt", "dnn", "cnn", "densenet") for where in ("", "_geant4")),
+}
 
 
 class Entry(NamedTuple):
@@ -34,8 +38,10 @@ class Entry(NamedTuple):
 
     @property
     def headline(self) -> list[tuple[str, dict[str, Any]]]:
-        """The first few metrics."""
-        return list(self.results["metrics"].items())[:HEADLINE]
+        """The few metrics that stand for the study."""
+        metrics = self.results["metrics"]
+        chosen = [name for name in HEADLINES.get(self.results["study"], ()) if name in metrics]
+        return [(name, metrics[name]) for name in chosen or list(metrics)[:HEADLINE]]
 
     @property
     def n_passed(self) -> int:

@@ -98,6 +98,8 @@ def plot_binned_auc(
 def plot_trainings(histories: Mapping[str, Mapping[str, NDArray[np.float64]]], best_epochs: Mapping[str, int]) -> NDArray[Any]:
     """Loss of each network on training (with dropout) and validation split against the epoch; a ring marks the epoch that is kept.
 
+    The scale fits the training losses; a validation loss far above them, as batch normalisation gives in its first epochs, is cut off.
+
     Returns
     -------
     ndarray of Axes, shape (n_networks,)
@@ -114,6 +116,8 @@ def plot_trainings(histories: Mapping[str, Mapping[str, NDArray[np.float64]]], b
         ax.set_xlabel("epoch")
         ax.legend(loc="upper right")
         name_source(ax)
+    losses = np.concatenate([history["loss"] for history in histories.values()])
+    axes[0, 0].set_ylim(0.8 * losses.min(), 1.3 * losses.max())
     axes[0, 0].set_ylabel("cross-entropy a cluster")
     return np.asarray(axes[0])
 

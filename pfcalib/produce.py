@@ -197,6 +197,18 @@ def produce_sample(path: str | os.PathLike[str], config: ProduceConfig, *, progr
     return path
 
 
+def _hash_sources() -> bytes:
+    """Hash of all code that makes samples."""
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    parts = ("simulation/*.py", "clustering/*.py", "samples/write.py", "columns.py", "geometry.py", "produce.py")
+    for source in sorted(source for part in parts for source in package.glob(part)):
+        digest.update(source.read_bytes())
+    return digest.digest()
+
+
+SOURCES = _hash_sources()  # at import: what runs, even if the files change meanwhile
+
+
 def cached_sample(config: ProduceConfig, *, cache_dir: str | os.PathLike[str] | None = None, progress: Callable[[int], None] | None = None) -> Path:
     """Path of the sample of a configuration, made on first use.
 
@@ -212,11 +224,7 @@ def cached_sample(config: ProduceConfig, *, cache_dir: str | os.PathLike[str] | 
     """
     folder = Path(cache_dir or os.environ.get("PFCALIB_CACHE") or Path.home() / ".cache" / "pfcalib")
     settings = dataclasses.asdict(config) | {"n_processes": 1}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    package = Path(__file__).parent
-    parts = ("simulation/*.py", "clustering/*.py", "samples/write.py", "columns.py", "geometry.py", "produce.py")
-    for source in sorted(source for part in parts for source in package.glob(part)):
-        digest.update(source.read_bytes())
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + SOURCES)
     path = folder / f"{config.grid}-{config.n_events}-{digest.hexdigest()[:16]}.root"
     return path if path.exists() else produce_sample(path, config, progress=progress)
 
