@@ -44,6 +44,11 @@ class Entry(NamedTuple):
         return [(name, metrics[name]) for name in chosen or list(metrics)[:HEADLINE]]
 
     @property
+    def n_missed(self) -> int:
+        """Number of goals that were missed; they do not fail a study."""
+        return sum(not check["passed"] and not check["required"] for check in self.results["checks"])
+
+    @property
     def n_passed(self) -> int:
         """Number of checks that passed, required or not."""
         return sum(check["passed"] for check in self.results["checks"])
