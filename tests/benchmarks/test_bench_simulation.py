@@ -25,7 +25,7 @@ def test_showers_of_a_gun(name, benchmark):
 
 @pytest.mark.parametrize("grid", ["window", "barrel"])
 def test_a_chunk_from_particles_to_clusters(grid, benchmark):
-    config = ProduceConfig(n_events=250, grid=grid, eta_max=0.05 if grid == "window" else 0.7)
+    config = ProduceConfig(n_events=250, chunk=250, grid=grid, eta_max=0.05 if grid == "window" else 0.7)
     scalars, _, _ = benchmark(produce_chunk, config, 0)
     assert len(np.unique(scalars["eventNumber"])) > 200
     if benchmark.stats is not None:

