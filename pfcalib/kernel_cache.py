@@ -1,24 +1,27 @@
 """A folder of compiled kernels for each state of the sources.
 
 Numba keeps what it compiled, but looks only at the file of a function to see whether it is still right: a change of a function that is called
-from another file goes unnoticed, and old physics runs under new sources. So the folder is named after all sources of the package.
+from another file goes unnoticed, and old physics runs under new sources. So the folder is named after the sources of all folders that hold
+kernels.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 VARIABLE = "NUMBA_CACHE_DIR"
+_IMPORTS_NUMBA = re.compile(rb"^(from|import) numba\b", re.MULTILINE)
 
 
 def source_digest(package: Path) -> str:
-    """Sixteen hexadecimal digits that change with the size or the time of any Python file below a folder."""
+    """Sixteen hexadecimal digits that change with any Python file of a folder in which some file imports numba."""
     digest = hashlib.sha256()
-    for source in sorted(package.rglob("*.py")):
-        state = source.stat()
-        digest.update(f"{source.relative_to(package)} {state.st_size} {state.st_mtime_ns}\n".encode())
+    for folder in sorted({source.parent for source in package.rglob("*.py") if _IMPORTS_NUMBA.search(source.read_bytes())}):
+        for source in sorted(folder.glob("*.py")):
+            digest.update(f"{source.relative_to(package)}\n".encode() + source.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -7,14 +7,23 @@ import sys
 from pfcalib.kernel_cache import VARIABLE, source_digest
 
 
-def test_a_change_of_any_source_gives_another_folder(tmp_path):
+def test_a_change_next_to_a_kernel_gives_another_folder(tmp_path):
     (tmp_path / "inner").mkdir()
-    source = tmp_path / "inner" / "kernel.py"
+    source = tmp_path / "inner" / "callee.py"
     source.write_text("x = 1\n")
+    (tmp_path / "inner" / "kernel.py").write_text("from numba import njit\n")
     before = source_digest(tmp_path)
     assert source_digest(tmp_path) == before
-    source.write_text("x = 10\n")
+    source.write_text("x = 2\n")
     assert source_digest(tmp_path) != before
+
+
+def test_a_change_far_from_kernels_compiles_nothing_again(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "kernel.py").write_text("from numba import njit\n")
+    before = source_digest(tmp_path)
+    (tmp_path / "command.py").write_text("x = 1  # no numba here\n")
+    assert source_digest(tmp_path) == before
 
 
 def test_importing_the_package_points_numba_there_unless_the_user_chose():
