@@ -1,25 +1,39 @@
-"""Read samples: whole, in part or chunk by chunk; whatever is wrong with a file is said with file, tree, branch and entry."""
+"""Read samples of any known layout: whole, in part or chunk by chunk; what is wrong with a file is raised, or skipped and reported."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import awkward as ak
 import numpy as np
-import uproot
 from numpy.typing import NDArray
 
-from pfcalib.columns import CELL_GEO, COLUMNS, JAGGED, SCALARS
+from pfcalib.columns import COLUMNS
 from pfcalib.errors import BadFileError
-from pfcalib.samples.schema import CLUSTER_TREE, GEO_PREFIX, GEO_TREE, METADATA, CellGeo, Sample, concatenate
+from pfcalib.samples.faults import BadEntriesError, Fault, FaultLog, drop_unsound, require_sound
+from pfcalib.samples.layouts.pfcalib_tree import read_columns
+from pfcalib.samples.layouts.protocol import ENTRY, Reader
+from pfcalib.samples.layouts.registry import open_reader
+from pfcalib.samples.rootfile import Identity, PathLike, get_tree, identity, is_url, open_sample, read_geo, read_metadata
+from pfcalib.samples.schema import Sample, concatenate
 
-STEP = 20_000  # clusters in memory at once
-PathLike = str | os.PathLike[str]
+__all__ = [
+    "STEP",
+    "OnError",
+    "PathLike",
+    "as_paths",
+    "get_tree",
+    "iterate_sample",
+    "open_sample",
+    "read_columns",
+    "read_geo",
+    "read_metadata",
+    "read_sample",
+]
+STEP = 20_000  # entries in memory at once
+OnError = Literal["raise", "skip"]
 
 
 def read_sample(
@@ -28,30 +42,43 @@ def read_sample(
     columns: Sequence[str] | None = None,
     entry_start: int = 0,
     entry_stop: int | None = None,
+    on_error: OnError = "raise",
+    faults: FaultLog | None = None,
 ) -> Sample:
-    """Read one or several files into memory.
+    """Read one or several files of any known layout into memory.
 
     Parameters
     ----------
     paths : path-like or sequence of them
         Files of the same cells; entries are counted through all of them in the order given.
     columns : sequence of str, optional
-        Scalars and jagged columns to read; all of `pfcalib.columns` by default.
+        Scalars and jagged columns to read, names as in `pfcalib.columns`; by default all that the file has.
     entry_start, entry_stop : int
-        Range of clusters, half open.
+        Range of entries of the files, half open: clusters, events or showers, as the layout has it.
+    on_error : "raise" or "skip"
+        Stop at the first fault, or leave out the clusters, entries or files concerned and report them.
+    faults : FaultLog, optional
+        Where "skip" reports; without it there is one warning at the end.
 
     Raises
     ------
     BadFileError
-        If a file is missing, not ROOT, lacks a tree or branch, has jagged branches of different lengths, energies that are not
-        finite, or cells that are not in CellGeo.
+        If a file cannot be read, is of no known layout, lacks a column that was asked for, has jagged branches of different lengths,
+        values that are not finite, truth energies that are not positive, negative deposits, cells that are not in CellGeo, or was
+        replaced while it was read; with "skip", only if a column is unknown or no file can be read at all.
     """
-    files = as_paths(paths)
-    parts = list(iterate_sample(files, columns=columns, entry_start=entry_start, entry_stop=entry_stop))
+    arguments = {"columns": columns, "entry_start": entry_start, "entry_stop": entry_stop, "on_error": on_error, "faults": faults}
+    parts = list(iterate_sample(paths, **arguments))  # type: ignore[arg-type]
     if parts:
         return concatenate(parts)
-    with open_sample(files[0]) as file:
-        return _read_entries(files[0], file, _names(columns), (0, 0), read_geo(files[0], file), read_metadata(files[0], file))
+    for path in as_paths(paths):
+        try:
+            with open_reader(path) as reader:
+                return _pick(path, reader, reader.read(0, 0, columns), columns)
+        except BadFileError:
+            if on_error == "raise":
+                raise
+    raise BadFileError(f"none of the files can be read: {', '.join(map(str, as_paths(paths)))}")
 
 
 def iterate_sample(
@@ -61,145 +88,92 @@ def iterate_sample(
     columns: Sequence[str] | None = None,
     entry_start: int = 0,
     entry_stop: int | None = None,
+    on_error: OnError = "raise",
+    faults: FaultLog | None = None,
 ) -> Iterator[Sample]:
-    """Read chunk by chunk, at most `step` clusters at once; parameters and errors as in `read_sample`."""
-    seen = 0
-    for path in as_paths(paths):
-        with open_sample(path) as file:
-            n_entries = int(get_tree(path, file, CLUSTER_TREE).num_entries)
-            start = max(entry_start - seen, 0)
-            stop = n_entries if entry_stop is None else min(entry_stop - seen, n_entries)
-            seen += n_entries
-            if start >= stop:
-                continue
-            geo, metadata = read_geo(path, file), read_metadata(path, file)
-            for first in range(start, stop, step):
-                entries = (first, min(first + step, stop))
-                yield _read_entries(path, file, _names(columns), entries, geo, metadata)
-
-
-def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path]:
-    """A list of paths of one or several."""
-    files = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
-    if not files:
-        raise BadFileError("no sample file was given")
-    return files
-
-
-@contextlib.contextmanager
-def open_sample(path: PathLike) -> Iterator[Any]:
-    """The ROOT file, closed at the end.
-
-    Raises
-    ------
-    BadFileError
-        If the file is missing or not ROOT.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise BadFileError(f"{path}: no such file")
-    with _reading(path, "not a readable ROOT file"):
-        file = uproot.open(path)
-    with file:
-        yield file
-
-
-def get_tree(path: PathLike, file: Any, name: str) -> Any:
-    """A tree of the file.
-
-    Raises
-    ------
-    BadFileError
-        If there is no tree of that name.
-    """
-    trees = file.keys(cycle=False, filter_classname="TTree")
-    if name not in trees:
-        raise BadFileError(f"{path}: no tree {name!r}; the file has {', '.join(trees) or 'no tree at all'}")
-    with _reading(path, f"tree {name} cannot be read"):
-        return file[name]
-
-
-def read_geo(path: PathLike, file: Any) -> CellGeo:
-    """The cells of an open sample."""
-    tree = get_tree(path, file, GEO_TREE)
-    if tree.num_entries != 1:
-        raise BadFileError(f"{path}: {GEO_TREE} must have exactly one entry, it has {tree.num_entries}")
-    _require_branches(path, tree, GEO_TREE, list(CELL_GEO))
-    with _reading(path, f"{GEO_TREE} cannot be read"):
-        arrays = tree.arrays(list(CELL_GEO), library="ak")
-    flat = {name.removeprefix(GEO_PREFIX): ak.to_numpy(arrays[name][0]).astype(dtype) for name, dtype in CELL_GEO.items()}
-    if len({len(array) for array in flat.values()}) != 1:
-        raise BadFileError(f"{path}: {GEO_TREE}: the vectors do not have the same length")
-    return CellGeo(**flat)
-
-
-def read_metadata(path: PathLike, file: Any) -> dict[str, Any]:
-    """The metadata of an open sample; empty where the file has none."""
-    if METADATA not in file.keys(cycle=False):
-        return {}
-    try:
-        return dict(json.loads(str(file[METADATA])))
-    except ValueError as error:
-        raise BadFileError(f"{path}: {METADATA} is not JSON: {error}") from error
-
-
-def read_columns(
-    path: PathLike, file: Any, columns: Sequence[str], entries: tuple[int, int]
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """Scalars, offsets and cells of a range of entries, as they are; only the lengths of jagged branches are checked."""
-    tree = get_tree(path, file, CLUSTER_TREE)
-    _require_branches(path, tree, CLUSTER_TREE, columns)
-    with _reading(path, f"{CLUSTER_TREE}: entries {entries[0]} to {entries[1]} cannot be read"):
-        arrays = tree.arrays(list(columns), entry_start=entries[0], entry_stop=entries[1], library="ak")
-    scalars = {name: ak.to_numpy(arrays[name]).astype(COLUMNS[name].dtype, copy=False) for name in columns if not COLUMNS[name].jagged}
-    offsets = np.zeros(entries[1] - entries[0] + 1, dtype=np.int64)
-    cells: dict[str, NDArray[Any]] = {}
-    for name in (name for name in columns if COLUMNS[name].jagged):
-        layout = ak.to_packed(arrays[name]).layout
-        own = np.asarray(layout.offsets.data, dtype=np.int64)
-        if cells and not np.array_equal(own, offsets):
-            entry = entries[0] + int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
-            raise BadFileError(f"{path}: {CLUSTER_TREE}: entry {entry}: {name} and {next(iter(cells))} do not have the same length")
-        offsets, cells[name] = own, np.asarray(layout.content.data).astype(COLUMNS[name].dtype, copy=False)
-    return scalars, offsets, cells
-
-
-@contextlib.contextmanager
-def _reading(path: PathLike, trouble: str) -> Iterator[None]:
-    """Turn any error of uproot, which has many kinds for files that are damaged or cut short, into a BadFileError."""
-    try:
-        yield
-    except Exception as error:
-        raise BadFileError(f"{path}: {trouble} ({type(error).__name__})") from error
-
-
-def _names(columns: Sequence[str] | None) -> tuple[str, ...]:
-    names = (*SCALARS, *JAGGED) if columns is None else tuple(columns)
-    unknown = [name for name in names if name not in COLUMNS]
+    """Read chunk by chunk, the clusters of at most `step` entries at once; parameters and errors as in `read_sample`."""
+    unknown = [name for name in columns or () if name not in COLUMNS]
     if unknown:
         raise BadFileError(f"no such columns in pfcalib: {', '.join(unknown)}")
-    return names
+    log, seen = FaultLog() if faults is None else faults, 0
+    for path in as_paths(paths):
+        try:
+            with open_reader(path) as reader:
+                version = identity(path)
+                start = max(entry_start - seen, 0)
+                stop = reader.n_entries if entry_stop is None else min(entry_stop - seen, reader.n_entries)
+                seen += reader.n_entries
+                for first in range(start, stop, step):
+                    yield from _read_range(path, reader, (first, min(first + step, stop)), columns, version, None if on_error == "raise" else log)
+        except BadFileError as error:
+            if on_error == "raise":
+                raise
+            log.add(Fault(str(path), "", None, "", str(error).removeprefix(f"{path}: "), 0))
+    if faults is None and len(log):
+        warnings.warn(f"{len(log)} faults were skipped, with {log.n_lost} clusters or entries; the first: {log.faults[0]}", stacklevel=2)
 
 
-def _read_entries(path: Path, file: Any, columns: Sequence[str], entries: tuple[int, int], geo: CellGeo, metadata: dict[str, Any]) -> Sample:
-    scalars, offsets, cells = read_columns(path, file, columns, entries)
-    for name, array in scalars.items():
-        _require(path, name, np.isfinite(array), array, entries[0] + np.arange(len(array)), "must be finite")
-    owner = entries[0] + np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) if cells else np.zeros(0, dtype=np.int64)
-    for name, array in cells.items():
-        good = geo.rows(array) >= 0 if name == "cluster_cell_ID" else np.isfinite(array)
-        _require(path, name, good, array, owner, f"must be in {GEO_TREE}" if name == "cluster_cell_ID" else "must be finite")
-    return Sample(scalars, offsets, cells, geo, metadata)
+def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path | str]:
+    """A list of paths of one or several."""
+    files = [paths] if isinstance(paths, str) or not isinstance(paths, Sequence) else list(paths)
+    if not files:
+        raise BadFileError("no sample file was given")
+    return [path if isinstance(path, str) and is_url(path) else Path(path) for path in files]
 
 
-def _require(path: Path, name: str, good: NDArray[np.bool_], values: NDArray[Any], entry: NDArray[np.int64], wish: str) -> None:
-    if not good.all():
-        i = int(np.argmin(good))
-        raise BadFileError(f"{path}: {CLUSTER_TREE}: entry {entry[i]}: {name} is {values[i]}, it {wish}")
+def _read_range(
+    path: PathLike, reader: Reader, entries: tuple[int, int], columns: Sequence[str] | None, version: Identity | None, log: FaultLog | None
+) -> Iterator[Sample]:
+    """The sound clusters of some entries; with a log, entries that cannot be read are cut out, by halves where the reader cannot say which."""
+    waiting = [entries]
+    while waiting:
+        start, stop = waiting.pop()
+        try:
+            sample = reader.read(start, stop, columns)
+        except BadFileError as error:
+            _require_same_file(path, version)
+            if log is None:
+                raise
+            waiting.extend(_salvage(path, reader, (start, stop), error, log))
+            continue
+        _require_same_file(path, version)
+        sample = _pick(path, reader, sample, columns)
+        entry = sample.scalars.pop(ENTRY, None)
+        entry = start + np.arange(len(sample)) if entry is None else entry
+        if log is None:
+            require_sound(sample, entry, path, reader.tree)
+            yield sample
+        else:
+            yield drop_unsound(sample, entry, path, reader.tree, log)
 
 
-def _require_branches(path: PathLike, tree: Any, name: str, wanted: Sequence[str]) -> None:
-    there = set(tree.keys())
-    missing = [branch for branch in wanted if branch not in there]
+def _salvage(path: PathLike, reader: Reader, entries: tuple[int, int], error: BadFileError, log: FaultLog) -> list[tuple[int, int]]:
+    """Ranges to try again, the last one first, after some entries could not be read."""
+    start, stop = entries
+    if isinstance(error, BadEntriesError):
+        log.add(error.fault)
+        rest = [(error.stop, stop), (start, error.start)]
+    elif stop - start > 1:
+        middle = (start + stop) // 2
+        rest = [(middle, stop), (start, middle)]
+    else:
+        log.add(Fault(str(path), reader.tree, start, "", str(error).removeprefix(f"{path}: "), 1))
+        rest = []
+    return [(first, last) for first, last in rest if first < last]
+
+
+def _pick(path: PathLike, reader: Reader, sample: Sample, columns: Sequence[str] | None) -> Sample:
+    """The columns asked for, and the entry of each cluster."""
+    if columns is None:
+        return sample
+    missing = [name for name in columns if name not in sample.scalars and name not in sample.cells]
     if missing:
-        raise BadFileError(f"{path}: {name} has no branch {', '.join(missing)}")
+        raise BadFileError(f"{path}: {reader.tree} has no branch {', '.join(missing)} (layout {reader.layout})")
+    scalars: dict[str, NDArray[Any]] = {name: sample.scalars[name] for name in (*columns, ENTRY) if name in sample.scalars}
+    cells = {name: sample.cells[name] for name in columns if name in sample.cells}
+    return Sample(scalars, sample.offsets if cells else np.zeros(len(sample) + 1, dtype=np.int64), cells, sample.geo, sample.metadata)
+
+
+def _require_same_file(path: PathLike, version: Identity | None) -> None:
+    if identity(path) != version:
+        raise BadFileError(f"{path}: the file was replaced or changed while it was read")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pfcalib.errors import BadFileError
 from pfcalib.geometry import Grid
-from pfcalib.samples.read import get_tree, open_sample, read_geo, read_metadata
+from pfcalib.samples.rootfile import get_tree, open_sample, read_geo, read_metadata
 from pfcalib.samples.schema import GEO_TREE, METADATA, CellGeo
 
 SHOWER_TREE = "ShowerTree"

@@ -66,17 +66,17 @@ def test_what_is_no_sample_is_refused(sample, path, tmp_path):
     (tmp_path / "text.root").write_text("not a ROOT file")
     (tmp_path / "cut.root").write_bytes(path.read_bytes()[:2000])
     with uproot.recreate(tmp_path / "tree.root") as file:
-        file.mktree("EventTree", {"x": np.int64})
+        file.mktree("OtherTree", {"x": np.int64})
     write_foreign(tmp_path / "branch.root", sample, scalars={"truthE": None})
     for name, message in {
         "gone.root": "no such file",
         "text.root": "not a readable ROOT file",
         "cut.root": "cannot be read",
-        "tree.root": "no tree 'ClusterTree'; the file has EventTree",
+        "tree.root": "is of none of the known layouts .*the file has trees: OtherTree",
         "branch.root": "ClusterTree has no branch truthE",
     }.items():
         with pytest.raises(BadFileError, match=f"{name}.*{message}"):
-            read_sample(tmp_path / name)
+            read_sample(tmp_path / name, columns=["truthE", "clusterE"])
     with pytest.raises(BadFileError, match="no sample file"):
         read_sample([])
 
@@ -87,7 +87,7 @@ def test_a_damaged_basket_is_reported_with_its_entries(sample, path):
         basket = file["ClusterTree"]["clusterE"].member("fBasketSeek")[0]
     content[basket + 60 : basket + 400] = bytes(340)
     path.write_bytes(content)
-    with pytest.raises(BadFileError, match="entries 0 to 300 cannot be read"):
+    with pytest.raises(BadFileError, match="entries 0 to 300: clusterE cannot be read"):
         read_sample(path)
 
 

@@ -1,0 +1,128 @@
+"""What is wrong with values of a sample, in one place for all layouts, and the log of what was skipped because of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfcalib.errors import BadFileError
+from pfcalib.samples.schema import GEO_TREE, Sample
+
+ROUNDING = 1e-6  # GeV: a sum of deposits may be below zero by so much
+_POSITIVE = ("truthE",)
+_NOT_NEGATIVE = ("cluster_ENG_CALIB_TOT",)
+
+
+class Fault(NamedTuple):
+    """Something that was skipped, and why."""
+
+    path: str
+    tree: str  # empty where the file could not be opened
+    entry: int | None  # the first one concerned; None for a whole file
+    branch: str  # empty where not one branch is to blame
+    reason: str
+    n_lost: int  # clusters, or entries that could not be read; 0 for a file that could not be opened: nobody knows how many it held
+
+    def __str__(self) -> str:
+        where = ": ".join(part for part in (self.tree, "" if self.entry is None else f"entry {self.entry}", self.branch) if part)
+        return f"{self.path}: {where + ': ' if where else ''}{self.reason} (lost: {self.n_lost or 'the file'})"
+
+
+class FaultLog:
+    """Everything that was skipped, in the order in which it was met."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(self.faults)
+
+    def __len__(self) -> int:
+        return len(self.faults)
+
+    def add(self, fault: Fault) -> None:
+        """Append a fault."""
+        self.faults.append(fault)
+
+    @property
+    def n_lost(self) -> int:
+        """Clusters and unreadable entries lost in all; whole files that could not be opened are not in it."""
+        return sum(fault.n_lost for fault in self.faults)
+
+
+class BadEntriesError(BadFileError):
+    """Entries [start, stop) cannot be used, the rest of the file can; raised by readers so that `on_error="skip"` loses no more than these."""
+
+    def __init__(self, path: str | os.PathLike[str], tree: str, branch: str, start: int, stop: int, reason: str) -> None:
+        entries = f"entry {start}" if stop == start + 1 else f"entries {start} to {stop}"
+        colon = f"{branch} " if branch else ""
+        super().__init__(f"{path}: {tree}: {entries}: {colon}{reason}")
+        self.start, self.stop = start, stop
+        self.fault = Fault(str(path), tree, start, branch, reason, stop - start)
+
+
+class BadValue(NamedTuple):
+    """Clusters of a sample that show one fault of one column."""
+
+    branch: str
+    clusters: NDArray[np.int64]  # rows of the sample, rising, at least one
+    value: Any  # the first bad one
+    wish: str
+
+
+def find_bad_values(sample: Sample) -> Iterator[BadValue]:
+    """Faults of the values: not finite, truth energy not positive, deposit negative, or a cell that is not in CellGeo.
+
+    Parameters
+    ----------
+    sample : Sample
+        With any columns.
+    """
+    for name, array in sample.scalars.items():
+        yield from _bad(name, np.isfinite(array), array, None, "must be finite")
+        if name in _POSITIVE:
+            yield from _bad(name, ~(array <= 0.0), array, None, "must be positive")
+        if name in _NOT_NEGATIVE:
+            yield from _bad(name, ~(array < -ROUNDING), array, None, "must not be negative")
+    for name, array in sample.cells.items():
+        if name == "cluster_cell_ID":
+            yield from _bad(name, sample.geo.rows(array) >= 0, array, sample.offsets, f"must be in {GEO_TREE}")
+        else:
+            yield from _bad(name, np.isfinite(array), array, sample.offsets, "must be finite")
+
+
+def _bad(name: str, good: NDArray[np.bool_], values: NDArray[Any], offsets: NDArray[np.int64] | None, wish: str) -> Iterator[BadValue]:
+    if not good.all():
+        places = np.flatnonzero(~good)
+        clusters = places if offsets is None else np.unique(np.searchsorted(offsets, places, side="right") - 1)
+        yield BadValue(name, clusters, values[places[0]], wish)
+
+
+def require_sound(sample: Sample, entry: NDArray[np.int64], path: str | os.PathLike[str], tree: str) -> None:
+    """Raise a BadFileError for the first column that has a bad value.
+
+    Parameters
+    ----------
+    sample : Sample
+    entry : array of int64, shape (n_clusters,)
+        Entry of the file that each cluster comes from.
+    path, tree
+        Where the sample comes from.
+    """
+    for bad in find_bad_values(sample):
+        raise BadFileError(f"{path}: {tree}: entry {entry[bad.clusters[0]]}: {bad.branch} is {bad.value}, it {bad.wish}")
+
+
+def drop_unsound(sample: Sample, entry: NDArray[np.int64], path: str | os.PathLike[str], tree: str, log: FaultLog) -> Sample:
+    """The clusters without a bad value; each of the others is counted once in the log, under the first fault that it shows."""
+    good = np.ones(len(sample), dtype=np.bool_)
+    for bad in find_bad_values(sample):
+        new = bad.clusters[good[bad.clusters]]
+        if len(new):
+            log.add(Fault(str(path), tree, int(entry[new[0]]), bad.branch, f"is {bad.value}, it {bad.wish}", len(new)))
+            good[new] = False
+    return sample if good.all() else sample[good]

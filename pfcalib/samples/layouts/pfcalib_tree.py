@@ -1,0 +1,96 @@
+"""pfcalib's own layout: ``ClusterTree`` with one entry a cluster and jagged cells, and ``CellGeo``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfcalib.columns import COLUMNS, JAGGED, SCALARS
+from pfcalib.samples.faults import BadEntriesError
+from pfcalib.samples.layouts.protocol import Layout, Reader
+from pfcalib.samples.rootfile import (
+    PathLike,
+    get_tree,
+    jagged_parts,
+    no_cells,
+    open_sample,
+    read_branches,
+    read_geo,
+    read_metadata,
+    require_branches,
+    require_numbers,
+    root_trees,
+)
+from pfcalib.samples.schema import CLUSTER_TREE, GEO_TREE, Sample
+
+
+class PfcalibReader:
+    """An open file; it needs CellGeo where the tree has cells."""
+
+    layout, unit, tree = "pfcalib", "cluster", CLUSTER_TREE
+
+    def __init__(self, path: PathLike, file: Any) -> None:
+        self._path, self._tree = path, get_tree(path, file, CLUSTER_TREE)
+        there = set(self._tree.keys())
+        self.found = tuple(name for name in (*SCALARS, *JAGGED) if name in there)
+        self.missing = tuple(name for name in (*SCALARS, *JAGGED) if name not in there)
+        self.n_entries = int(self._tree.num_entries)
+        self.metadata = read_metadata(path, file)
+        has_geo = GEO_TREE in root_trees(path) or any(name in there for name in JAGGED)
+        self.geo = read_geo(path, file) if has_geo else no_cells()
+        self._checked: set[str] = set()
+
+    def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
+        """See `Reader.read`."""
+        names = self.found if columns is None else [name for name in self.found if name in columns]
+        new = [name for name in names if name not in self._checked]
+        for depth in (0, 1):
+            require_numbers(self._path, self._tree, [name for name in new if COLUMNS[name].jagged == bool(depth)], depth=depth)
+        self._checked.update(new)
+        scalars, offsets, cells = read_tree_columns(self._path, self._tree, names, (start, stop))
+        return Sample(scalars, offsets, cells, self.geo, self.metadata)
+
+
+def read_tree_columns(
+    path: PathLike, tree: Any, columns: Sequence[str], entries: tuple[int, int]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """Scalars, offsets and cells of a range of entries, as they are; only the lengths of jagged branches are checked."""
+    arrays = read_branches(path, tree, columns, *entries)
+    scalars = {name: np.asarray(arrays[name].layout.data).astype(COLUMNS[name].dtype, copy=False) for name in columns if not COLUMNS[name].jagged}
+    offsets = np.zeros(entries[1] - entries[0] + 1, dtype=np.int64)
+    cells: dict[str, NDArray[Any]] = {}
+    for name in (name for name in columns if COLUMNS[name].jagged):
+        own, values = jagged_parts(arrays[name])
+        if cells and not np.array_equal(own, offsets):
+            entry = entries[0] + int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
+            first = next(iter(cells))
+            raise BadEntriesError(path, tree.name, "", entry, entry + 1, f"{name} and {first} do not have the same length")
+        offsets, cells[name] = own, values.astype(COLUMNS[name].dtype, copy=False)
+    return scalars, offsets, cells
+
+
+def read_columns(
+    path: PathLike, file: Any, columns: Sequence[str], entries: tuple[int, int]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """As `read_tree_columns`, of an open file."""
+    tree = get_tree(path, file, CLUSTER_TREE)
+    require_branches(path, tree, columns)
+    return read_tree_columns(path, tree, columns, entries)
+
+
+def _matches(path: PathLike) -> bool:
+    branches = root_trees(path).get(CLUSTER_TREE)
+    return branches is not None and ("cluster_cell_ID" in branches or "EMB2" not in branches)
+
+
+@contextlib.contextmanager
+def _open(path: PathLike) -> Iterator[Reader]:
+    with open_sample(path) as file:
+        yield PfcalibReader(path, file)
+
+
+LAYOUT = Layout("pfcalib", "ClusterTree: one entry a cluster, jagged cells", _matches, _open)

@@ -1,0 +1,44 @@
+"""All layouts that pfcalib reads, and which of them a file has."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from pfcalib.errors import BadFileError
+from pfcalib.samples.layouts import pfcalib_tree
+from pfcalib.samples.layouts.protocol import Layout, Reader
+from pfcalib.samples.rootfile import PathLike, open_sample, require_readable, root_trees
+
+LAYOUTS: tuple[Layout, ...] = (pfcalib_tree.LAYOUT,)
+
+
+def recognise(path: PathLike) -> Layout:
+    """The layout of a file.
+
+    Raises
+    ------
+    BadFileError
+        If the file cannot be read, or is of none of the known layouts.
+    """
+    require_readable(path)
+    for layout in LAYOUTS:
+        if layout.matches(path):
+            return layout
+    with open_sample(path):  # says what is wrong where the file is no ROOT file either
+        trees = ", ".join(root_trees(path)) or "none"
+    known = ", ".join(layout.name for layout in LAYOUTS)
+    raise BadFileError(f"{path}: is of none of the known layouts ({known}); the file has trees: {trees}")
+
+
+@contextlib.contextmanager
+def open_reader(path: PathLike) -> Iterator[Reader]:
+    """A reader of a file of any known layout, closed at the end.
+
+    Raises
+    ------
+    BadFileError
+        As `recognise`, or if the file does not hold what its layout promises.
+    """
+    with recognise(path).open(path) as reader:
+        yield reader

@@ -1,0 +1,225 @@
+"""ROOT files opened with care: trees, types of branches, cells and metadata, and what is wrong said with file, tree, branch and entry."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import uproot
+from numpy.typing import NDArray
+
+from pfcalib.columns import CELL_GEO
+from pfcalib.errors import BadFileError
+from pfcalib.samples.faults import BadEntriesError
+from pfcalib.samples.schema import GEO_PREFIX, GEO_TREE, METADATA, CellGeo
+
+PathLike = str | os.PathLike[str]
+Identity = tuple[int, int, int, int]  # device, inode, bytes, time of the last change in ns
+
+
+def is_url(path: PathLike) -> bool:
+    """True for what fsspec or XRootD serve, such as https://host/file.root.
+
+    >>> is_url("https://example.org/file.root"), is_url("file.root")
+    (True, False)
+    """
+    return isinstance(path, str) and "://" in path
+
+
+def identity(path: PathLike) -> Identity | None:
+    """What tells a file from one that took its place; None for a URL or a file that is gone."""
+    if is_url(path):
+        return None
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def require_readable(path: PathLike) -> None:
+    """Raise a BadFileError where the path is no file, may not be read, or is empty; a URL passes."""
+    if is_url(path):
+        return
+    path = Path(path)
+    if path.is_dir():
+        raise BadFileError(f"{path}: is a directory, not a file")
+    if not path.exists():
+        raise BadFileError(f"{path}: no such file")
+    if not path.is_file():
+        raise BadFileError(f"{path}: is not a regular file")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be opened ({error.strerror})") from error
+    if empty:
+        raise BadFileError(f"{path}: the file is empty (0 bytes)")
+
+
+@contextlib.contextmanager
+def open_sample(path: PathLike) -> Iterator[Any]:
+    """The ROOT file, closed at the end.
+
+    Raises
+    ------
+    BadFileError
+        If the file is missing, a directory, empty, may not be read, or is not ROOT.
+    """
+    require_readable(path)
+    with reading(path, "not a readable ROOT file"):
+        file = uproot.open(path)
+    with file:
+        yield file
+
+
+def root_trees(path: PathLike) -> dict[str, frozenset[str]]:
+    """Trees of a ROOT file with the names of their branches; empty for a file of another kind, and a damaged tree has no branches."""
+    return _root_trees(str(path), identity(path))
+
+
+@lru_cache(maxsize=32)
+def _root_trees(path: str, version: Identity | None) -> dict[str, frozenset[str]]:
+    """Every layout asks for the trees in turn: look once, as long as the file stays the same."""
+    trees: dict[str, frozenset[str]] = {}
+    with contextlib.suppress(BadFileError), open_sample(path) as file:
+        with reading(path, "the directory of the file cannot be read"):
+            names = file.keys(cycle=False, filter_classname="TTree")
+        for name in names:
+            trees[name] = frozenset()
+            with contextlib.suppress(BadFileError), reading(path, ""):
+                trees[name] = frozenset(file[name].keys())
+    return trees
+
+
+def get_tree(path: PathLike, file: Any, name: str) -> Any:
+    """A tree of the file.
+
+    Raises
+    ------
+    BadFileError
+        If there is no tree of that name.
+    """
+    with reading(path, "the directory of the file cannot be read"):
+        trees = file.keys(cycle=False, filter_classname="TTree")
+    if name not in trees:
+        raise BadFileError(f"{path}: no tree {name!r}; the file has {', '.join(trees) or 'no tree at all'}")
+    with reading(path, f"tree {name} cannot be read"):
+        return file[name]
+
+
+def require_branches(path: PathLike, tree: Any, wanted: Sequence[str]) -> None:
+    """Raise a BadFileError that names the branches that a tree does not have."""
+    there = set(tree.keys())
+    missing = [branch for branch in wanted if branch not in there]
+    if missing:
+        raise BadFileError(f"{path}: {tree.name} has no branch {', '.join(missing)}")
+
+
+def require_numbers(path: PathLike, tree: Any, branches: Sequence[str], *, depth: int) -> None:
+    """Raise a BadFileError for a branch that does not hold numbers in lists of that depth: 0 numbers, 1 vectors, 2 vectors of vectors."""
+    wish = ("a number", "a vector of numbers", "a vector of vectors of numbers")[depth]
+    for name in branches:
+        branch = tree[name]
+        with reading(path, f"{tree.name}: branch {name} is of a type that cannot be read"):
+            form = branch.interpretation.awkward_form(tree.file)
+        for _ in range(depth):
+            form = form.content if form.is_list else None
+            if form is None:
+                break
+        if form is None or not form.is_numpy or form.inner_shape or form.parameter("__array__"):
+            raise BadFileError(f"{path}: {tree.name}: branch {name} is of type {branch.typename}, expected {wish} an entry")
+
+
+def read_branches(path: PathLike, tree: Any, branches: Sequence[str], start: int, stop: int) -> ak.Array:
+    """Branches of entries [start, stop) as an awkward record.
+
+    Raises
+    ------
+    BadEntriesError
+        With branch and entries of the first basket that cannot be read.
+    """
+    try:
+        return tree.arrays(list(branches), entry_start=start, entry_stop=stop, library="ak")
+    except Exception as error:
+        for name in branches:
+            _require_baskets(path, tree, name, start, stop)
+        raise BadFileError(f"{path}: {tree.name}: entries {start} to {stop} cannot be read ({type(error).__name__})") from error
+
+
+def _require_baskets(path: PathLike, tree: Any, name: str, start: int, stop: int) -> None:
+    """Read a branch basket by basket, and say which one cannot be read."""
+    try:
+        edges = [start, *(int(edge) for edge in tree[name].entry_offsets if start < edge < stop), stop]
+    except Exception as error:
+        raise BadFileError(f"{path}: {tree.name}: branch {name} cannot be read ({type(error).__name__})") from error
+    for first, last in itertools.pairwise(edges):
+        try:
+            tree[name].array(entry_start=first, entry_stop=last, library="ak")
+        except Exception as error:
+            raise BadEntriesError(path, tree.name, name, first, last, f"cannot be read ({type(error).__name__})") from error
+
+
+def read_geo(path: PathLike, file: Any) -> CellGeo:
+    """The cells of an open sample.
+
+    Raises
+    ------
+    BadFileError
+        If there is no CellGeo, it has not exactly one entry, lacks a branch, or its vectors differ in length.
+    """
+    tree = get_tree(path, file, GEO_TREE)
+    if tree.num_entries != 1:
+        raise BadFileError(f"{path}: {GEO_TREE} must have exactly one entry, it has {tree.num_entries}")
+    require_branches(path, tree, list(CELL_GEO))
+    require_numbers(path, tree, list(CELL_GEO), depth=1)
+    with reading(path, f"{GEO_TREE} cannot be read"):
+        arrays = tree.arrays(list(CELL_GEO), library="ak")
+    flat = {name.removeprefix(GEO_PREFIX): ak.to_numpy(arrays[name][0]).astype(dtype) for name, dtype in CELL_GEO.items()}
+    if len({len(array) for array in flat.values()}) != 1:
+        raise BadFileError(f"{path}: {GEO_TREE}: the vectors do not have the same length")
+    for name, array in flat.items():
+        bad = np.flatnonzero(~np.isfinite(array))
+        if len(bad):
+            raise BadFileError(f"{path}: {GEO_TREE}: entry 0: {GEO_PREFIX}{name}[{bad[0]}] is {array[bad[0]]}, it must be finite")
+    return CellGeo(**flat)
+
+
+def no_cells() -> CellGeo:
+    """The geometry of a file without cells."""
+    return CellGeo(**{name.removeprefix(GEO_PREFIX): np.zeros(0, dtype=dtype) for name, dtype in CELL_GEO.items()})
+
+
+def read_metadata(path: PathLike, file: Any) -> dict[str, Any]:
+    """The metadata of an open sample; empty where the file has none."""
+    if METADATA not in file.keys(cycle=False):
+        return {}
+    try:
+        with reading(path, f"{METADATA} cannot be read"):
+            text = str(file[METADATA])
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise BadFileError(f"{path}: {METADATA} is not JSON: {error}") from error
+
+
+def jagged_parts(array: ak.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Offsets that start at 0, and the flat values, of a jagged array."""
+    layout = ak.to_packed(array).layout
+    return np.asarray(layout.offsets.data, dtype=np.int64), np.asarray(layout.content.data)
+
+
+@contextlib.contextmanager
+def reading(path: PathLike, trouble: str) -> Iterator[None]:
+    """Turn any error of uproot, which has many kinds for files that are damaged or cut short, into a BadFileError."""
+    try:
+        yield
+    except Exception as error:
+        raise BadFileError(f"{path}: {trouble} ({type(error).__name__})") from error
