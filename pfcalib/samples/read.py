@@ -124,7 +124,29 @@ def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path | str]:
 def _read_range(
     path: PathLike, reader: Reader, entries: tuple[int, int], columns: Sequence[str] | None, version: Identity | None, log: FaultLog | None
 ) -> Iterator[Sample]:
-    """The sound clusters of some entries; with a log, entries that cannot be read are cut out, by halves where the reader cannot say which."""
+    """The sound clusters of some entries."""
+    for entry, sample in read_entries(path, reader, entries, columns, version=version, log=log):
+        if log is None:
+            require_sound(sample, entry, path, reader.tree)
+            yield sample
+        else:
+            yield drop_unsound(sample, entry, path, reader.tree, log)
+
+
+def read_entries(
+    path: PathLike,
+    reader: Reader,
+    entries: tuple[int, int],
+    columns: Sequence[str] | None = None,
+    *,
+    version: Identity | None,
+    log: FaultLog | None = None,
+) -> Iterator[tuple[NDArray[np.int64], Sample]]:
+    """Entry of each cluster and clusters of some entries, whose values are not judged.
+
+    With a log, entries that cannot be read are cut out, by halves where the reader cannot say which; without one they raise a
+    BadFileError, as does a file whose identity is no longer `version`.
+    """
     waiting = [entries]
     while waiting:
         start, stop = waiting.pop()
@@ -139,12 +161,7 @@ def _read_range(
         _require_same_file(path, version)
         sample = _pick(path, reader, sample, columns)
         entry = sample.scalars.pop(ENTRY, None)
-        entry = start + np.arange(len(sample)) if entry is None else entry
-        if log is None:
-            require_sound(sample, entry, path, reader.tree)
-            yield sample
-        else:
-            yield drop_unsound(sample, entry, path, reader.tree, log)
+        yield start + np.arange(len(sample)) if entry is None else entry, sample
 
 
 def _salvage(path: PathLike, reader: Reader, entries: tuple[int, int], error: BadFileError, log: FaultLog) -> list[tuple[int, int]]:
