@@ -98,10 +98,19 @@ _CELLS = (
     _cell("cluster_cell_hitsE_Invisible", r"$E_\mathrm{cell}^\mathrm{inv}$", "true invisible energy times the share"),
     _cell("cluster_cell_hitsE_Escaped", r"$E_\mathrm{cell}^\mathrm{esc}$", "true escaped energy times the share"),
 )
+_EXTRA = (
+    _f("clusterECalib", r"$E^\mathrm{LCW}_\mathrm{cluster}$", "GeV", "energy after the experiment's own local calibration"),
+    _f("cluster_EM_PROBABILITY", r"$p_\mathrm{EM}$", "", "its likelihood to be electromagnetic"),
+    _f("cluster_HAD_WEIGHT", r"$w_\mathrm{had}$", "", "its hadronic weight"),
+    _f("cluster_OOC_WEIGHT", r"$w_\mathrm{ooc}$", "", "its weight for energy out of the cluster"),
+    _f("cluster_DM_WEIGHT", r"$w_\mathrm{dm}$", "", "its weight for energy in dead material"),
+)
 
-ALL = (*_EVENT, *_CLUSTER, *_TRUTH, *_MOMENTS, *_WIDTHS, *_LAYER_E, *_CELLS)
+_OWN = (*_EVENT, *_CLUSTER, *_TRUTH, *_MOMENTS, *_WIDTHS, *_LAYER_E, *_CELLS)
+ALL = (*_OWN, *_EXTRA)
 COLUMNS = {column.name: column for column in ALL}
-SCALARS = tuple(column.name for column in ALL if not column.jagged)
+SCALARS = tuple(column.name for column in _OWN if not column.jagged)
+EXTRA = tuple(column.name for column in _EXTRA)  # scalars that files of others have; pfcalib's own samples lack them
 JAGGED = tuple(column.name for column in ALL if column.jagged)
 MOMENTS = tuple(column.name for column in (*_MOMENTS, *_WIDTHS, *_LAYER_E))  # what clustering.moments returns, in this order
 CELL_GEO = {  # branch of CellGeo: dtype

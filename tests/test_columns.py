@@ -4,12 +4,12 @@ import matplotlib.mathtext
 import numpy as np
 import pytest
 
-from pfcalib.columns import ALL, CELL_GEO, COLUMNS, JAGGED, LAYER_NAMES, MOMENTS, SCALARS, label
+from pfcalib.columns import ALL, CELL_GEO, COLUMNS, EXTRA, JAGGED, LAYER_NAMES, MOMENTS, SCALARS, label
 from pfcalib.geometry import BARREL
 
 
 def test_no_name_occurs_twice():
-    assert len(COLUMNS) == len(ALL) == len({*SCALARS, *JAGGED}) == len(SCALARS) + len(JAGGED)
+    assert len(COLUMNS) == len(ALL) == len({*SCALARS, *EXTRA, *JAGGED}) == len(SCALARS) + len(EXTRA) + len(JAGGED)
 
 
 def test_columns_say_what_they_mean():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.columns import COLUMNS, JAGGED, SCALARS
+from pfcalib.columns import COLUMNS, EXTRA, JAGGED, SCALARS
 from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.protocol import Layout, Reader
 from pfcalib.samples.rootfile import (
@@ -36,7 +36,7 @@ class PfcalibReader:
     def __init__(self, path: PathLike, file: Any) -> None:
         self._path, self._tree = path, get_tree(path, file, CLUSTER_TREE)
         there = set(self._tree.keys())
-        self.found = tuple(name for name in (*SCALARS, *JAGGED) if name in there)
+        self.found = tuple(name for name in (*SCALARS, *EXTRA, *JAGGED) if name in there)
         self.missing = tuple(name for name in (*SCALARS, *JAGGED) if name not in there)
         self.n_entries = int(self._tree.num_entries)
         self.metadata = read_metadata(path, file)
