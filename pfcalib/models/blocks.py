@@ -15,6 +15,7 @@ CLASSES = ("charged", "neutral")  # columns of the output, so that p_em = output
 OUTPUT_NAME = "p"
 SCALARS_INPUT = "scalars"
 N_SCALARS = 2  # log10(clusterE / GeV), clusterEta
+BN_MOMENTUM = 0.9  # of the running mean and variance: right within an epoch of a few hundred steps
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
@@ -77,7 +78,7 @@ def classifier(inputs: Mapping[str, Tensor], features: Tensor, *, name: str) -> 
 def dense_block(x: Tensor, *, n_layers: int, growth: int, name: str) -> Tensor:
     """Convolutions of which each sees the maps of all before it (arXiv:1608.06993, figure 1): BN, ReLU, 3 x 3, joined to its input."""
     for i in range(n_layers):
-        y = layers.BatchNormalization(name=f"{name}_bn{i}")(x)
+        y = layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn{i}")(x)
         y = layers.Activation("relu", name=f"{name}_relu{i}")(y)
         y = layers.Conv2D(growth, 3, padding="same", use_bias=False, name=f"{name}_conv{i}")(y)
         x = layers.Concatenate(name=f"{name}_join{i}")([x, y])
@@ -86,7 +87,7 @@ def dense_block(x: Tensor, *, n_layers: int, growth: int, name: str) -> Tensor:
 
 def transition(x: Tensor, *, compression: float, name: str) -> Tensor:
     """Between dense blocks: BN, ReLU, 1 x 1 convolution to a share of the maps, average pooling by 2 (arXiv:1608.06993, section 3)."""
-    x = layers.BatchNormalization(name=f"{name}_bn")(x)
+    x = layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
     x = layers.Activation("relu", name=f"{name}_relu")(x)
     x = layers.Conv2D(max(int(x.shape[-1] * compression), 1), 1, use_bias=False, name=f"{name}_conv")(x)
     return layers.AveragePooling2D(pool_window(x), name=f"{name}_pool")(x)

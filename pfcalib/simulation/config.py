@@ -21,7 +21,8 @@ class ShowerConfig(NamedTuple):
     sampling_tile: float = 0.20
     spots_per_gev: float = 40.0
     spots_min: float = 4.0  # a shower, at full density
-    spots_max: float = 1600.0  # in one event; above, spots are sparser and carry more energy each
+    spots_max: float = 1600.0  # in one event; above, spots of the core are sparser and carry more energy each
+    tail_quantum: float = 0.03  # GeV, a spot of more in the tail of the radial profile is split into several
     e_pair: float = 0.1  # a photon below showers as one electron, not as a pair; more in events of high energy
     y_min: float = 3.5  # E/Ec below which the profile stays as it is
     t_shift: float = 0.0  # added to the mean depth of the maximum, X0
@@ -32,6 +33,7 @@ class ShowerConfig(NamedTuple):
     s_max: float = 0.6  # largest of either
     core_scale: float = 1.0  # factors on the radii of core and tail
     tail_scale: float = 0.82
+    gap_spread: float = 5.0  # factor on the radii in the tiles of a shower that began in front of them
     albedo: float = 0.0013  # energy sent back into the presampler by a 1 GeV shower that starts in the strips
     albedo_radius: float = 60.0
     # hadronic cascade

@@ -12,6 +12,7 @@ from pfcalib.simulation.detector import Slabs
 from pfcalib.simulation.kernels import DENSITY, EM, LEAK, Scratch, Setup, Track, deposit, find_slab, inlined, kernel
 
 PRESAMPLER, FRONT_SLAB = 2, 4  # slabs of the presampler and of the first calorimeter layer
+GAP_SLAB = 8  # slab of the aluminium between the lead-argon layers and the tiles
 SOFT_SPOT = 0.005  # GeV, soft showers have one spot and one more for each of these
 TAU_STEP = 0.15  # of the table of the radial profile, which ends at tau = 6
 ALBEDO_QUANTUM = 0.001  # GeV, mean of one deposit that a shower sends back
@@ -136,14 +137,19 @@ def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
             continue
         row = min(int(t / t_max / TAU_STEP), len(table) - 1)
         core, tail, p = (table[row, 0], table[row, 1], table[row, 2]) if tabulated else radial(slabs, material, log_e, (row + 0.5) * TAU_STEP)
-        u, angle = min(rng.random(), 0.995), 2.0 * math.pi * rng.random()
-        r = (config.core_scale * core if rng.random() < p else config.tail_scale * tail) * math.sqrt(u / (1.0 - u)) * slabs.moliere[slab]
-        a, b, path = r * math.cos(angle), r * math.sin(angle), (x - track.x) / ux
-        signal = 0.0
-        if slabs.layer[slab] >= 0:
-            response, term = em_response(config, slabs.layer[slab])
-            shape = energy / (n_spots * term * term)  # so that the signals of all spots fluctuate by term / sqrt(E)
-            signal = share * response * rng.standard_gamma(shape) / shape
-        # the axes across u are (-uz, 0, ux) / norm and their cross product; the depth stays the one drawn
-        y, z = track.y + uy * path - b * norm, track.z + uz * path + (a * ux + b * uy * uz) / norm
-        deposit(setup, scratch, slab, x, y, z, share, signal, EM)
+        in_core = rng.random() < p
+        pieces = 1 if in_core else 1 + int(share / config.tail_quantum)  # a coarse spot in the tail would look like a particle
+        radius = (config.core_scale * core if in_core else config.tail_scale * tail) * slabs.moliere[slab]
+        if first < GAP_SLAB < slab:  # what leaves the lead-argon layers spreads on its way to the tiles
+            radius *= config.gap_spread
+        piece, path = share / pieces, (x - track.x) / ux
+        response, term = em_response(config, slabs.layer[slab]) if slabs.layer[slab] >= 0 else (0.0, 1.0)
+        shape = piece / (term * term)  # so that the signals of all pieces fluctuate by term / sqrt(E)
+        for _ in range(pieces):
+            u, angle = min(rng.random(), 0.995), 2.0 * math.pi * rng.random()
+            r = radius * math.sqrt(u / (1.0 - u))
+            a, b = r * math.cos(angle), r * math.sin(angle)
+            signal = piece * response * rng.standard_gamma(shape) / shape if response > 0.0 else 0.0
+            # the axes across u are (-uz, 0, ux) / norm and their cross product; the depth stays the one drawn
+            y, z = track.y + uy * path - b * norm, track.z + uz * path + (a * ux + b * uy * uz) / norm
+            deposit(setup, scratch, slab, x, y, z, piece, signal, EM)

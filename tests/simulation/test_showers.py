@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pfcalib.clustering.topo import find_clusters
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL, WINDOW
+from pfcalib.simulation.digitise import digitise, noise_sigma
 from pfcalib.simulation.hits import Hits
 from pfcalib.simulation.particles import GUNS, Particles, simulate_gun
 from pfcalib.simulation.showers import simulate_showers
@@ -143,3 +145,13 @@ def test_a_grid_of_other_cells_has_the_same_energy(rng):
     grid = dataclasses.replace(WINDOW, layers=tuple(layers))
     coarse, finer = (simulate_showers(make(22, 20.0, n=50), g, np.random.default_rng(7)) for g in (WINDOW, grid))
     np.testing.assert_allclose(signal(coarse), signal(finer), rtol=1e-9)
+
+
+def test_the_tail_of_a_hard_shower_is_no_grain_that_makes_clusters(rng):
+    """A pi0 of 1 TeV is one narrow shower; in Geant4 one of 150-250 GeV leaves one cluster above 0.3 GeV."""
+    n_events, sigma = 60, noise_sigma(WINDOW)
+    energy = digitise(simulate_showers(make(111, 1000.0, n=n_events), WINDOW, rng), WINDOW, sigma, rng)
+    clusters = find_clusters(energy, sigma, WINDOW)
+    owner = np.repeat(np.arange(len(clusters.event)), np.diff(clusters.offsets))
+    e_cluster = np.bincount(owner, energy[clusters.event[owner], clusters.cell] * clusters.weight)
+    assert np.sum(e_cluster > 0.3) / n_events < 1.5
