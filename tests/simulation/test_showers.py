@@ -148,9 +148,9 @@ def test_a_grid_of_other_cells_has_the_same_energy(rng):
 
 
 def test_the_tail_of_a_hard_shower_is_no_grain_that_makes_clusters(rng):
-    """A pi0 of 1 TeV is one narrow shower; in Geant4 one of 150-250 GeV leaves one cluster above 0.3 GeV."""
+    """A pi0 of 1 TeV on the centre of a cell is one narrow shower; in Geant4 one of 150-250 GeV leaves one cluster above 0.3 GeV."""
     n_events, sigma = 60, noise_sigma(WINDOW)
-    energy = digitise(simulate_showers(make(111, 1000.0, n=n_events), WINDOW, rng), WINDOW, sigma, rng)
+    energy = digitise(simulate_showers(make(111, 1000.0, eta=0.0125, phi=0.0125, n=n_events), WINDOW, rng), WINDOW, sigma, rng)
     clusters = find_clusters(energy, sigma, WINDOW)
     owner = np.repeat(np.arange(len(clusters.event)), np.diff(clusters.offsets))
     e_cluster = np.bincount(owner, energy[clusters.event[owner], clusters.cell] * clusters.weight)
