@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -54,7 +54,7 @@ class SelectionConfig:
 class Choice(NamedTuple):
     """Clusters of a study: their rows, in rising order, and their weights (all one unless balanced by weight)."""
 
-    rows: NDArray[np.int64]
+    rows: NDArray[np.signedinteger[Any]]  # int32 where it suffices
     weights: NDArray[np.float32]
 
 
@@ -90,19 +90,48 @@ def choose_clusters(
     ConfigError
         If split or balance is unknown.
     """
-    keep = (select or SelectionConfig()).mask(scalars)
-    if split != "all":
-        keep &= split_of(column_of(scalars, "eventNumber"), fractions=fractions, salt=salt) == split_index(split)
-    rows = np.flatnonzero(keep)
-    deposit, em = column_of(scalars, "cluster_ENG_CALIB_TOT")[rows], is_em(column_of(scalars, "truthPdgId"))[rows]
-    if balance is None:
-        return Choice(rows, np.ones(len(rows), dtype=np.float32))
+    return choose_from_chunks([scalars], split=split, select=select, balance=balance, seed=seed, fractions=fractions, salt=salt)
+
+
+def choose_from_chunks(
+    chunks: Iterable[Scalars],
+    *,
+    split: str,
+    select: SelectionConfig | None = None,
+    balance: Balance = None,
+    seed: int = 1,
+    fractions: Sequence[float] = FRACTIONS,
+    salt: int = 0,
+) -> Choice:
+    """What `choose_clusters` gives for the chunks taken together, of which one at a time is in memory."""
+    if balance not in ("subsample", "weight", None):
+        raise ConfigError(f"balance must be 'subsample', 'weight' or None, got {balance!r}")
+    number = None if split == "all" else split_index(split)
+    rows, deposits, classes, seen = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.bool_)], 0
+    for scalars in chunks:
+        keep = (select or SelectionConfig()).mask(scalars)
+        if number is not None:
+            keep &= split_of(column_of(scalars, "eventNumber"), fractions=fractions, salt=salt) == number
+        kept = np.flatnonzero(keep)
+        rows.append((kept + seen).astype(row_type(seen + len(keep))))
+        deposits.append(column_of(scalars, "cluster_ENG_CALIB_TOT")[kept])
+        classes.append(is_em(column_of(scalars, "truthPdgId")[kept]))
+        seen += len(keep)
+    chosen, deposit, em = np.concatenate(rows), np.concatenate(deposits), np.concatenate(classes)
     if balance == "weight":
-        return Choice(rows, balance_weights(deposit, em).astype(np.float32))
+        return Choice(chosen, balance_weights(deposit, em).astype(np.float32))
     if balance == "subsample":
-        kept = rows[balance_mask(deposit, em, rng=np.random.default_rng(seed))]
-        return Choice(kept, np.ones(len(kept), dtype=np.float32))
-    raise ConfigError(f"balance must be 'subsample', 'weight' or None, got {balance!r}")
+        chosen = chosen[balance_mask(deposit, em, rng=np.random.default_rng(seed))]
+    return Choice(chosen, np.broadcast_to(np.float32(1.0), chosen.shape))
+
+
+def row_type(n: int) -> type[np.signedinteger[Any]]:
+    """The narrowest of int32 and int64 that counts to n.
+
+    >>> row_type(10**6).__name__, row_type(10**10).__name__
+    ('int32', 'int64')
+    """
+    return np.int32 if n <= np.iinfo(np.int32).max else np.int64
 
 
 def balance_mask(deposit: ArrayLike, em: ArrayLike, *, rng: np.random.Generator, edges: ArrayLike = BALANCE_EDGES) -> NDArray[np.bool_]:
