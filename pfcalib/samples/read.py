@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +15,8 @@ from pfcalib.samples.faults import BadEntriesError, Fault, FaultLog, drop_unsoun
 from pfcalib.samples.layouts.pfcalib_tree import read_columns
 from pfcalib.samples.layouts.protocol import ENTRY, Reader
 from pfcalib.samples.layouts.registry import open_reader
-from pfcalib.samples.rootfile import Identity, PathLike, get_tree, identity, is_url, open_sample, read_geo, read_metadata
+from pfcalib.samples.locate import as_paths
+from pfcalib.samples.rootfile import Identity, PathLike, get_tree, identity, open_sample, read_geo, read_metadata
 from pfcalib.samples.schema import Sample, concatenate
 
 __all__ = [
@@ -111,14 +111,6 @@ def iterate_sample(
             log.add(Fault(str(path), "", None, "", str(error).removeprefix(f"{path}: "), 0))
     if faults is None and len(log):
         warnings.warn(f"{len(log)} faults were skipped, with {log.n_lost} clusters or entries; the first: {log.faults[0]}", stacklevel=2)
-
-
-def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path | str]:
-    """A list of paths of one or several."""
-    files = [paths] if isinstance(paths, str) or not isinstance(paths, Sequence) else list(paths)
-    if not files:
-        raise BadFileError("no sample file was given")
-    return [path if isinstance(path, str) and is_url(path) else Path(path) for path in files]
 
 
 def _read_range(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,19 +18,10 @@ from numpy.typing import NDArray
 from pfcalib.columns import CELL_GEO
 from pfcalib.errors import BadFileError
 from pfcalib.samples.faults import BadEntriesError
+from pfcalib.samples.locate import PathLike, is_url, require_served, seekable
 from pfcalib.samples.schema import GEO_PREFIX, GEO_TREE, METADATA, CellGeo
 
-PathLike = str | os.PathLike[str]
 Identity = tuple[int, int, int, int]  # device, inode, bytes, time of the last change in ns
-
-
-def is_url(path: PathLike) -> bool:
-    """True for what fsspec or XRootD serve, such as https://host/file.root.
-
-    >>> is_url("https://example.org/file.root"), is_url("file.root")
-    (True, False)
-    """
-    return isinstance(path, str) and "://" in path
 
 
 def identity(path: PathLike) -> Identity | None:
@@ -46,8 +36,9 @@ def identity(path: PathLike) -> Identity | None:
 
 
 def require_readable(path: PathLike) -> None:
-    """Raise a BadFileError where the path is no file, may not be read, or is empty; a URL passes."""
+    """Raise a BadFileError where the path or URL is no file, may not be read, or is empty."""
     if is_url(path):
+        require_served(str(path))
         return
     path = Path(path)
     if path.is_dir():
@@ -75,10 +66,11 @@ def open_sample(path: PathLike) -> Iterator[Any]:
         If the file is missing, a directory, empty, may not be read, or is not ROOT.
     """
     require_readable(path)
-    with reading(path, "not a readable ROOT file"):
-        file = uproot.open(path)
-    with file:
-        yield file
+    with seekable(path) as place:
+        with reading(path, "not a readable ROOT file"):
+            file = uproot.open({place: None})  # a mapping: a colon in a name does not open a tree
+        with file:
+            yield file
 
 
 def root_trees(path: PathLike) -> dict[str, frozenset[str]]:

@@ -1,0 +1,185 @@
+"""Where samples lie: files, patterns, lists of files, and what fsspec or XRootD serve."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from pfcalib.errors import BadFileError
+
+PathLike = str | os.PathLike[str]
+LOCAL = ("file", "local")  # protocols of files of this machine
+XROOTD = ("root", "roots", "xroot")  # those of the extra
+
+
+def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path | str]:
+    """Files and URLs that one or several names stand for, in the order given; those of one pattern are sorted.
+
+    Parameters
+    ----------
+    paths : path-like or sequence of them
+        Each may be a file; a pattern such as ``data/run*/*.root`` (``**`` for any depth; folders among the matches are left out); a URL
+        that fsspec or XRootD serve, where ``*`` makes a pattern too; or ``@list.txt``, a text file with one of these a line, in which
+        ``#`` opens a comment and names are relative to the folder of the list. A file is not opened here and may turn out not to exist.
+
+    Raises
+    ------
+    BadFileError
+        If nothing was given, a pattern or list yields nothing, a list names a list, a name is a directory, or a URL cannot be searched.
+
+    >>> as_paths(["b.root", "https://example.org/a.root"])
+    [PosixPath('b.root'), 'https://example.org/a.root']
+    """
+    names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not names:
+        raise BadFileError("no sample file was given")
+    return [place for name in names for place in (_listed(name[1:]) if isinstance(name, str) and name.startswith("@") else _places(name))]
+
+
+def is_url(path: PathLike) -> bool:
+    """True for what fsspec or XRootD serve.
+
+    >>> is_url("https://example.org/file.root"), is_url("file.root")
+    (True, False)
+    """
+    return isinstance(path, str) and "://" in path
+
+
+def require_served(url: str) -> None:
+    """Raise a BadFileError that says why, where a URL cannot be read: no such file, no answer, no permission, a missing package, a directory."""
+    with _asking(url):
+        filesystem, path = fsspec.core.url_to_fs(url)
+        info = filesystem.info(path)
+    if info.get("type") == "directory":
+        raise BadFileError(f"{url}: is a directory, not a file")
+    if info.get("size") == 0:
+        raise BadFileError(f"{url}: the file is empty (0 bytes)")
+
+
+@contextlib.contextmanager
+def seekable(path: PathLike) -> Iterator[Path | str]:
+    """A path or URL of which any part can be read: what was given or, from a server that sends files only whole, a temporary copy.
+
+    Raises
+    ------
+    BadFileError
+        If a URL cannot be read.
+    """
+    if not is_url(path) or not str(path).startswith(("http://", "https://")):
+        yield path if isinstance(path, str) and is_url(path) else Path(path)
+        return
+    url = str(path)
+    with _asking(url):
+        filesystem, place = fsspec.core.url_to_fs(url)
+        in_parts = _serves_parts(filesystem, place)
+    if in_parts:
+        yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="pfcalib-") as folder:
+        copy = Path(folder) / "copy"
+        with _asking(url), filesystem.open(place, "rb", block_size=0) as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        yield copy
+
+
+@contextlib.contextmanager
+def open_binary(path: PathLike) -> Iterator[Any]:
+    """A file or URL as a binary file in which one can seek; errors as in `seekable`, and OSError for a local file."""
+    with seekable(path) as place, contextlib.ExitStack() as stack:
+        if is_url(str(place)):
+            with _asking(str(path)):
+                file = stack.enter_context(fsspec.open(str(place), "rb"))
+        else:
+            file = stack.enter_context(Path(place).open("rb"))
+        yield file
+
+
+def _serves_parts(filesystem: Any, place: str) -> bool:
+    """True where a server heeds Range; fsspec refuses to look at a place that is not the first where it does not."""
+    with filesystem.open(place, "rb", block_size=64) as file:
+        try:
+            file.seek(1)
+            file.read(1)
+        except ValueError:
+            return False
+    return True
+
+
+def _listed(name: str) -> list[Path | str]:
+    """What the lines of a list stand for."""
+    file = Path(name).expanduser()
+    try:
+        lines = [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFileError(f"{file}: the list of files cannot be read ({error})") from error
+    names = [line for line in lines if line]
+    if not names:
+        raise BadFileError(f"{file}: the list names no file")
+    if any(line.startswith("@") for line in names):
+        raise BadFileError(f"{file}: a list of files cannot name another list")
+    return [place for line in names for place in _places(line if is_url(line) else file.parent / Path(line).expanduser())]
+
+
+def _places(name: PathLike) -> list[Path | str]:
+    """What one name stands for."""
+    if isinstance(name, str) and is_url(name):
+        if name.partition("://")[0] not in LOCAL:
+            return _served(name) if "*" in name else [name]
+        name = fsspec.core.url_to_fs(name)[1]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise BadFileError(f"{path}: is a directory, not a file; all ROOT files in it are {path / '*.root'}")
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (the pattern may be absolute)
+    found: list[Path | str] = [Path(match) for match in matches if not Path(match).is_dir()]
+    if not found:
+        raise BadFileError(f"{path}: no file matches this pattern")
+    return found
+
+
+def _served(pattern: str) -> list[Path | str]:
+    """URLs that match a pattern."""
+    with _asking(pattern):
+        filesystem, path = fsspec.core.url_to_fs(pattern)
+        matches = filesystem.glob(path, detail=True)
+        found = sorted(filesystem.unstrip_protocol(match) for match, info in matches.items() if info["type"] != "directory")
+    if not found:
+        raise BadFileError(f"{pattern}: no file matches this pattern")
+    return list(found)
+
+
+@contextlib.contextmanager
+def _asking(url: str) -> Iterator[None]:
+    """Say in a BadFileError why a URL cannot be read."""
+    try:
+        yield
+    except BadFileError:
+        raise
+    except Exception as error:
+        raise BadFileError(f"{url}: {_reason(url, error)}") from error
+
+
+def _reason(url: str, error: Exception) -> str:
+    protocol = url.partition("://")[0]
+    if isinstance(error, ImportError):
+        return "needs pfcalib's extra [xrootd] (fsspec-xrootd and XRootD)" if protocol in XROOTD else f"needs a package that is not there ({error})"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, FileNotFoundError) or (protocol in XROOTD and "no such file" in text):
+        return "no such file on the server"
+    if isinstance(error, PermissionError):
+        return "the server does not give permission"
+    if isinstance(error, TimeoutError):
+        return "the server does not answer in time"
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return f"the server answers {status} {getattr(error, 'message', '')}".rstrip()
+    return f"cannot be opened ({text})"
