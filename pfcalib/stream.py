@@ -1,9 +1,12 @@
-"""The Keras data generator: batches of images straight from any number of ROOT files, at bounded memory."""
+"""The Keras data generator: batches of images from any number of ROOT files at bounded memory, straight or over a memory-mapped cache.
+
+For each chosen cluster 15 bytes stay in memory, whatever else the files hold; cells are read batch by batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -14,13 +17,15 @@ from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.features.images import ImageWindow
 from pfcalib.features.inputs import INPUT_SHAPES, build_inputs, input_layers
 from pfcalib.features.moments import log10_floor
-from pfcalib.samples.cache import CachedSample, open_cache
 from pfcalib.samples.read import PathLike, as_paths
 from pfcalib.samples.schema import is_em
-from pfcalib.samples.select import SELECT_COLUMNS, Balance, Choice, SelectionConfig, choose_clusters
+from pfcalib.samples.select import SELECT_COLUMNS, Balance, SelectionConfig, choose_from_chunks, row_type
+from pfcalib.samples.sources import CacheSource, RootSource, Source
 from pfcalib.samples.split import FRACTIONS
 
 Batch = tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]] | tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], NDArray[np.float32]]
+
+POOL_SIZE = 200_000  # clusters
 
 
 class ClusterStream(keras.utils.PyDataset):
@@ -35,7 +40,14 @@ class ClusterStream(keras.utils.PyDataset):
     Parameters
     ----------
     paths : path-like or sequence of them
-        Samples with the same cells; each is turned into memory maps on first use, see `pfcalib.samples.cache`.
+        Samples with the same cells.
+    source : "cache" or "root"
+        "cache" turns each file into memory maps on first use (`pfcalib.samples.cache`) and serves any batch at once, to threads and
+        processes. "root" needs no disk: it reads each file once an epoch, basket after basket in random order, through a pool that the
+        clusters leave at random (`pfcalib.samples.sources.RootSource`). Batches should then be asked for in their order, by one process:
+        a batch far from the last one is right, but slow.
+    pool_size : int
+        Clusters in the pool of "root": the more, the better they are mixed. About 200 bytes each.
     kind : str
         Inputs as in `pfcalib.features.inputs.build_inputs`.
     split : "train", "validation", "test" or "all"
@@ -63,7 +75,7 @@ class ClusterStream(keras.utils.PyDataset):
     BadFileError
         If a file is not a sound sample.
     ConfigError
-        If kind, split or balance is unknown, or the batch size is not positive.
+        If source, kind, split, balance or a column is unknown, a size is not positive, or several processes shall share "root".
     ValidationError
         If no cluster is chosen, or the files do not have the same cells.
     """
@@ -72,6 +84,8 @@ class ClusterStream(keras.utils.PyDataset):
         self,
         paths: PathLike | Sequence[PathLike],
         *,
+        source: Literal["cache", "root"] = "cache",
+        pool_size: int = POOL_SIZE,
         kind: str = "flat",
         split: str = "train",
         batch_size: int = 256,
@@ -88,38 +102,48 @@ class ClusterStream(keras.utils.PyDataset):
         max_queue_size: int = 10,
     ) -> None:
         super().__init__(workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size)
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be positive, got {batch_size}")
+        _require_options(source, batch_size=batch_size, pool_size=pool_size, processes=workers > 0 and use_multiprocessing)
         self.layers = input_layers(kind)
         self.paths, self.kind, self.split, self.batch_size = as_paths(paths), kind, split, batch_size
         self.seed, self.shuffle, self.balance, self.scalars = seed, shuffle, balance, tuple(scalars)
-        self._cache_dir = cache_dir
-        self._open()
-        columns = {name: self._column(name) for name in SELECT_COLUMNS}
-        self._choice: Choice = choose_clusters(columns, split=split, select=select, balance=balance, seed=seed, fractions=fractions, salt=salt)
-        if not len(self._choice.rows):
+        cached = source == "cache"
+        self._source: Source = CacheSource(self.paths, cache_dir=cache_dir) if cached else RootSource(self.paths, pool_size=pool_size)
+        self._window = ImageWindow(self._source.geo, layers=self.layers)
+        options: dict[str, Any] = {"split": split, "select": select, "balance": balance, "seed": seed, "fractions": fractions, "salt": salt}
+        self._rows, self._weights = choose_from_chunks(self._source.scan(SELECT_COLUMNS), **options)
+        if not len(self._rows):
             raise ValidationError(f"no cluster of {', '.join(map(str, self.paths))} is in split {split!r} and passes the selection")
-        self._labels = one_hot(is_em(columns["truthPdgId"][self._choice.rows]))
-        self._scalar_input = np.column_stack([_scaled(name, self.column(name)) for name in self.scalars]) if self.scalars else None
-        self._centre = self._window.central_cell(self.column("clusterEta"), self.column("clusterPhi"))
-        self._norm = self.column("clusterE").astype(np.float64)
+        self._look_up()
         self.set_epoch(0)
 
-    def _open(self) -> None:
-        """Map the files; also done in each spawned process."""
-        self._caches: list[CachedSample] = [open_cache(path, cache_dir=self._cache_dir) for path in self.paths]
-        for path, cache in zip(self.paths[1:], self._caches[1:], strict=True):
-            if not cache.geo.same_as(self._caches[0].geo):
-                raise ValidationError(f"{path} and {self.paths[0]} do not have the same cells (CellGeo)")
-        self._first = np.cumsum([0, *(cache.n_clusters for cache in self._caches)])
-        self._window = ImageWindow(self._caches[0].geo, layers=self.layers)
+    def _look_up(self) -> None:
+        """What a batch needs of each cluster besides its cells, in the narrowest types."""
+        n, cell_type = self.n_clusters, np.min_scalar_type(len(self._source.geo))
+        self._centre, self._norm, self._em = np.empty(n, dtype=cell_type), np.empty(n, dtype=np.float32), np.empty(n, dtype=np.bool_)
+        self._scalar_input = np.empty((n, len(self.scalars)), dtype=np.float32)
+        for here, chunk in self._scan_chosen(("clusterE", "clusterEta", "clusterPhi", "truthPdgId", *self.scalars)):
+            self._centre[here] = self._window.central_cell(chunk["clusterEta"], chunk["clusterPhi"])
+            self._norm[here], self._em[here] = chunk["clusterE"], is_em(chunk["truthPdgId"])
+            for i, name in enumerate(self.scalars):
+                self._scalar_input[here, i] = _scaled(name, chunk[name])
+
+    def _scan_chosen(self, columns: Sequence[str]) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
+        """Scalars of the chosen clusters chunk by chunk, with their place among all chosen ones."""
+        first = 0
+        for chunk in self._source.scan(tuple(dict.fromkeys(columns))):
+            last = first + len(chunk[columns[0]])
+            start, stop = np.searchsorted(self._rows, (first, last)).tolist()
+            own = self._rows[start:stop] - first
+            yield slice(start, stop), {name: array[own] for name, array in chunk.items()}
+            first = last
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_caches", "_first", "_window")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_window", "_order")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._open()
+        self._window = ImageWindow(self._source.geo, layers=self.layers)
+        self.set_epoch(self.epoch)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -128,7 +152,7 @@ class ClusterStream(keras.utils.PyDataset):
     @property
     def n_clusters(self) -> int:
         """Clusters in an epoch."""
-        return len(self._choice.rows)
+        return len(self._rows)
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -139,21 +163,22 @@ class ClusterStream(keras.utils.PyDataset):
     @property
     def labels(self) -> NDArray[np.float32]:
         """Labels (n_clusters, 2) = [charged, neutral] of the chosen clusters in the order of the files."""
-        return self._labels
+        return one_hot(self._em)
 
     @property
     def weights(self) -> NDArray[np.float32]:
         """Weights of the chosen clusters in the order of the files."""
-        return self._choice.weights
+        return self._weights
 
     def column(self, name: str) -> NDArray[Any]:
         """A scalar of the chosen clusters in the order of the files, which is that of the batches with shuffle=False."""
-        return self._column(name)[self._choice.rows]
+        return np.concatenate([chunk[name] for _, chunk in self._scan_chosen((name,))])
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order of an epoch, counted from 0; for a training that is taken up again."""
         self.epoch = epoch
-        self._order = np.random.default_rng([self.seed, epoch]).permutation(self.n_clusters) if self.shuffle else np.arange(self.n_clusters)
+        rng = np.random.default_rng([self.seed, epoch])
+        self._order = self._source.shuffled(self._rows, rng) if self.shuffle else np.arange(self.n_clusters, dtype=row_type(self.n_clusters))
 
     def on_epoch_end(self) -> None:
         """Called by Keras after each epoch, and once before a fit or an evaluation: the next order."""
@@ -167,29 +192,19 @@ class ClusterStream(keras.utils.PyDataset):
         pixels = self._pixels(chosen)
         flat = "pixels" in INPUT_SHAPES[self.kind]  # the rows of pixels are the input: no copy
         inputs = {"pixels": pixels} if flat else build_inputs(self._window.split(pixels), self.kind)
-        if self._scalar_input is not None:
+        if self.scalars:
             inputs["scalars"] = self._scalar_input[chosen]
-        if self.balance == "weight":
-            return inputs, self._labels[chosen], self.weights[chosen]
-        return inputs, self._labels[chosen]
+        labels = one_hot(self._em[chosen])
+        return (inputs, labels, self.weights[chosen]) if self.balance == "weight" else (inputs, labels)
 
-    def _pixels(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Flat images of some of the chosen clusters, file by file."""
+    def _pixels(self, chosen: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Flat images of some of the chosen clusters."""
         pixels = np.zeros((len(chosen), self._window.n_pixels), dtype=np.float32)
-        rows = self._choice.rows[chosen]
-        file = np.searchsorted(self._first, rows, side="right") - 1
-        for i in np.unique(file):
-            place = np.flatnonzero(file == i)
-            cache, here = self._caches[i], chosen[place]
-            own = rows[place] - self._first[i]
-            self._window.fill(pixels, place, own, cache.offsets, cache.cell, cache.energy, self._centre[here], self._norm[here])
+        centre, norm = self._centre[chosen].astype(np.int64), self._norm[chosen].astype(np.float64)
+        for part in self._source.cells(self._rows[chosen]):
+            place = part.place
+            self._window.fill(pixels, place, part.row, part.offsets, part.cell, part.energy, centre[place], norm[place])
         return pixels
-
-    def _column(self, name: str) -> NDArray[Any]:
-        """A scalar of all clusters of all files."""
-        if name not in self._caches[0].scalars:
-            raise ConfigError(f"no scalar column {name!r}; there are {', '.join(self._caches[0].scalars)}")
-        return np.concatenate([cache.scalars[name] for cache in self._caches])
 
 
 class EpochOrder(keras.callbacks.Callback):
@@ -216,3 +231,13 @@ def one_hot(em: NDArray[np.bool_]) -> NDArray[np.float32]:
 def _scaled(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
     """Energies as log10 of GeV, anything else as it is."""
     return (log10_floor(values) if COLUMNS[name].unit == "GeV" else values).astype(np.float32)
+
+
+def _require_options(source: str, *, batch_size: int, pool_size: int, processes: bool) -> None:
+    if source not in ("cache", "root"):
+        raise ConfigError(f"source must be 'cache' or 'root', got {source!r}")
+    for name, value in (("batch_size", batch_size), ("pool_size", pool_size)):
+        if value < 1:
+            raise ConfigError(f"{name} must be positive, got {value}")
+    if source == "root" and processes:
+        raise ConfigError("source='root' is one pass over the files, which several processes cannot share: use threads, or source='cache'")
