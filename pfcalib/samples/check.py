@@ -1,25 +1,31 @@
-"""What is in a sample file, and is it sane: one pass over it at bounded memory, that reports instead of raising."""
+"""What is in a file of any layout, and is it sane: one pass over it at bounded memory, that reports instead of raising."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.columns import JAGGED, SCALARS
-from pfcalib.samples.read import STEP, PathLike, get_tree, open_sample, read_columns, read_geo, read_metadata
-from pfcalib.samples.schema import CLUSTER_TREE, CellGeo, is_em
+from pfcalib.samples.faults import FaultLog, find_bad_values
+from pfcalib.samples.layouts.protocol import Reader
+from pfcalib.samples.layouts.registry import open_reader
+from pfcalib.samples.read import PathLike, read_entries
+from pfcalib.samples.rootfile import identity
+from pfcalib.samples.schema import Sample
 
+STEP = 20_000  # entries in memory at once
+ABSENT = "absent"  # metadata: columns that the source of a converted file could not give
 SUM_TOLERANCE = 0.01  # of the cluster's energy: makers may drop cells under a few MeV
-_POSITIVE = ("truthE", "cluster_nCells")  # what must be above zero in every entry
+_NATIVE = "pfcalib"  # layout of which all columns are expected
+_SUM_DIFFERS = "clusterE unlike the sum of its cells"
 
 
 class Range(NamedTuple):
-    """Values of one branch: the extremes and the mean of the finite ones, in the branch's unit, and how many are of other kinds."""
+    """Values of one column: the extremes and the mean of the finite ones, in the column's unit, and how many are not finite."""
 
     low: float
     mean: float
@@ -27,7 +33,7 @@ class Range(NamedTuple):
     n: int
     n_nan: int
     n_inf: int
-    n_not_positive: int
+    n_bad_clusters: int  # with a value that is not finite or out of range
 
     def joined(self, other: Range) -> Range:
         """Range of two chunks together."""
@@ -39,104 +45,154 @@ class Range(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SampleReport:
-    """What one file holds, and what is wrong with it; `problems` is empty for a sound sample."""
+    """What one file holds, and what is wrong with it; `problems` is empty for a sound file."""
 
-    path: Path
+    path: Path | str
+    layout: str
+    unit: str  # what an entry is
+    n_entries: int
     n_clusters: int
     n_events: int
     n_cells: int  # of all clusters together
-    n_em: int  # clusters of pi0, photons and electrons
-    missing: tuple[str, ...]  # branches of pfcalib's layout that the file does not have
-    ranges: dict[str, Range]  # by branch, scalars and cells
+    n_em: int | None  # clusters of pi0, photons and electrons; None where the particle is not known
+    found: tuple[str, ...]  # branches of the layout that the file has
+    missing: tuple[str, ...]  # and those that it lacks
+    ranges: dict[str, Range]  # by column, scalars and cells
     n_geo: int  # cells in CellGeo
     metadata: dict[str, Any]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]  # what is worth knowing but no fault
 
     @property
     def passed(self) -> bool:
         return not self.problems
 
 
-def check_sample(path: PathLike, *, step: int = STEP, progress: Callable[[int], None] = lambda n_clusters: None) -> SampleReport:
-    """Read a file chunk by chunk and report branches, ranges, values that are not finite, and cells that are not in CellGeo.
+def check_sample(
+    path: PathLike, *, step: int = STEP, progress: Callable[[int], None] | None = None, observe: Callable[[Sample], None] | None = None
+) -> SampleReport:
+    """Read a file of any known layout chunk by chunk and report branches, ranges, and values and entries that are bad.
 
     Parameters
     ----------
     path : path-like
-        A ROOT file with the trees ClusterTree and CellGeo.
+        A file, or an address that fsspec or XRootD serve.
     step : int
-        Clusters in memory at once.
-    progress : callable
-        Called with the number of clusters of each chunk.
+        Entries in memory at once.
+    progress : callable, optional
+        Called with the number of entries of each chunk.
+    observe : callable, optional
+        Called with each chunk, bad values included, such as `SampleHistograms.fill`.
 
     Raises
     ------
     BadFileError
-        If the file cannot be read at all: missing, not ROOT, without these trees, damaged, or jagged branches that disagree.
+        If the file cannot be read at all: missing, of no known layout, or damaged outside the entries.
     """
-    path = Path(path)
-    ranges: dict[str, Range] = {}
-    events: list[NDArray[np.int64]] = []
-    n_em, faults = 0, _Faults()
-    with open_sample(path) as file:
-        tree = get_tree(path, file, CLUSTER_TREE)
-        geo, metadata, n_clusters = read_geo(path, file), read_metadata(path, file), int(tree.num_entries)
-        there = set(tree.keys())
-        columns = [name for name in (*SCALARS, *JAGGED) if name in there]
-        for first in range(0, n_clusters, step) if columns else ():
-            scalars, offsets, cells = read_columns(path, file, columns, (first, min(first + step, n_clusters)))
-            for name, array in (scalars | cells).items():
-                here = _range(array)
-                ranges[name] = ranges[name].joined(here) if name in ranges else here
-            events.append(np.unique(scalars.get("eventNumber", np.zeros(0, dtype=np.int64))))
-            n_em += int(is_em(scalars["truthPdgId"]).sum()) if "truthPdgId" in scalars else 0
-            faults.look(first, scalars, offsets, cells, geo)
-            progress(len(offsets) - 1)
-    missing = tuple(name for name in (*SCALARS, *JAGGED) if name not in there)
-    n_events = len(np.unique(np.concatenate(events))) if events else 0
-    n_cells = ranges["cluster_cell_ID"].n if "cluster_cell_ID" in ranges else 0
-    found = faults.summary(missing, ranges, n_clusters)
-    return SampleReport(path, n_clusters, n_events, n_cells, n_em, missing, ranges, len(geo), metadata, found)
+    log = FaultLog()
+    with open_reader(path) as reader:
+        version, tally = identity(path), _Tally(reader)
+        for first in range(0, reader.n_entries, step):
+            entries = (first, min(first + step, reader.n_entries))
+            for entry, sample in read_entries(path, reader, entries, version=version, log=log):
+                tally.add(entry, sample)
+                if observe is not None:
+                    observe(sample)
+            if progress is not None:
+                progress(entries[1] - entries[0])
+        return tally.report(path, log)
 
 
-class _Faults:
-    """Faults of the entries, counted chunk by chunk, with the first entry that shows each."""
+class _Tally:
+    """Counts of all chunks: ranges, events and faults, each fault with the first entry that shows it."""
 
-    def __init__(self) -> None:
-        self._counts: dict[str, list[int]] = {}  # fault: number of clusters, first entry
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._ranges: dict[str, Range] = {}
+        self._events: list[NDArray[np.int64]] = []
+        self._faults: dict[str, tuple[int, int]] = {}  # number of clusters, first entry
+        self._n_clusters, self._n_cells, self._n_em = 0, 0, 0
 
-    def look(
-        self, first: int, scalars: Mapping[str, NDArray[Any]], offsets: NDArray[np.int64], cells: Mapping[str, NDArray[Any]], geo: CellGeo
-    ) -> None:
-        """Look at one chunk whose first entry is `first`."""
-        owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        if "cluster_cell_ID" in cells:
-            self._add("cells that are not in CellGeo", first + np.unique(owner[geo.rows(cells["cluster_cell_ID"]) < 0]))
-            self._add("no cell at all", first + np.flatnonzero(np.diff(offsets) == 0))
-        if "cluster_cell_E" in cells and "clusterE" in scalars:
-            total = np.bincount(owner, weights=cells["cluster_cell_E"], minlength=len(offsets) - 1)
-            scale = np.bincount(owner, weights=np.abs(cells["cluster_cell_E"]), minlength=len(offsets) - 1)
-            self._add("clusterE unlike the sum of its cells", first + np.flatnonzero(np.abs(total - scalars["clusterE"]) > SUM_TOLERANCE * scale))
-        for name in _POSITIVE:
-            if name in scalars:
-                self._add(f"{name} that is not positive", first + np.flatnonzero(scalars[name] <= 0))
+    def add(self, entry: NDArray[np.int64], sample: Sample) -> None:
+        """Look at the clusters of some entries."""
+        n_bad: dict[str, int] = {}
+        for bad in find_bad_values(sample):
+            n_bad[bad.branch] = n_bad.get(bad.branch, 0) + len(bad.clusters)
+            self._count(f"{bad.branch} {bad.wish}", entry[bad.clusters])
+        for fault, clusters in _find_odd_clusters(sample).items():
+            self._count(fault, entry[clusters])
+        for name, array in (sample.scalars | sample.cells).items():
+            here = _range(array, n_bad.get(name, 0))
+            self._ranges[name] = self._ranges[name].joined(here) if name in self._ranges else here
+        self._n_clusters += len(sample)
+        self._n_cells += int(sample.offsets[-1])
+        self._events.append(np.unique(sample.scalars.get("eventNumber", np.zeros(0, dtype=np.int64))))
+        self._n_em += int(sample.is_em.sum()) if "truthPdgId" in sample.scalars else 0
 
-    def _add(self, fault: str, entries: NDArray[np.int64]) -> None:
+    def _count(self, fault: str, entries: NDArray[np.int64]) -> None:
         if len(entries):
-            self._counts.setdefault(fault, [0, int(entries[0])])[0] += len(entries)
+            n, first = self._faults.get(fault, (0, int(entries[0])))
+            self._faults[fault] = n + len(entries), first
 
-    def summary(self, missing: Iterable[str], ranges: Mapping[str, Range], n_clusters: int) -> tuple[str, ...]:
-        """One line a fault."""
-        lines = [] if n_clusters else ["the sample holds no cluster"]
-        lines += [f"branch {name} is missing" for name in missing]
-        lines += [f"{name}: {x.n_nan} NaN and {x.n_inf} infinite of {x.n} values" for name, x in ranges.items() if x.n_nan + x.n_inf]
-        by_entry = sorted(self._counts.items(), key=lambda item: item[1][1])
-        return (*lines, *(f"clusters with {fault}: {count}, the first is entry {entry}" for fault, (count, entry) in by_entry))
+    def report(self, path: PathLike, log: FaultLog) -> SampleReport:
+        """The report of the whole file."""
+        reader = self._reader
+        native = reader.layout == _NATIVE
+        absent = set(reader.metadata.get(ABSENT, ()))
+        problems = [] if self._n_clusters else [f"the sample holds no cluster in {reader.n_entries} entries"]
+        notes: list[str] = []
+        for name in reader.missing if native else ():
+            (notes if name in absent else problems).append(f"branch {name} is missing")
+        problems += [str(fault).removeprefix(f"{path}: ") for fault in log]
+        for fault, (n, first) in sorted(self._faults.items(), key=lambda item: item[1][1]):
+            wrong = " must " in fault
+            (problems if native or wrong else notes).append(f"{fault}: {'not so in ' if wrong else ''}{n} clusters, the first at entry {first}")
+        return SampleReport(
+            path=path if isinstance(path, str) and "://" in path else Path(path),
+            layout=reader.layout,
+            unit=reader.unit,
+            n_entries=reader.n_entries,
+            n_clusters=self._n_clusters,
+            n_events=len(np.unique(np.concatenate(self._events))) if self._events else 0,
+            n_cells=self._n_cells,
+            n_em=self._n_em if "truthPdgId" in self._ranges else None,
+            found=reader.found,
+            missing=reader.missing,
+            ranges=self._ranges,
+            n_geo=len(reader.geo),
+            metadata=reader.metadata,
+            problems=tuple(problems),
+            notes=tuple(notes),
+        )
 
 
-def _range(values: NDArray[Any]) -> Range:
+def _find_odd_clusters(sample: Sample) -> Mapping[str, NDArray[np.int64]]:
+    """Clusters that can be read but are unlikely: rows by what is odd about them."""
+    counts, n = np.diff(sample.offsets), len(sample)
+    odd: dict[str, NDArray[np.int64]] = {}
+    if "cluster_cell_ID" in sample.cells:
+        odd["clusters without a cell"] = np.flatnonzero(counts == 0)
+        odd["a cell twice in a cluster"] = _with_a_cell_twice(sample)
+    if "cluster_nCells" in sample.scalars:
+        odd["cluster_nCells must be positive"] = np.flatnonzero(sample["cluster_nCells"] <= 0)
+    if "cluster_cell_E" in sample.cells and "clusterE" in sample.scalars:
+        owner = np.repeat(np.arange(n), counts)
+        total, scale = (np.bincount(owner, weights=w, minlength=n) for w in (sample.cells["cluster_cell_E"], np.abs(sample.cells["cluster_cell_E"])))
+        odd[_SUM_DIFFERS] = np.flatnonzero(np.abs(total - sample["clusterE"]) > SUM_TOLERANCE * scale)
+    return odd
+
+
+def _with_a_cell_twice(sample: Sample) -> NDArray[np.int64]:
+    """Rows of the clusters that hold a cell more than once."""
+    owner = np.repeat(np.arange(len(sample)), np.diff(sample.offsets))
+    order = np.lexsort((sample.cells["cluster_cell_ID"], owner))
+    owner, cell = owner[order], sample.cells["cluster_cell_ID"][order]
+    return np.unique(owner[1:][(cell[1:] == cell[:-1]) & (owner[1:] == owner[:-1])])
+
+
+def _range(values: NDArray[Any], n_bad_clusters: int) -> Range:
     """Range of one chunk; cell IDs and other whole numbers are finite by nature."""
     n_nan = int(np.isnan(values).sum())
     finite = values[np.isfinite(values)].astype(np.float64)
     low, mean, high = (finite.min(), finite.mean(), finite.max()) if len(finite) else (np.nan, np.nan, np.nan)
-    return Range(float(low), float(mean), float(high), len(values), n_nan, len(values) - len(finite) - n_nan, int((values <= 0).sum()))
+    return Range(float(low), float(mean), float(high), len(values), n_nan, len(values) - len(finite) - n_nan, n_bad_clusters)

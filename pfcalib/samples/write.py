@@ -33,7 +33,7 @@ class SampleWriter:
     geo : CellGeo
         The cells that the clusters refer to.
     metadata : mapping
-        JSON values: generator, seed, configuration, versions.
+        JSON values: generator, seed, configuration, versions; the attribute `metadata` may be added to until the end.
     columns : sequence of str
         Branches of the file; every `extend` must bring exactly these.
     chunk : int
@@ -66,11 +66,11 @@ class SampleWriter:
         if unknown:
             raise ValidationError(f"{path}: no such columns: {', '.join(unknown)}")
         self.path = Path(path)
-        self.n_clusters = 0
+        self.n_clusters = 0  # written or held back
         self._scalars = tuple(name for name in columns if not COLUMNS[name].jagged)
         self._jagged = tuple(name for name in columns if COLUMNS[name].jagged)
         self._geo, self._chunk = geo, chunk
-        self._metadata = json.dumps(dict(metadata), sort_keys=True)
+        self.metadata = dict(metadata)
         self._pending: list[Sample] = []
         self._n_pending = 0
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
@@ -86,7 +86,7 @@ class SampleWriter:
             if kind is None:
                 self._flush()
                 self._write_geo()
-                self._file[METADATA] = self._metadata
+                self._file[METADATA] = json.dumps(self.metadata, sort_keys=True)
             self._file.close()
             if kind is None:
                 self._temporary.replace(self.path)
@@ -100,6 +100,7 @@ class SampleWriter:
         self._require_sound(chunk)
         self._pending.append(chunk)
         self._n_pending += len(chunk)
+        self.n_clusters += len(chunk)
         if self._n_pending >= self._chunk:
             self._flush()
 
@@ -144,7 +145,6 @@ class SampleWriter:
             cells = {name: np.concatenate([chunk.cells[name] for chunk in chunks]) for name in self._jagged}
             arrays[_CELL_PREFIX[:-1]] = _records(np.concatenate([[0], np.cumsum(counts)]), cells, _CELL_PREFIX)
         self._tree.extend(arrays)
-        self.n_clusters += sum(len(chunk) for chunk in chunks)
 
     def _write_geo(self) -> None:
         records = _records(np.array([0, len(self._geo)]), self._geo.arrays(), GEO_PREFIX)

@@ -2,52 +2,57 @@
 
 import dataclasses
 
+import awkward as ak
 import numpy as np
 import pytest
+from samples.damage import basket, blank, write_clusters
 
 from pfcalib.columns import JAGGED, SCALARS
 from pfcalib.errors import BadFileError
-from pfcalib.samples import write
 from pfcalib.samples.check import check_sample
+from pfcalib.samples.histograms import SAMPLINGS, SampleHistograms
 from pfcalib.samples.write import write_sample
-
-
-@pytest.fixture
-def careless(monkeypatch):
-    """A writer that checks nothing, as other tools do not."""
-    monkeypatch.setattr(write.SampleWriter, "_require_sound", lambda self, chunk: None)
 
 
 def test_a_sound_sample_passes_and_is_described(sample, path):
     seen = []
     report = check_sample(path, step=70, progress=seen.append)
     assert report.passed, report.problems
-    assert (report.n_clusters, report.n_events, report.n_cells) == (300, 150, sample.offsets[-1])
+    assert (report.n_entries, report.n_clusters, report.n_events, report.n_cells) == (300, 300, 150, sample.offsets[-1])
+    assert (report.layout, report.unit, report.missing) == ("pfcalib", "cluster", ())
     assert report.n_em == sample.is_em.sum()
     assert report.metadata == sample.metadata
     assert report.n_geo == 1000
-    assert sum(seen) == 300
+    assert seen == [70, 70, 70, 70, 20]
     assert set(report.ranges) == {*SCALARS, *JAGGED}
     energy = report.ranges["clusterE"]
     assert (energy.low, energy.high) == (sample["clusterE"].min(), sample["clusterE"].max())
     assert energy.mean == pytest.approx(sample["clusterE"].mean(dtype=np.float64))
 
 
-def test_every_fault_is_reported_with_its_first_entry(sample, tmp_path, careless):
+def test_every_fault_is_reported_with_its_first_entry(sample, tmp_path):
     scalars, cells = ({name: array.copy() for name, array in part.items()} for part in (sample.scalars, sample.cells))
     scalars["truthE"][[10, 20]] = np.nan, np.inf
     scalars["truthE"][[30, 31]] = 0.0, -1.0
     scalars["clusterE"][40] *= 1.5
-    cells["cluster_cell_ID"][sample.offsets[50]] = 123456
-    write_sample(tmp_path / "bad.root", dataclasses.replace(sample, scalars=scalars, cells=cells))
-    report = check_sample(tmp_path / "bad.root", step=35)
+    scalars["cluster_nCells"][45] = 0
+    first = sample.offsets[[50, 60]]
+    cells["cluster_cell_ID"][first[0]] = 123456
+    cells["cluster_cell_ID"][first[1]] = cells["cluster_cell_ID"][first[1] + 1]
+    cells["cluster_cell_hitsE_EM"][sample.offsets[70] : sample.offsets[71]] = -np.inf
+    report = check_sample(write_clusters(tmp_path / "bad.root", dataclasses.replace(sample, scalars=scalars, cells=cells)), step=35)
     assert report.problems == (
-        "truthE: 1 NaN and 1 infinite of 300 values",
-        "clusters with truthE that is not positive: 2, the first is entry 30",
-        "clusters with clusterE unlike the sum of its cells: 1, the first is entry 40",
-        "clusters with cells that are not in CellGeo: 1, the first is entry 50",
+        "truthE must be finite: not so in 2 clusters, the first at entry 10",
+        "truthE must be positive: not so in 2 clusters, the first at entry 30",
+        "clusterE unlike the sum of its cells: 1 clusters, the first at entry 40",
+        "cluster_nCells must be positive: not so in 1 clusters, the first at entry 45",
+        "cluster_cell_ID must be in CellGeo: not so in 1 clusters, the first at entry 50",
+        "a cell twice in a cluster: 1 clusters, the first at entry 60",
+        "cluster_cell_hitsE_EM must be finite: not so in 1 clusters, the first at entry 70",
     )
-    assert report.ranges["truthE"].n_not_positive == 2
+    truth = report.ranges["truthE"]
+    assert (truth.n_nan, truth.n_inf, truth.n_bad_clusters) == (1, 1, 4)
+    assert (truth.low, truth.high) == (-1.0, np.delete(scalars["truthE"], 20)[np.r_[:10, 11:299]].max())
 
 
 def test_missing_branches_are_named_and_the_rest_is_still_looked_at(sample, tmp_path):
@@ -57,10 +62,55 @@ def test_missing_branches_are_named_and_the_rest_is_still_looked_at(sample, tmp_
     assert set(report.missing) == {*SCALARS, *JAGGED} - {"clusterE", "clusterEta"}
     assert "branch truthE is missing" in report.problems
     assert report.ranges["clusterE"].n == 300
+    assert report.n_em is None
+
+
+def test_branches_that_the_source_of_a_converted_file_could_not_give_are_no_problem(sample, tmp_path):
+    scalars = {name: array for name, array in sample.scalars.items() if name != "cluster_PTD"}
+    write_sample(tmp_path / "part.root", dataclasses.replace(sample, scalars=scalars, metadata={"absent": ["cluster_PTD"]}))
+    report = check_sample(tmp_path / "part.root")
+    assert report.passed, report.problems
+    assert report.missing == ("cluster_PTD",)
 
 
 def test_an_empty_sample_is_a_problem_and_no_sample_is_an_error(sample, tmp_path):
     write_sample(tmp_path / "empty.root", sample[:0])
-    assert check_sample(tmp_path / "empty.root").problems == ("the sample holds no cluster",)
+    assert check_sample(tmp_path / "empty.root").problems == ("the sample holds no cluster in 0 entries",)
     with pytest.raises(BadFileError, match="no such file"):
         check_sample(tmp_path / "gone.root")
+
+
+def test_a_damaged_basket_is_a_problem_and_all_other_entries_are_looked_at(sample, tmp_path):
+    good = write_clusters(tmp_path / "good.root", sample, basket_size=50)
+    bad = blank(good, tmp_path / "bad.root", basket(good, "ClusterTree", "cluster_cell_E", 2))
+    report = check_sample(bad, step=150)
+    assert (report.n_entries, report.n_clusters) == (300, 250)
+    assert len(report.problems) == 1
+    assert "ClusterTree: entry 100: cluster_cell_E" in report.problems[0]
+    assert "lost: 50" in report.problems[0]
+
+
+def test_lengths_that_disagree_are_a_problem_of_one_entry(sample, tmp_path):
+    counts = np.diff(sample.offsets)
+    counts[150] += 1
+    longer = ak.unflatten(np.ones(counts.sum(), dtype=np.float32), counts)
+    report = check_sample(write_clusters(tmp_path / "jagged.root", sample, jagged={"cluster_cell_hitsE_EM": longer}))
+    assert report.n_clusters == 299
+    assert "entry 150" in report.problems[0]
+
+
+def test_histograms_hold_every_finite_value_whatever_the_size_of_the_chunks(sample, path):
+    whole, parts = SampleHistograms(), SampleHistograms()
+    whole.fill(sample)
+    check_sample(path, step=70, observe=parts.fill)
+    for name in ("truth_energy", "cluster_energy", "response", "directions", "n_cells"):
+        assert getattr(whole, name) == getattr(parts, name)
+        assert getattr(whole, name).sum(flow=True) == 300
+    np.testing.assert_allclose(parts.layer_energy, whole.layer_energy)
+    for name in ("PreSamplerB", "EMB1", "TileBar2"):
+        assert whole.layer_energy[SAMPLINGS.index(name)] == pytest.approx(sample[f"cluster_E_{name}"].sum(dtype=np.float64))
+    sample["truthE"][:3] = np.nan, np.inf, -1.0
+    holes = SampleHistograms()
+    holes.fill(sample)
+    assert holes.truth_energy.sum(flow=True) == 298
+    assert holes.response.sum(flow=True) == 297
