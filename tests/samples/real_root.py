@@ -61,31 +61,32 @@ def place(kind):
 def flat(value):
     return [x for part in value for x in flat(part)] if isinstance(value, list) else [value]
 
-trees = json.load(open(sys.argv[1]))
-file = ROOT.TFile(sys.argv[2], "RECREATE")
-for name, branches in trees.items():
-    tree = ROOT.TTree(name, name)
-    places = {}
-    for branch, (kind, values) in branches.items():
-        places[branch] = place(kind)
-        if isinstance(places[branch], array.array):
-            tree.Branch(branch, places[branch], f"{branch}{kind[1:]}/{kind[0]}")
-        else:
-            tree.Branch(branch, places[branch])
-    for i in range(len(values)):
+for content, path in zip(sys.argv[1::2], sys.argv[2::2]):
+    trees = json.load(open(content))
+    file = ROOT.TFile(path, "RECREATE")
+    for name, branches in trees.items():
+        tree = ROOT.TTree(name, name)
+        places = {}
         for branch, (kind, values) in branches.items():
-            target = places[branch]
-            if isinstance(target, array.array):
-                target[:] = array.array(target.typecode, flat(values[i]))
-            elif kind == "string":
-                target.assign(values[i])
+            places[branch] = place(kind)
+            if isinstance(places[branch], array.array):
+                tree.Branch(branch, places[branch], f"{branch}{kind[1:]}/{kind[0]}")
             else:
-                target.clear()
-                for value in values[i]:
-                    target.push_back(value)
-        tree.Fill()
-    tree.Write()
-file.Close()
+                tree.Branch(branch, places[branch])
+        for i in range(len(values)):
+            for branch, (kind, values) in branches.items():
+                target = places[branch]
+                if isinstance(target, array.array):
+                    target[:] = array.array(target.typecode, flat(values[i]))
+                elif kind == "string":
+                    target.assign(values[i])
+                else:
+                    target.clear()
+                    for value in values[i]:
+                        target.push_back(value)
+            tree.Fill()
+        tree.Write()
+    file.Close()
 """
 
 
@@ -114,14 +115,22 @@ def write_trees(path: Path, trees: Trees) -> Path:
 
     Types are I, L, F, D (numbers, with [n][m] behind for arrays), string, vector<T> and vector<vector<T>> with T a type of C++.
     """
-    require_root()
-    plain = {tree: {name: (kind, ak.to_list(values)) for name, (kind, values) in branches.items()} for tree, branches in trees.items()}
-    content = path.with_suffix(".json")
-    content.write_text(json.dumps(plain), encoding="ascii")
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", _SCRIPT, content, path], capture_output=True, text=True, timeout=300, check=False)
-    content.unlink()
-    assert run.returncode == 0, run.stderr
+    write_files({path: trees})
     return path
+
+
+def write_files(files: Mapping[Path, Trees]) -> None:
+    """Write several files in one process of ROOT, which takes long to start; types as in `write_trees`."""
+    require_root()
+    arguments: list[Path] = []
+    for path, trees in files.items():
+        plain = {tree: {name: (kind, ak.to_list(values)) for name, (kind, values) in branches.items()} for tree, branches in trees.items()}
+        path.with_suffix(".json").write_text(json.dumps(plain), encoding="ascii")
+        arguments += [path.with_suffix(".json"), path]
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", _SCRIPT, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    for content in arguments[::2]:
+        content.unlink()
+    assert run.returncode == 0, run.stderr
 
 
 def write_mltree(
@@ -229,8 +238,8 @@ def _truth_branches(sample: Sample, counts: np.ndarray) -> dict[str, Branch]:
     def with_mother(mother: Any, values: np.ndarray) -> ak.Array:
         return ak.concatenate([np.full((len(counts), 1), mother, dtype=values.dtype), ak.unflatten(values, counts)], axis=1)
 
-    first = np.minimum(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int), max(len(sample) - 1, 0))
-    eta, phi = (ak.from_numpy(sample[name][first][:, None]) for name in ("clusterEta", "clusterPhi"))
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
+    eta, phi = (ak.from_numpy(np.append(sample[name], np.float32(0.0))[first][:, None]) for name in ("clusterEta", "clusterPhi"))
     n = len(sample)
     whole = {"PdgId": with_mother(15, sample["truthPdgId"]), "Status": with_mother(2, np.ones(n, dtype=np.int32))}
     whole["Barcode"] = with_mother(1, 10001 + np.arange(n))
