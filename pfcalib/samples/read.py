@@ -91,7 +91,7 @@ def iterate_sample(
     on_error: OnError = "raise",
     faults: FaultLog | None = None,
 ) -> Iterator[Sample]:
-    """Read chunk by chunk, the clusters of at most `step` entries at once; parameters and errors as in `read_sample`."""
+    """Read chunk by chunk, at most `step` entries and about as many clusters at once; parameters and errors as in `read_sample`."""
     unknown = [name for name in columns or () if name not in COLUMNS]
     if unknown:
         raise BadFileError(f"no such columns in pfcalib: {', '.join(unknown)}")
@@ -103,14 +103,22 @@ def iterate_sample(
                 start = max(entry_start - seen, 0)
                 stop = reader.n_entries if entry_stop is None else min(entry_stop - seen, reader.n_entries)
                 seen += reader.n_entries
-                for first in range(start, stop, step):
-                    yield from _read_range(path, reader, (first, min(first + step, stop)), columns, version, None if on_error == "raise" else log)
+                at_once = _entries_at_once(reader, step)
+                for first in range(start, stop, at_once):
+                    entries = (first, min(first + at_once, stop))
+                    yield from _read_range(path, reader, entries, columns, version, None if on_error == "raise" else log)
         except BadFileError as error:
             if on_error == "raise":
                 raise
             log.add(Fault(str(path), "", None, "", str(error).removeprefix(f"{path}: "), 0))
     if faults is None and len(log):
         warnings.warn(f"{len(log)} faults were skipped, with {log.n_lost} clusters or entries; the first: {log.faults[0]}", stacklevel=2)
+
+
+def _entries_at_once(reader: Reader, step: int) -> int:
+    """Entries that hold about `step` clusters; a reader of events may say how many there are in one."""
+    per_entry = getattr(reader, "clusters_per_entry", lambda: 1.0)()
+    return max(1, int(step / max(per_entry, 1.0)))
 
 
 def _read_range(

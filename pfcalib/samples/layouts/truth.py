@@ -1,0 +1,69 @@
+"""Which truth particle a cluster belongs to, in files that keep both side by side in an event."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+_APART = 1000.0  # distance of two events in the search; any two points of one event are closer
+_MAX_ETA = 100.0
+FIRST_SECONDARY = 200_000  # barcodes from here on are of particles that the simulation of the detector made
+
+
+def is_stable(status: NDArray[np.integer] | None, barcode: NDArray[np.integer] | None, event: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Particles that may make clusters: status 1 and not made by the detector simulation; all of an event in which there is none such.
+
+    Parameters
+    ----------
+    status, barcode : arrays of int, shape (n_particles,), or None
+        What is None is not asked for.
+    event : array of int64, shape (n_particles,)
+    """
+    good = np.ones(len(event), dtype=np.bool_)
+    if status is not None:
+        good &= status == 1
+    if barcode is not None:
+        good &= barcode < FIRST_SECONDARY
+    return good | ~np.isin(event, event[good])
+
+
+def nearest_particle(
+    event: NDArray[np.int64],
+    eta: NDArray[np.floating],
+    phi: NDArray[np.floating],
+    particle_event: NDArray[np.int64],
+    particle_eta: NDArray[np.floating],
+    particle_phi: NDArray[np.floating],
+) -> NDArray[np.int64]:
+    """Particle of the same event that is nearest in dR = sqrt(d_eta^2 + d_phi^2), whatever the distance.
+
+    Parameters
+    ----------
+    event, eta, phi : arrays, shape (n_clusters,)
+    particle_event, particle_eta, particle_phi : arrays, shape (n_particles,)
+        Angles in rad, any period; a particle whose direction is not finite is never the nearest.
+
+    Returns
+    -------
+    array of int64, shape (n_clusters,)
+        Row of the particle; -1 for a cluster of an event without particles.
+
+    >>> zero = np.zeros(2, dtype=np.int64)
+    >>> nearest_particle(zero, np.zeros(2), np.array([3.1, 0.1]), zero, np.zeros(2), np.array([-3.1, 0.0])).tolist()
+    [0, 1]
+    """
+    usable = np.flatnonzero(np.isfinite(particle_eta) & np.isfinite(particle_phi))
+    if not len(usable) or not len(event):
+        return np.full(len(event), -1, dtype=np.int64)
+    tree = cKDTree(_points(particle_event[usable], particle_eta[usable], particle_phi[usable]), boxsize=[0.0, 0.0, 2.0 * np.pi])
+    nearest = usable[tree.query(_points(event, eta, phi))[1]]
+    return np.where(particle_event[nearest] == event, nearest, -1)
+
+
+def _points(event: NDArray[np.int64], eta: NDArray[np.floating], phi: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Positions in which events are far apart and phi is in 0 <= phi < 2 pi; values that are not finite are set to zero."""
+    turned = np.mod(np.nan_to_num(phi, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64), 2.0 * np.pi)
+    turned[turned >= 2.0 * np.pi] = 0.0  # by rounding
+    flat_eta = np.clip(np.nan_to_num(eta, nan=0.0).astype(np.float64), -_MAX_ETA, _MAX_ETA)
+    return np.column_stack([_APART * event, flat_eta, turned])
