@@ -9,15 +9,15 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import rich.console
-import rich.progress
 import rich.table
 import typer
 
+from pfcalib.cli_data import convert, inspect
+from pfcalib.console import console, progress_bar
 from pfcalib.errors import ConfigError, PfcalibError, ValidationError
 
 app = typer.Typer(
@@ -26,7 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = rich.console.Console(highlight=False)
 
 N_REFERENCE = 1000  # clusters whose outputs travel with an exported model
 
@@ -50,7 +49,8 @@ def simulate(
     particles: Annotated[str, typer.Option(help="Particles, drawn with equal shares: pi0, pi+, pi-, gamma, e-.")] = "pi0,pi+,pi-",
     e_min: Annotated[float, typer.Option(help="Lowest energy, GeV; flat in log E.")] = 0.2,
     e_max: Annotated[float, typer.Option(help="Highest energy, GeV.")] = 2000.0,
-    eta_max: Annotated[float, typer.Option(help="Largest |eta|; flat.")] = 0.7,
+    eta_max: Annotated[float | None, typer.Option(help="Largest |eta|; flat. By default 0.7, on the window 0.05.", show_default=False)] = None,
+    engine: Annotated[str, typer.Option(help="fast (parametrised showers) or geant4 (a second of one core for 20-40 GeV).")] = "fast",
     grid: Annotated[str, typer.Option(help="barrel (64,000 cells) or window (1,000 cells, the Geant4 reference).")] = "barrel",
     noise: Annotated[str, typer.Option(help="nominal (electronics) or pileup (with a term that grows with mu, 40 interactions).")] = "nominal",
     mu: Annotated[float | None, typer.Option(min=0, help="Mean number of interactions per crossing; by default that of --noise.")] = None,
@@ -65,37 +65,21 @@ def simulate(
         particles=tuple(name.strip() for name in particles.split(",")),
         e_min=e_min,
         e_max=e_max,
-        eta_max=eta_max,
+        eta_max=eta_max if eta_max is not None else 0.05 if grid == "window" else 0.7,
+        engine=engine,
         grid=grid,
         noise=noise,
         mu=mu,
         seed=seed,
         n_processes=processes,
     )
-    with _progress("events", n_events) as advance:
+    with progress_bar("events", n_events) as advance:
         produce_sample(output, config, progress=advance)
     console.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
-@app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="ROOT file with the trees ClusterTree and CellGeo.", show_default=False)]) -> None:
-    """Tell what is in a sample, whether all branches are there, and whether the energies are sane."""
-    from pfcalib.columns import COLUMNS
-    from pfcalib.samples.check import check_sample
-
-    with _progress("clusters", None) as advance:
-        report = check_sample(file, progress=advance)
-    table = rich.table.Table("branch", "unit", "lowest", "mean", "highest", title=str(file))
-    for name, found in report.ranges.items():
-        table.add_row(name, COLUMNS[name].unit, *(f"{value:.5g}" for value in (found.low, found.mean, found.high)))
-    console.print(table)
-    console.print(
-        f"{report.n_events} events, {report.n_clusters} clusters, {report.n_em} of them of pi0, photons or electrons; {report.n_cells} cells"
-    )
-    console.print(f"made by: {report.metadata.get('generator', 'unknown')}")
-    if not report.passed:
-        raise ValidationError(f"{file}: {len(report.problems)} problems: {'; '.join(report.problems)}")
-    console.print("all branches are there, energies are sane")
+app.command()(inspect)
+app.command()(convert)
 
 
 @app.command()
@@ -250,18 +234,3 @@ def _say(text: str) -> None:
     """Progress text as it comes, also into a pipe."""
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def _progress(unit: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error; what it yields takes the number of new items."""
-    columns = (
-        rich.progress.TextColumn(unit),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeRemainingColumn(),
-    )
-    errors = rich.console.Console(stderr=True)
-    with rich.progress.Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task(unit, total=total)
-        yield lambda n_new: bar.advance(task, n_new)

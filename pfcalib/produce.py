@@ -7,14 +7,16 @@ of processes.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,79 +26,27 @@ from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import TopoConfig, find_clusters
 from pfcalib.clustering.truth import cluster_truth
 from pfcalib.columns import COLUMNS
-from pfcalib.errors import ConfigError
 from pfcalib.geometry import GRIDS, Grid
+from pfcalib.produce_config import ProduceConfig
 from pfcalib.samples.schema import CellGeo, Sample
 from pfcalib.samples.showers import Showers
 from pfcalib.samples.write import SampleWriter
-from pfcalib.simulation.digitise import NOISE_SETTINGS, NoiseConfig, digitise, noise_sigma
+from pfcalib.simulation.digitise import NoiseConfig, digitise, noise_sigma
+from pfcalib.simulation.geant4.config import require_geant4
+from pfcalib.simulation.geant4.data import find_data
+from pfcalib.simulation.geant4.engine import SOURCES as GEANT4_SOURCES
+from pfcalib.simulation.geant4.engine import describe_geant4, simulate_batches
+from pfcalib.simulation.geant4.shots import build_shots
 from pfcalib.simulation.hits import Hits
-from pfcalib.simulation.particles import GUNS, Particles, simulate_gun
+from pfcalib.simulation.particles import Particles, simulate_gun
 from pfcalib.simulation.showers import simulate_showers
 
 GENERATOR = "pfcalib simulation"
 FIELD = 2.0  # tesla
 MIN_CLUSTER_E = 0.1  # GeV, clusters below it are counted in nCluster but not written
 
+Progress = Callable[[int], None]
 Chunk = tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]  # scalars, offsets, cells of clusters
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProduceConfig:
-    """What to shoot and how to read it out.
-
-    Parameters
-    ----------
-    n_events : int
-        One particle each.
-    particles : tuple of str
-        Species of `simulation.particles.GUNS`, drawn with equal shares.
-    e_min, e_max : float, GeV
-        Range of the total energy, flat in its logarithm.
-    eta_max : float
-        |eta| at the origin is flat below it; |phi| likewise on a grid that does not close, else phi is flat.
-    grid : str
-        ``barrel`` (64,000 cells, 2 T) or ``window`` (the 1,000 cells of the Geant4 reference, no field).
-    noise : str
-        A setting of `simulation.digitise.NOISE_SETTINGS`.
-    mu : float, optional
-        Mean number of interactions a crossing; by default that of the setting.
-    seed, n_processes, chunk : int
-        The sample depends on the seed and on the events a chunk, not on the number of processes.
-    """
-
-    n_events: int
-    particles: tuple[str, ...] = ("pi0", "pi+", "pi-")
-    e_min: float = 0.2
-    e_max: float = 2000.0
-    eta_max: float = 0.7
-    grid: str = "barrel"
-    noise: str = "nominal"
-    mu: float | None = None
-    seed: int = 1
-    n_processes: int = 1
-    chunk: int = 64
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (("grid", self.grid, GRIDS), ("noise", self.noise, NOISE_SETTINGS)):
-            if value not in allowed:
-                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-        if unknown := set(self.particles) - set(GUNS):
-            raise ConfigError(f"unknown particles {sorted(unknown)}; there are {', '.join(GUNS)}")
-        if not self.particles or self.n_events < 1 or self.chunk < 1 or self.n_processes < 1:
-            raise ConfigError("particles must not be empty; n_events, chunk and n_processes must be at least 1")
-        if not 0.2 <= self.e_min <= self.e_max:
-            raise ConfigError(f"energies must satisfy 0.2 GeV <= e_min <= e_max, not {self.e_min}, {self.e_max}")
-        if self.mu is not None and self.mu < 0.0:
-            raise ConfigError(f"mu must be at least 0, not {self.mu}")
-        limit = -GRIDS[self.grid].eta_min
-        if not 0.0 <= self.eta_max < limit:
-            raise ConfigError(f"eta_max must lie in [0, {limit}) on the grid {self.grid!r}, not {self.eta_max}")
-
-    @property
-    def noise_config(self) -> NoiseConfig:
-        setting = NOISE_SETTINGS[self.noise]
-        return setting if self.mu is None else dataclasses.replace(setting, mu=self.mu)
 
 
 def shoot(config: ProduceConfig, n_events: int, rng: np.random.Generator) -> Particles:
@@ -160,19 +110,36 @@ def cluster_hits(
     return {k: v[keep] for k, v in scalars.items()}, offsets, {k: v[kept_cells] for k, v in cells.items()}
 
 
-def produce_chunk(config: ProduceConfig, number: int) -> Chunk:
-    """Clusters of one chunk of events."""
+class _Start(NamedTuple):
+    """Particles of a chunk and the random streams for the rest of it."""
+
+    first_event: int
+    particles: Particles
+    showers: np.random.Generator
+    noise: np.random.Generator
+
+
+def _start(config: ProduceConfig, number: int) -> _Start:
     first = number * config.chunk
-    n_events = min(config.chunk, config.n_events - first)
-    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(config.seed, spawn_key=(number,)).spawn(3)]
+    guns, showers, noise = (np.random.default_rng(s) for s in np.random.SeedSequence(config.seed, spawn_key=(number,)).spawn(3))
+    return _Start(first, shoot(config, min(config.chunk, config.n_events - first), guns), showers, noise)
+
+
+def _read_out(config: ProduceConfig, start: _Start, hits: Hits) -> Chunk:
     grid = GRIDS[config.grid]
-    particles = shoot(config, n_events, streams[0])
-    hits = simulate_showers(particles, grid, streams[1], field=FIELD if grid.wraps else 0.0)
-    return cluster_hits(hits, particles, grid, noise_sigma(grid, config.noise_config), streams[2], first_event=first)
+    return cluster_hits(hits, start.particles, grid, noise_sigma(grid, config.noise_config), start.noise, first_event=start.first_event)
 
 
-def produce_sample(path: str | os.PathLike[str], config: ProduceConfig, *, progress: Callable[[int], None] | None = None) -> Path:
+def produce_chunk(config: ProduceConfig, number: int) -> Chunk:
+    """Clusters of one chunk of events by the fast engine."""
+    start = _start(config, number)
+    return _read_out(config, start, simulate_showers(start.particles, GRIDS[config.grid], start.showers, field=_field(config)))
+
+
+def produce_sample(path: str | os.PathLike[str], config: ProduceConfig, *, progress: Progress | None = None) -> Path:
     """Write a sample; returns its path.
+
+    What Geant4 has shot is kept in a folder ``<path>.parts`` until the sample is complete, so that an interrupted call goes on there.
 
     Parameters
     ----------
@@ -181,6 +148,11 @@ def produce_sample(path: str | os.PathLike[str], config: ProduceConfig, *, progr
     config : ProduceConfig
     progress : callable, optional
         Called with the number of events finished since the last call.
+
+    Raises
+    ------
+    ConfigError
+        If Geant4 is asked for and not installed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,19 +160,25 @@ def produce_sample(path: str | os.PathLike[str], config: ProduceConfig, *, progr
     geo = CellGeo.from_grid(grid, noise_sigma(grid, config.noise_config))
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "n_processes"}
     metadata = {"generator": GENERATOR, "version": __version__, "seed": config.seed, "config": settings}
-    n_chunks = -(-config.n_events // config.chunk)
-    with SampleWriter(path, geo, metadata) as writer:
-        for number, chunk in enumerate(_chunks(config, n_chunks)):
+    progress = progress or (lambda n_events: None)
+    parts = path.with_name(f"{path.name}.parts")
+    if config.engine == "geant4":
+        require_geant4()
+        metadata |= describe_geant4(find_data())
+        chunks = _geant4_chunks(config, parts, progress)
+    else:
+        chunks = _fast_chunks(config, progress)
+    with contextlib.closing(chunks), SampleWriter(path, geo, metadata) as writer:
+        for chunk in chunks:
             writer.extend(*chunk)
-            if progress is not None:
-                progress(min(config.chunk, config.n_events - number * config.chunk))
+    shutil.rmtree(parts, ignore_errors=True)
     return path
 
 
 def _hash_sources() -> bytes:
     """Hash of all code that makes samples."""
     package, digest = Path(__file__).parent, hashlib.sha256()
-    parts = ("simulation/*.py", "clustering/*.py", "samples/write.py", "columns.py", "geometry.py", "produce.py")
+    parts = ("simulation/*.py", "clustering/*.py", "samples/write.py", "columns.py", "geometry.py", "produce*.py")
     for source in sorted(source for part in parts for source in package.glob(part)):
         digest.update(source.read_bytes())
     return digest.digest()
@@ -209,7 +187,7 @@ def _hash_sources() -> bytes:
 SOURCES = _hash_sources()  # at import: what runs, even if the files change meanwhile
 
 
-def cached_sample(config: ProduceConfig, *, cache_dir: str | os.PathLike[str] | None = None, progress: Callable[[int], None] | None = None) -> Path:
+def cached_sample(config: ProduceConfig, *, cache_dir: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
     """Path of the sample of a configuration, made on first use.
 
     The name of the file holds a hash of the configuration and of the code that makes samples, so a change of either makes a new one.
@@ -225,6 +203,8 @@ def cached_sample(config: ProduceConfig, *, cache_dir: str | os.PathLike[str] | 
     folder = Path(cache_dir or os.environ.get("PFCALIB_CACHE") or Path.home() / ".cache" / "pfcalib")
     settings = dataclasses.asdict(config) | {"n_processes": 1}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + SOURCES)
+    if config.engine == "geant4":
+        digest.update(GEANT4_SOURCES + find_data().label.encode())
     path = folder / f"{config.grid}-{config.n_events}-{digest.hexdigest()[:16]}.root"
     return path if path.exists() else produce_sample(path, config, progress=progress)
 
@@ -253,16 +233,39 @@ def cluster_showers(showers: Showers, grid: Grid, rng: np.random.Generator, *, g
     return Sample(scalars, offsets, cells, CellGeo.from_grid(grid, sigma), {"generator": generator, "calibration truth": "none"})
 
 
-def _chunks(config: ProduceConfig, n_chunks: int) -> Iterator[Chunk]:
+def _fast_chunks(config: ProduceConfig, progress: Progress) -> Generator[Chunk, None, None]:
     """All chunks in order; with several processes a few are made ahead."""
-    if config.n_processes == 1:
-        yield from (produce_chunk(config, number) for number in range(n_chunks))
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(config.n_processes, mp_context=context) as pool:
-        ahead = 3 * config.n_processes
-        pending = [pool.submit(produce_chunk, config, number) for number in range(min(ahead, n_chunks))]
-        for number in range(n_chunks):
-            yield pending.pop(0).result()
-            if number + ahead < n_chunks:
-                pending.append(pool.submit(produce_chunk, config, number + ahead))
+    n_chunks = -(-config.n_events // config.chunk)
+    with contextlib.ExitStack() as stack:
+        if config.n_processes == 1:
+            chunks: Iterator[Chunk] = (produce_chunk(config, number) for number in range(n_chunks))
+        else:
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(config.n_processes, mp_context=context))
+            chunks = _ahead(pool, config, n_chunks)
+        for number, chunk in enumerate(chunks):
+            yield chunk
+            progress(min(config.chunk, config.n_events - number * config.chunk))
+
+
+def _ahead(pool: concurrent.futures.Executor, config: ProduceConfig, n_chunks: int) -> Iterator[Chunk]:
+    ahead = 3 * config.n_processes
+    pending = [pool.submit(produce_chunk, config, number) for number in range(min(ahead, n_chunks))]
+    for number in range(n_chunks):
+        yield pending.pop(0).result()
+        if number + ahead < n_chunks:
+            pending.append(pool.submit(produce_chunk, config, number + ahead))
+
+
+def _geant4_chunks(config: ProduceConfig, parts: Path, progress: Progress) -> Generator[Chunk, None, None]:
+    """All chunks in order, from the particles that the fast engine would shower."""
+    starts = [_start(config, number) for number in range(-(-config.n_events // config.chunk))]
+    shots = [build_shots(start.particles, start.showers, field=_field(config)) for start in starts]
+    batches = simulate_batches(shots, GRIDS[config.grid], parts, n_processes=config.n_processes, progress=progress)
+    with contextlib.closing(batches):
+        for start, batch in zip(starts, batches, strict=True):
+            yield _read_out(config, start, batch.hits)
+
+
+def _field(config: ProduceConfig) -> float:
+    return FIELD if GRIDS[config.grid].wraps else 0.0
