@@ -1,0 +1,109 @@
+"""Geant4 set going: physics list, detector, particle gun, and the calls at both ends of an event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pfcalib.simulation.geant4.config import Geant4Config
+from pfcalib.simulation.geant4.scoring import MeasurableEnergy, Records, attach_scorers
+from pfcalib.simulation.geant4.slice import Stack, build_volumes
+
+PHYSICS = (  # FTFP_BERT but for G4EmExtraPhysics, which wants gamma-nuclear data
+    "G4DecayPhysics", "G4EmStandardPhysics", "G4HadronElasticPhysics", "G4HadronPhysicsFTFP_BERT", "G4StoppingPhysics", "G4IonPhysics",
+    "G4NeutronTrackingCut",
+)  # fmt: skip
+
+
+class Started(NamedTuple):
+    """A run manager that is ready, with all that must stay referenced as long as it lives."""
+
+    manager: Any
+    energy: MeasurableEnergy
+    kept: tuple[Any, ...]
+
+
+def start_geant4(
+    stack: Stack, records: Records, config: Geant4Config, begin_event: Callable[[Any, Any], None], end_event: Callable[[], None]
+) -> Started:
+    """Build and initialise the run manager of this process.
+
+    Parameters
+    ----------
+    stack : Stack
+    records : Records
+        What the scorers extend.
+    config : Geant4Config
+    begin_event : callable
+        Called with the particle gun and the event; must generate the primary vertex.
+    end_event : callable
+        Called when all tracks of an event have ended.
+    """
+    import geant4_pybind as g4
+
+    manager = g4.G4RunManager()
+    physics = _physics(config)  # makes the particles, which the scorers want
+    construction = _construction(stack, records, config)
+    actions = _actions(begin_event, end_event)
+    manager.SetUserInitialization(physics)
+    manager.SetUserInitialization(construction)
+    manager.SetUserInitialization(actions)
+    manager.SetVerboseLevel(0)
+    manager.SetPrintProgress(0)
+    manager.Initialize()
+    energy = MeasurableEnergy(g4.G4ParticleTable.GetParticleTable().FindParticle("proton").GetPDGMass())
+    return Started(manager, energy, (physics, construction, actions))
+
+
+def _physics(config: Geant4Config) -> Any:
+    """FTFP_BERT with the standard electromagnetic physics, put together part by part."""
+    import geant4_pybind as g4
+
+    physics = g4.G4VModularPhysicsList()
+    physics.SetVerboseLevel(0)
+    for name in PHYSICS:
+        physics.RegisterPhysics(getattr(g4, name)())
+    em = g4.G4EmParameters.Instance()
+    em.SetVerbose(0)
+    em.SetFluo(False)
+    g4.G4HadronicParameters.Instance().SetVerboseLevel(0)
+    physics.SetDefaultCutValue(config.cut * g4.mm)
+    return physics
+
+
+def _construction(stack: Stack, records: Records, config: Geant4Config) -> Any:
+    import geant4_pybind as g4
+
+    class Construction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
+        def Construct(self) -> Any:
+            self.volumes = build_volumes(stack)
+            return self.volumes.world
+
+        def ConstructSDandField(self) -> None:
+            self.scorers = attach_scorers(self, self.volumes, records, calibration_truth=config.calibration_truth)
+
+    return Construction()
+
+
+def _actions(begin_event: Callable[[Any, Any], None], end_event: Callable[[], None]) -> Any:
+    import geant4_pybind as g4
+
+    class Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.gun = g4.G4ParticleGun(1)
+
+        def GeneratePrimaries(self, event: Any) -> None:
+            begin_event(self.gun, event)
+
+    class Ending(g4.G4UserEventAction):  # type: ignore[misc]
+        def EndOfEventAction(self, event: Any) -> None:
+            end_event()
+
+    class Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
+        def Build(self) -> None:
+            self.kept = (Gun(), Ending())
+            for action in self.kept:
+                self.SetUserAction(action)
+
+    return Actions()
