@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterator
 
 from pfcalib.errors import BadFileError
-from pfcalib.samples.layouts import calochallenge, mltree, pfcalib_tree
+from pfcalib.samples.layouts import calochallenge, image_tree, mltree, pfcalib_tree, shower_tree
 from pfcalib.samples.layouts.protocol import Layout, Reader
 from pfcalib.samples.rootfile import PathLike, open_sample, require_readable, root_trees
 
-LAYOUTS: tuple[Layout, ...] = (pfcalib_tree.LAYOUT, mltree.LAYOUT, calochallenge.LAYOUT)
+LAYOUTS: tuple[Layout, ...] = (pfcalib_tree.LAYOUT, image_tree.LAYOUT, mltree.LAYOUT, shower_tree.LAYOUT, calochallenge.LAYOUT)
 
 
 def recognise(path: PathLike) -> Layout:
