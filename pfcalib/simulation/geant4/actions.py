@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pfcalib.simulation.geant4.config import Geant4Config
-from pfcalib.simulation.geant4.scoring import MeasurableEnergy, Records, attach_scorers
+from pfcalib.simulation.geant4.scoring import MeasurableEnergy, Records, attach_scorers, new_track
 from pfcalib.simulation.geant4.slice import Stack, build_volumes
 
 PHYSICS = (  # FTFP_BERT but for G4EmExtraPhysics, which wants gamma-nuclear data
@@ -42,16 +42,16 @@ def start_geant4(
     import geant4_pybind as g4
 
     manager = g4.G4RunManager()
-    physics = _physics(config)  # makes the particles, which the scorers want
-    construction = _construction(stack, records, config)
-    actions = _actions(begin_event, end_event)
-    manager.SetUserInitialization(physics)
+    physics = _physics(config)
+    manager.SetUserInitialization(physics)  # makes the particles
+    energy = MeasurableEnergy(g4.G4ParticleTable.GetParticleTable().FindParticle("proton").GetPDGMass())
+    construction = _construction(stack, records, energy, config)
+    actions = _actions(records, energy, begin_event, end_event)
     manager.SetUserInitialization(construction)
     manager.SetUserInitialization(actions)
     manager.SetVerboseLevel(0)
     manager.SetPrintProgress(0)
     manager.Initialize()
-    energy = MeasurableEnergy(g4.G4ParticleTable.GetParticleTable().FindParticle("proton").GetPDGMass())
     return Started(manager, energy, (physics, construction, actions))
 
 
@@ -71,7 +71,7 @@ def _physics(config: Geant4Config) -> Any:
     return physics
 
 
-def _construction(stack: Stack, records: Records, config: Geant4Config) -> Any:
+def _construction(stack: Stack, records: Records, energy: MeasurableEnergy, config: Geant4Config) -> Any:
     import geant4_pybind as g4
 
     class Construction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
@@ -80,12 +80,12 @@ def _construction(stack: Stack, records: Records, config: Geant4Config) -> Any:
             return self.volumes.world
 
         def ConstructSDandField(self) -> None:
-            self.scorers = attach_scorers(self, self.volumes, records, calibration_truth=config.calibration_truth)
+            self.scorers = attach_scorers(self, self.volumes, records, energy, calibration_truth=config.calibration_truth)
 
     return Construction()
 
 
-def _actions(begin_event: Callable[[Any, Any], None], end_event: Callable[[], None]) -> Any:
+def _actions(records: Records, energy: MeasurableEnergy, begin_event: Callable[[Any, Any], None], end_event: Callable[[], None]) -> Any:
     import geant4_pybind as g4
 
     class Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
@@ -100,9 +100,14 @@ def _actions(begin_event: Callable[[Any, Any], None], end_event: Callable[[], No
         def EndOfEventAction(self, event: Any) -> None:
             end_event()
 
+    class Tracking(g4.G4UserTrackingAction):  # type: ignore[misc]
+        def PreUserTrackingAction(self, track: Any) -> None:
+            if records.stopped:
+                new_track(track, records, energy)
+
     class Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
         def Build(self) -> None:
-            self.kept = (Gun(), Ending())
+            self.kept = (Gun(), Ending(), Tracking())
             for action in self.kept:
                 self.SetUserAction(action)
 

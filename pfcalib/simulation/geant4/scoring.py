@@ -1,7 +1,8 @@
 """What is noted of each step: deposits by place, the energy balance of hadrons, and what leaves.
 
-Geant4 calls Python only for steps that deposit energy (`G4PSEnergyDeposit` asks for an index only then) and, behind a particle filter, for
-steps of hadrons, muons and neutrinos. Callbacks append plain numbers; `pfcalib.simulation.geant4.cells` makes cells of them once an event.
+Geant4 calls Python, through filters in C++, for steps of charged particles and of neutral hadrons only; photons, which leave no more than the
+binding energy of photoelectrons (some 1e-5 of a shower), are not noted. Callbacks append plain numbers; `pfcalib.simulation.geant4.cells`
+makes cells of them once an event.
 """
 
 from __future__ import annotations
@@ -17,29 +18,39 @@ NEUTRAL_PIONS = frozenset((111, 221))  # pi0 and eta
 ACTIVE_COLUMNS = 8  # layer, deposit, x, y, z, 1 for electrons and 0 for others, time, step length (0 for neutral particles)
 PASSIVE_COLUMNS = 6  # the first six of these
 BALANCE_COLUMNS = 6  # layer, energy, x, y, z, 1 for escaped and 0 for invisible
+STOPPED = 1  # fStopButAlive of G4TrackStatus
 ENDED = (2, 3)  # fStopAndKill and fKillTrackAndSecondaries
 _TINY = 1e-6  # MeV, below which a balance is rounding
-_SHORTEST = 1e-12  # ns; what lives shorter is never tracked
+_LIGHT = 1.0  # MeV; of what is charged only electrons and positrons weigh less
 
 
 class Records(NamedTuple):
-    """Numbers of the present event in MeV, mm and ns: flat arrays of doubles that the callbacks extend."""
+    """Numbers of the present event in MeV, mm and ns: flat arrays of doubles that the callbacks extend, and particles at rest."""
 
     active: array[float]
     passive: array[float]
     balance: array[float]
     leak: array[float]
     neutral: array[float]  # energy of each pi0 and eta made
+    stopped: dict[int, Stopped]  # by number of the track
 
     def clear(self) -> None:
         """Forget the event."""
-        for numbers in self:
+        for numbers in self[:-1]:
             del numbers[:]
+        self.stopped.clear()
+
+    def settle(self) -> None:
+        """Balance the particles at rest, now that all their descendants are known."""
+        for each in self.stopped.values():
+            self.balance.extend((each.layer, each.energy, each.x, each.y, each.z, 0.0))
+            self.balance.extend((each.layer, each.escaped, each.x, each.y, each.z, 1.0))
+        self.stopped.clear()
 
 
 def new_records() -> Records:
     """Empty records."""
-    return Records(*(array("d") for _ in Records._fields))
+    return Records(*(array("d") for _ in Records._fields[:-1]), {})
 
 
 class MeasurableEnergy:
@@ -69,111 +80,133 @@ class MeasurableEnergy:
         return found
 
 
-def balanced_particles() -> list[Any]:
-    """Definitions of all particles that are tracked but electrons, positrons and photons, the frequent ones first."""
+def neutral_particles() -> list[Any]:
+    """Definitions of all neutral hadrons that are tracked, the frequent ones first; excited states, such as N(1440), decay where they are made."""
     import geant4_pybind as g4
 
     table = g4.G4ParticleTable.GetParticleTable()
-    first = [table.FindParticle(name) for name in ("neutron", "proton", "pi-", "pi+", "pi0", "deuteron", "alpha", "mu-", "mu+")]
-    known = {definition.GetParticleName() for definition in first}
-    rest = [table.GetParticle(i) for i in range(table.entries())]
-    kinds = ("meson", "baryon", "lepton", "nucleus", "anti_nucleus")
-    lasting = (p for p in rest if p.GetParticleType() in kinds and (p.GetPDGStable() or p.GetPDGLifeTime() > _SHORTEST))
-    return first + [p for p in lasting if p.GetParticleName() not in known and abs(p.GetPDGEncoding()) != 11]
+    everything = [table.GetParticle(i) for i in range(table.entries())]
+    first = ("neutron", "pi0", "kaon0L", "kaon0S", "lambda", "eta")
+    chosen = {name: table.FindParticle(name) for name in first}
+    for particle in everything:
+        name = particle.GetParticleName()
+        if particle.GetParticleType() in ("meson", "baryon") and particle.GetPDGCharge() == 0.0 and "(" not in name:
+            chosen.setdefault(name, particle)
+    return list(chosen.values())
 
 
-def electron_scorer(name: str, layer: int, column: array[float], *, is_active: bool) -> Any:
-    """Scorer of what electrons and positrons deposit; to be filtered."""
+def step_scorer(name: str, layer: int, records: Records, energy: MeasurableEnergy, *, is_active: bool, balance: bool) -> Any:
+    """Scorer of a volume: deposits of all that passes the filter, and the balance of each step but for electrons and positrons.
+
+    Parameters
+    ----------
+    name : str
+    layer : int
+        Index of the layer that the volume belongs to.
+    records : Records
+    energy : MeasurableEnergy
+    is_active : bool
+        Note time and step length as well.
+    balance : bool
+        Score invisible and escaped energy.
+    """
     import geant4_pybind as g4
 
-    extend = column.extend
-    getters: list[Any] = []  # Geant4 has one step, refilled again and again: its getters are bound once
+    extend = (records.active if is_active else records.passive).extend
+    balance_step = _balance(layer, records, energy)
+    getters: list[Any] = []  # Geant4 has one step, filled again and again: its getters are bound once
 
-    class ElectronScorer(g4.G4VPrimitiveScorer):  # type: ignore[misc]
+    class StepScorer(g4.G4VPrimitiveScorer):  # type: ignore[misc]
         def Initialize(self, collections: Any) -> None:
             """Nothing is kept in Geant4's collections."""
 
         def ProcessHits(self, step: Any, history: Any) -> bool:
             if not getters:
-                pre = step.GetPreStepPoint()
-                getters.extend((pre.GetPosition, step.GetTotalEnergyDeposit, pre.GetGlobalTime, step.GetStepLength))
-            position, deposit, time, length = getters
-            point = position()
-            if is_active:
-                extend((layer, deposit(), point.x, point.y, point.z, 1.0, time(), length()))
-            else:
-                extend((layer, deposit(), point.x, point.y, point.z, 1.0))
+                getters.extend(_getters(step))
+            get_deposit, get_position, get_mass, get_time, get_length, get_charge, get_before, get_after, get_made = getters
+            deposit = get_deposit()
+            electron = get_mass() < _LIGHT
+            if deposit > 0.0:
+                point = get_position()
+                if is_active:
+                    length = get_length() if electron or get_charge() != 0.0 else 0.0
+                    extend((layer, deposit, point.x, point.y, point.z, electron, get_time(), length))
+                else:
+                    extend((layer, deposit, point.x, point.y, point.z, electron))
+            if electron or not balance:
+                return True
+            lost, made, status = get_before() - get_after() - deposit, get_made(), int(step.GetTrack().GetTrackStatus())
+            if made or status or abs(lost) > _TINY:
+                balance_step(step, lost, made, status)
             return True
 
-    return ElectronScorer(name)
+    return StepScorer(name)
 
 
-def hadron_scorer(name: str, layer: int, records: Records, energy: MeasurableEnergy, *, is_active: bool, balance: bool) -> Any:
-    """Scorer of all others but photons: what they deposit, make invisible, give to neutrinos, and make of pi0 and eta; to be filtered.
+def _getters(step: Any) -> tuple[Any, ...]:
+    pre, post = step.GetPreStepPoint(), step.GetPostStepPoint()
+    return (
+        step.GetTotalEnergyDeposit, pre.GetPosition, pre.GetMass, pre.GetGlobalTime, step.GetStepLength, pre.GetCharge,
+        pre.GetKineticEnergy, post.GetKineticEnergy, step.GetNumberOfSecondariesInCurrentStep,
+    )  # fmt: skip
+
+
+def _balance(layer: int, records: Records, energy: MeasurableEnergy) -> Callable[[Any, float, int, int], None]:
+    """Function that notes what a step makes invisible, gives to neutrinos, and makes of pi0 and eta.
 
     Invisible is the measurable energy before, less that after, the deposit, and that of all secondaries; what is stopped without descendants,
     such as a neutron after the tracking cut, is lost where it ends.
     """
-    import geant4_pybind as g4
-
-    column = (records.active if is_active else records.passive).extend
-    balance_step = _balance(layer, records, energy)
-    getters: list[Any] = []
-
-    class HadronScorer(g4.G4VPrimitiveScorer):  # type: ignore[misc]
-        def Initialize(self, collections: Any) -> None:
-            """Nothing is kept in Geant4's collections."""
-
-        def ProcessHits(self, step: Any, history: Any) -> bool:
-            if not getters:
-                pre, post = step.GetPreStepPoint(), step.GetPostStepPoint()
-                getters.extend((step.GetTotalEnergyDeposit, step.GetNumberOfSecondariesInCurrentStep, pre.GetKineticEnergy, post.GetKineticEnergy))
-                getters.append(pre)
-            energy_deposit, n_secondaries, before, after, pre = getters
-            deposit, made = energy_deposit(), n_secondaries()
-            if deposit > 0.0:
-                point = pre.GetPosition()
-                if is_active:
-                    length = step.GetStepLength() if pre.GetCharge() != 0.0 else 0.0
-                    column((layer, deposit, point.x, point.y, point.z, 0.0, pre.GetGlobalTime(), length))
-                else:
-                    column((layer, deposit, point.x, point.y, point.z, 0.0))
-            if balance:
-                lost = before() - after() - deposit
-                status = int(step.GetTrack().GetTrackStatus())
-                if made or status > 1 or abs(lost) > _TINY:
-                    balance_step(step, lost, made, status)
-            return True
-
-    return HadronScorer(name)
-
-
-def _balance(layer: int, records: Records, energy: MeasurableEnergy) -> Callable[[Any, float, int, int], None]:
-    extend, neutral, rest = records.balance.extend, records.neutral.append, energy.rest
+    extend, neutral, rest, stopped = records.balance.extend, records.neutral.append, energy.rest, records.stopped
 
     def balance_step(step: Any, lost: float, n_secondaries: int, status: int) -> None:
-        post, escaped = step.GetPostStepPoint(), 0.0
+        track, post = step.GetTrack(), step.GetPostStepPoint()
+        point, escaped = post.GetPosition(), 0.0
         if status in ENDED:
-            definition = step.GetTrack().GetDefinition()
-            if definition.GetPDGEncoding() in NEUTRINOS:
-                return
-            lost += post.GetKineticEnergy() + rest(definition)
-        if n_secondaries:
-            for secondary in step.GetSecondaryInCurrentStep():
-                definition, kinetic = secondary.GetDefinition(), secondary.GetKineticEnergy()
-                code = definition.GetPDGEncoding()
-                lost -= kinetic + rest(definition)
-                if code in NEUTRINOS:
-                    escaped += kinetic
-                elif code in NEUTRAL_PIONS:
-                    neutral(kinetic + definition.GetPDGMass())
-        point = post.GetPosition()
+            lost += post.GetKineticEnergy() + rest(track.GetDefinition())
+        elif status == STOPPED:
+            stopped[track.GetTrackID()] = Stopped(layer, point, rest(track.GetDefinition()))
+        for secondary in step.GetSecondaryInCurrentStep() if n_secondaries else ():
+            definition, kinetic = secondary.GetDefinition(), secondary.GetKineticEnergy()
+            code = definition.GetPDGEncoding()
+            lost -= kinetic + rest(definition)
+            if code in NEUTRINOS:
+                escaped += kinetic
+            elif code in NEUTRAL_PIONS:
+                neutral(kinetic + definition.GetPDGMass())
         if abs(lost) > _TINY:
             extend((layer, lost, point.x, point.y, point.z, 0.0))
         if escaped > 0.0:
             extend((layer, escaped, point.x, point.y, point.z, 1.0))
 
     return balance_step
+
+
+class Stopped:
+    """A hadron or muon at rest, and what is left of its rest energy once its descendants are known."""
+
+    def __init__(self, layer: int, point: Any, energy: float) -> None:
+        self.layer, self.energy, self.escaped = layer, energy, 0.0  # MeV
+        self.x, self.y, self.z = point.x, point.y, point.z
+
+
+def new_track(track: Any, records: Records, energy: MeasurableEnergy) -> None:
+    """Subtract a new track from the particle at rest that made it: Geant4 shows steps at rest to no sensitive detector.
+
+    A secondary of the last steps in flight was counted then; it starts elsewhere.
+    """
+    parent = records.stopped.get(track.GetParentID())
+    if parent is None:
+        return
+    vertex, definition = track.GetVertexPosition(), track.GetDefinition()
+    if (vertex.x, vertex.y, vertex.z) != (parent.x, parent.y, parent.z):
+        return
+    kinetic, code = track.GetKineticEnergy(), definition.GetPDGEncoding()
+    parent.energy -= kinetic + energy.rest(definition)
+    if code in NEUTRINOS:
+        parent.escaped += kinetic
+    elif code in NEUTRAL_PIONS:
+        records.neutral.append(kinetic + definition.GetPDGMass())
 
 
 def exit_detector(records: Records, energy: MeasurableEnergy) -> Any:
@@ -197,30 +230,26 @@ class Scorers(NamedTuple):
     kept: tuple[Any, ...]
 
 
-def attach_scorers(construction: Any, volumes: Volumes, records: Records, *, calibration_truth: bool) -> Scorers:
+def attach_scorers(construction: Any, volumes: Volumes, records: Records, energy: MeasurableEnergy, *, calibration_truth: bool) -> Scorers:
     """Make the volumes sensitive; to be called from `ConstructSDandField`."""
     import geant4_pybind as g4
 
     manager = g4.G4SDManager.GetSDMpointer()
-    energy = MeasurableEnergy(g4.G4ParticleTable.GetParticleTable().FindParticle("proton").GetPDGMass())
-    particles = balanced_particles()
-    electrons, others = g4.G4SDParticleFilter("electrons"), g4.G4SDParticleFilter("others", particles)
-    for name in ("e-", "e+"):
-        electrons.add(name)
+    neutral = neutral_particles()
+    filters = (g4.G4SDChargedFilter("charged"), g4.G4SDParticleFilter("neutral", neutral))
     detectors: dict[tuple[int, bool], Any] = {}
-    kept: list[Any] = [electrons, others, energy, *particles]
+    kept: list[Any] = [*filters, *neutral]
     for layer, is_active, logical in volumes.parts:
         if not (is_active or calibration_truth):
             continue
         if (layer, is_active) not in detectors:
             detector = g4.G4MultiFunctionalDetector(f"layer{layer}_{'active' if is_active else 'passive'}")
-            first = electron_scorer("electrons", layer, records.active if is_active else records.passive, is_active=is_active)
-            second = hadron_scorer("others", layer, records, energy, is_active=is_active, balance=calibration_truth)
             manager.AddNewDetector(detector)
-            for scorer, chosen in ((first, electrons), (second, others)):
+            for name, chosen in zip(("charged", "neutral"), filters, strict=True):
+                scorer = step_scorer(name, layer, records, energy, is_active=is_active, balance=calibration_truth)
                 scorer.SetFilter(chosen)
                 detector.RegisterPrimitive(scorer)
-            kept.extend((first, second))
+                kept.append(scorer)
             detectors[layer, is_active] = detector
         construction.SetSensitiveDetector(logical, detectors[layer, is_active])
     if calibration_truth:

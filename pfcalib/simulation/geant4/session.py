@@ -137,6 +137,7 @@ class Session:
 
     def _end_event(self) -> None:
         """Make cells of the records; called by Geant4."""
+        self._records.settle()
         phi_axis = float(self._queue[0][len(self._events), 2])
         self._events.append(collect_event(self._records, self.grid, phi_axis, self.config))
 
