@@ -77,22 +77,24 @@ class BadValue(NamedTuple):
 def find_bad_values(sample: Sample) -> Iterator[BadValue]:
     """Faults of the values: not finite, truth energy not positive, deposit negative, or a cell that is not in CellGeo.
 
+    Cells come first, so that they are blamed for the sums that a reader makes of them.
+
     Parameters
     ----------
     sample : Sample
         With any columns.
     """
+    for name, array in sample.cells.items():
+        if name == "cluster_cell_ID":
+            yield from _bad(name, sample.geo.rows(array) >= 0, array, sample.offsets, f"must be in {GEO_TREE}")
+        else:
+            yield from _bad(name, np.isfinite(array), array, sample.offsets, "must be finite")
     for name, array in sample.scalars.items():
         yield from _bad(name, np.isfinite(array), array, None, "must be finite")
         if name in _POSITIVE:
             yield from _bad(name, ~(array <= 0.0), array, None, "must be positive")
         if name in _NOT_NEGATIVE:
             yield from _bad(name, ~(array < -ROUNDING), array, None, "must not be negative")
-    for name, array in sample.cells.items():
-        if name == "cluster_cell_ID":
-            yield from _bad(name, sample.geo.rows(array) >= 0, array, sample.offsets, f"must be in {GEO_TREE}")
-        else:
-            yield from _bad(name, np.isfinite(array), array, sample.offsets, "must be finite")
 
 
 def _bad(name: str, good: NDArray[np.bool_], values: NDArray[Any], offsets: NDArray[np.int64] | None, wish: str) -> Iterator[BadValue]:

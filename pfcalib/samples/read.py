@@ -156,7 +156,7 @@ def read_entries(
             _require_same_file(path, version)
             if log is None:
                 raise
-            waiting.extend(_salvage(path, reader, (start, stop), error, log))
+            waiting.extend(_salvage(path, reader, (start, stop), columns, error, log))
             continue
         _require_same_file(path, version)
         sample = _pick(path, reader, sample, columns)
@@ -164,19 +164,21 @@ def read_entries(
         yield start + np.arange(len(sample)) if entry is None else entry, sample
 
 
-def _salvage(path: PathLike, reader: Reader, entries: tuple[int, int], error: BadFileError, log: FaultLog) -> list[tuple[int, int]]:
-    """Ranges to try again, the last one first, after some entries could not be read."""
+def _salvage(
+    path: PathLike, reader: Reader, entries: tuple[int, int], columns: Sequence[str] | None, error: BadFileError, log: FaultLog
+) -> list[tuple[int, int]]:
+    """Ranges to try again, the last one first, after some entries could not be read; raises where all entries have the same trouble."""
     start, stop = entries
     if isinstance(error, BadEntriesError):
         log.add(error.fault)
         rest = [(error.stop, stop), (start, error.start)]
-    elif stop - start > 1:
+        return [(first, last) for first, last in rest if first < last]
+    reader.read(start, start, columns)  # raises where it is not the entries that are to blame
+    if stop - start > 1:
         middle = (start + stop) // 2
-        rest = [(middle, stop), (start, middle)]
-    else:
-        log.add(Fault(str(path), reader.tree, start, "", str(error).removeprefix(f"{path}: "), 1))
-        rest = []
-    return [(first, last) for first, last in rest if first < last]
+        return [(middle, stop), (start, middle)]
+    log.add(Fault(str(path), reader.tree, start, "", str(error).removeprefix(f"{path}: "), 1))
+    return []
 
 
 def _pick(path: PathLike, reader: Reader, sample: Sample, columns: Sequence[str] | None) -> Sample:

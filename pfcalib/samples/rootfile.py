@@ -127,7 +127,7 @@ def require_numbers(path: PathLike, tree: Any, branches: Sequence[str], *, depth
             form = form.content if form.is_list else None
             if form is None:
                 break
-        if form is None or not form.is_numpy or form.inner_shape or form.parameter("__array__"):
+        if form is None or not form.is_numpy or form.inner_shape or form.parameter("__array__") or form.primitive == "bool":
             raise BadFileError(f"{path}: {tree.name}: branch {name} is of type {branch.typename}, expected {wish} an entry")
 
 
@@ -139,6 +139,10 @@ def read_branches(path: PathLike, tree: Any, branches: Sequence[str], start: int
     BadEntriesError
         With branch and entries of the first basket that cannot be read.
     """
+    if start == stop:  # of which uproot would read a basket
+        with reading(path, f"{tree.name}: branches cannot be read"):
+            empty = {name: tree[name].interpretation.awkward_form(tree.file).length_zero_array() for name in branches}
+            return ak.zip(empty, depth_limit=1)
     try:
         return tree.arrays(list(branches), entry_start=start, entry_stop=stop, library="ak")
     except Exception as error:
@@ -166,7 +170,8 @@ def read_geo(path: PathLike, file: Any) -> CellGeo:
     Raises
     ------
     BadFileError
-        If there is no CellGeo, it has not exactly one entry, lacks a branch, or its vectors differ in length.
+        If there is no CellGeo, it has not exactly one entry, lacks a branch, its vectors differ in length, a value is not finite or a cell
+        comes twice.
     """
     tree = get_tree(path, file, GEO_TREE)
     if tree.num_entries != 1:
@@ -182,6 +187,10 @@ def read_geo(path: PathLike, file: Any) -> CellGeo:
         bad = np.flatnonzero(~np.isfinite(array))
         if len(bad):
             raise BadFileError(f"{path}: {GEO_TREE}: entry 0: {GEO_PREFIX}{name}[{bad[0]}] is {array[bad[0]]}, it must be finite")
+    ids = np.sort(flat["ID"])
+    twice = ids[1:][ids[1:] == ids[:-1]]
+    if len(twice):
+        raise BadFileError(f"{path}: {GEO_TREE}: entry 0: cell ID {twice[0]} occurs more than once")
     return CellGeo(**flat)
 
 

@@ -99,4 +99,4 @@ def write_clusters(
 
 
 def _type(array: Any) -> Any:
-    return array.dtype if isinstance(array, np.ndarray) else array.type.content
+    return np.dtype((array.dtype, array.shape[1:])) if isinstance(array, np.ndarray) else array.type.content
