@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Iterator
 
 from pfcalib.errors import BadFileError
-from pfcalib.samples.layouts import calochallenge, image_tree, mltree, pfcalib_tree, shower_tree
+from pfcalib.samples.layouts import calochallenge, image_tree, mltree, pfcalib_tree, physlite, shower_tree
 from pfcalib.samples.layouts.protocol import Layout, Reader
 from pfcalib.samples.rootfile import PathLike, open_sample, require_readable, root_trees
 
-LAYOUTS: tuple[Layout, ...] = (pfcalib_tree.LAYOUT, image_tree.LAYOUT, mltree.LAYOUT, shower_tree.LAYOUT, calochallenge.LAYOUT)
+_LAYOUTS = (pfcalib_tree, image_tree, mltree, shower_tree, calochallenge, physlite)
+LAYOUTS: tuple[Layout, ...] = tuple(module.LAYOUT for module in _LAYOUTS)
 
 
 def recognise(path: PathLike) -> Layout:
