@@ -25,7 +25,7 @@ from pfcalib.samples.split import FRACTIONS
 
 Batch = tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]] | tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], NDArray[np.float32]]
 
-POOL_SIZE = 200_000  # clusters
+POOL_SIZE = 150_000  # clusters
 
 
 class ClusterStream(keras.utils.PyDataset):

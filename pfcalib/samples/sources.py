@@ -129,7 +129,7 @@ class RootSource:
     paths : sequence of path-like
         Files of any layout with cells, or addresses; each stays open.
     pool_size : int
-        Clusters in the pool, those that are not chosen included; at least one range, and two more for what is asked for out of turn.
+        Clusters in the pool, those that are not chosen included; at least one range; one more is kept for what is asked for out of turn.
 
     Raises
     ------
@@ -211,7 +211,7 @@ class RootSource:
         """A range of the pool, read now if it is not there; the one that was not asked for the longest goes."""
         with self._lock:
             if number not in self._pool:
-                while len(self._pool) >= self.n_pool + 2:
+                while len(self._pool) >= self.n_pool + 1:
                     self._pool.popitem(last=False)
                 part = self._ranges[number]
                 _, offsets, cells = self._read(part, CELLS)
