@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pfcalib.simulation.geant4.config import Geant4Config
-from pfcalib.simulation.geant4.scoring import MeasurableEnergy, Records, attach_scorers, new_track
+from pfcalib.simulation.geant4.records import MeasurableEnergy, Records
+from pfcalib.simulation.geant4.scoring import attach_scorers, end_photon, new_track
 from pfcalib.simulation.geant4.slice import Stack, build_volumes
 
 PHYSICS = (  # FTFP_BERT but for G4EmExtraPhysics, which wants gamma-nuclear data
@@ -74,7 +75,7 @@ def _physics(config: Geant4Config) -> Any:
 def _construction(stack: Stack, records: Records, energy: MeasurableEnergy, config: Geant4Config) -> Any:
     import geant4_pybind as g4
 
-    class Construction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
+    class Construction(g4.G4VUserDetectorConstruction):
         def Construct(self) -> Any:
             self.volumes = build_volumes(stack)
             return self.volumes.world
@@ -88,7 +89,9 @@ def _construction(stack: Stack, records: Records, energy: MeasurableEnergy, conf
 def _actions(records: Records, energy: MeasurableEnergy, begin_event: Callable[[Any, Any], None], end_event: Callable[[], None]) -> Any:
     import geant4_pybind as g4
 
-    class Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
+    gamma = g4.G4ParticleTable.GetParticleTable().FindParticle("gamma")
+
+    class Gun(g4.G4VUserPrimaryGeneratorAction):
         def __init__(self) -> None:
             super().__init__()
             self.gun = g4.G4ParticleGun(1)
@@ -96,16 +99,20 @@ def _actions(records: Records, energy: MeasurableEnergy, begin_event: Callable[[
         def GeneratePrimaries(self, event: Any) -> None:
             begin_event(self.gun, event)
 
-    class Ending(g4.G4UserEventAction):  # type: ignore[misc]
+    class Ending(g4.G4UserEventAction):
         def EndOfEventAction(self, event: Any) -> None:
             end_event()
 
-    class Tracking(g4.G4UserTrackingAction):  # type: ignore[misc]
+    class Tracking(g4.G4UserTrackingAction):
         def PreUserTrackingAction(self, track: Any) -> None:
             if records.stopped:
                 new_track(track, records, energy)
 
-    class Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
+        def PostUserTrackingAction(self, track: Any) -> None:
+            if track.GetDefinition() is gamma:
+                end_photon(track, records)
+
+    class Actions(g4.G4VUserActionInitialization):
         def Build(self) -> None:
             self.kept = (Gun(), Ending(), Tracking())
             for action in self.kept:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pfcalib.geometry import Grid
 from pfcalib.simulation.geant4.config import Geant4Config
-from pfcalib.simulation.geant4.scoring import ACTIVE_COLUMNS, BALANCE_COLUMNS, PASSIVE_COLUMNS, Records
+from pfcalib.simulation.geant4.records import ACTIVE_COLUMNS, BALANCE_COLUMNS, PASSIVE_COLUMNS, Records
 
 _GEV = 1e-3  # MeV
 SIGNAL, EM, NON_EM, INVISIBLE, ESCAPED = range(5)
@@ -77,10 +77,16 @@ def collect_event(records: Records, grid: Grid, phi_axis: float, config: Geant4C
     truth = values[:, EM:].sum(axis=1)
     dead, outside = layer < 0, (layer >= 0) & (cell < 0)
     e_leak = truth[outside].sum() + _GEV * sum(records.leak)
-    tally = np.column_stack(
-        [np.bincount(part[part[:, 0] >= 0, 0].astype(np.int64), part[part[:, 0] >= 0, 1], grid.n_layers) for part in (passive, active)]
-    )
-    return EventHits(*_sum_cells(cell, values), float(truth[dead].sum()), float(e_leak), _GEV * sum(records.neutral), _GEV * tally)
+    return EventHits(*_sum_cells(cell, values), float(truth[dead].sum()), float(e_leak), _GEV * sum(records.neutral), _tally(passive, active, grid))
+
+
+def _tally(passive: NDArray[np.float64], active: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+    """Deposits in each layer, cells or not: (n_layers, 2) GeV in absorbers and in active material."""
+    tally = np.zeros((grid.n_layers, 2))
+    for i, part in enumerate((passive, active)):
+        inside = part[:, 0] >= 0
+        tally[:, i] = _GEV * np.bincount(part[inside, 0].astype(np.int64), part[inside, 1], grid.n_layers)
+    return tally
 
 
 def locate(layer: NDArray[np.int64], points: NDArray[np.float64], grid: Grid, phi_axis: float) -> NDArray[np.int64]:
@@ -100,7 +106,8 @@ def _sum_cells(cell: NDArray[np.int64], values: NDArray[np.float64]) -> tuple[ND
     """Cells in rising order with the sum of their rows of values."""
     inside = cell >= 0
     cells, inverse = np.unique(cell[inside], return_inverse=True)
-    sums = np.column_stack([np.bincount(inverse, column, len(cells)) for column in values[inside].T])
+    sums = np.zeros((len(cells), values.shape[1]))
+    np.add.at(sums, inverse, values[inside])
     return cells.astype(np.int32), sums
 
 

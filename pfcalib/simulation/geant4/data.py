@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pfcalib.errors import ConfigError
-from pfcalib.simulation.geant4 import tables
+from pfcalib.simulation.geant4 import formulas, tables
 from pfcalib.simulation.geant4.config import require_geant4
 
 FOLDER = "GEANT4_DATA_DIR"
@@ -111,7 +112,8 @@ def synthetic_tables(cache: Path) -> Path:
     ConfigError
         If the folder cannot be written.
     """
-    key = hashlib.sha256(Path(tables.__file__).read_bytes() + library_version().encode()).hexdigest()[:12]
+    source = inspect.getsource(tables) + inspect.getsource(formulas)
+    key = hashlib.sha256(source.encode() + library_version().encode()).hexdigest()[:12]
     folder = cache / f"geant4-tables-{key}"
     if (folder / tables.MARK).is_file():
         return folder
@@ -122,7 +124,7 @@ def synthetic_tables(cache: Path) -> Path:
         raise ConfigError(f"cannot write Geant4's tables into {cache}: {error.strerror}; set PFCALIB_CACHE to a folder that can") from error
     try:
         _ask(f"from pfcalib.simulation.geant4.tables import write_tables; write_tables({str(temporary)!r})", str(temporary))
-        os.rename(temporary, folder)  # refused where another process was faster and the folder has files
+        temporary.rename(folder)  # refused where another process was faster and the folder has files
     except OSError:
         if not (folder / tables.MARK).is_file():
             raise

@@ -1,83 +1,21 @@
-"""What is noted of each step: deposits by place, the energy balance of hadrons, and what leaves.
+"""Callbacks: deposits by place, the energy balance of hadrons, and what leaves.
 
-Geant4 calls Python, through filters in C++, for steps of charged particles and of neutral hadrons only; photons, which leave no more than the
-binding energy of photoelectrons (some 1e-5 of a shower), are not noted. Callbacks append plain numbers; `pfcalib.simulation.geant4.cells`
-makes cells of them once an event.
+Geant4 calls Python, through filters in C++, for steps of charged particles and of neutral hadrons only; photons are asked once, at their end.
+Callbacks append plain numbers; `pfcalib.simulation.geant4.cells` makes cells of them once an event.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pfcalib.simulation.geant4.slice import Volumes
+from pfcalib.simulation.geant4.records import NEUTRAL_PIONS, NEUTRINOS, MeasurableEnergy, Records, Stopped
+from pfcalib.simulation.geant4.slice import Volumes, part_of
 
-NEUTRINOS = frozenset((12, 14, 16, -12, -14, -16))
-NEUTRAL_PIONS = frozenset((111, 221))  # pi0 and eta
-ACTIVE_COLUMNS = 8  # layer, deposit, x, y, z, 1 for electrons and 0 for others, time, step length (0 for neutral particles)
-PASSIVE_COLUMNS = 6  # the first six of these
-BALANCE_COLUMNS = 6  # layer, energy, x, y, z, 1 for escaped and 0 for invisible
 STOPPED = 1  # fStopButAlive of G4TrackStatus
 ENDED = (2, 3)  # fStopAndKill and fKillTrackAndSecondaries
 _TINY = 1e-6  # MeV, below which a balance is rounding
 _LIGHT = 1.0  # MeV; of what is charged only electrons and positrons weigh less
-
-
-class Records(NamedTuple):
-    """Numbers of the present event in MeV, mm and ns: flat arrays of doubles that the callbacks extend, and particles at rest."""
-
-    active: array[float]
-    passive: array[float]
-    balance: array[float]
-    leak: array[float]
-    neutral: array[float]  # energy of each pi0 and eta made
-    stopped: dict[int, Stopped]  # by number of the track
-
-    def clear(self) -> None:
-        """Forget the event."""
-        for numbers in self[:-1]:
-            del numbers[:]
-        self.stopped.clear()
-
-    def settle(self) -> None:
-        """Balance the particles at rest, now that all their descendants are known."""
-        for each in self.stopped.values():
-            self.balance.extend((each.layer, each.energy, each.x, each.y, each.z, 0.0))
-            self.balance.extend((each.layer, each.escaped, each.x, each.y, each.z, 1.0))
-        self.stopped.clear()
-
-
-def new_records() -> Records:
-    """Empty records."""
-    return Records(*(array("d") for _ in Records._fields[:-1]), {})
-
-
-class MeasurableEnergy:
-    """What a particle brings besides its kinetic energy, in MeV, so that sums are conserved but for nuclear binding.
-
-    Nucleons, nuclei and electrons bring nothing more; their antiparticles 2 m; hyperons what they weigh more than a nucleon; mesons, muons,
-    photons and neutrinos their mass.
-    """
-
-    def __init__(self, nucleon: float) -> None:
-        self._nucleon = nucleon  # MeV, mass
-        self._rest: dict[int, float] = {}
-
-    def rest(self, definition: Any) -> float:
-        """Rest part of a `G4ParticleDefinition` in MeV."""
-        code = definition.GetPDGEncoding()
-        found = self._rest.get(code)
-        if found is None:
-            mass, number = definition.GetPDGMass(), definition.GetBaryonNumber()
-            if code in (11, 2112, 2212) or number > 1:
-                found = 0.0
-            elif code in (-11, -2112, -2212) or number < -1:
-                found = 2.0 * mass
-            else:
-                found = mass - number * self._nucleon
-            self._rest[code] = found
-        return found
 
 
 def neutral_particles() -> list[Any]:
@@ -116,7 +54,7 @@ def step_scorer(name: str, layer: int, records: Records, energy: MeasurableEnerg
     balance_step = _balance(layer, records, energy)
     getters: list[Any] = []  # Geant4 has one step, filled again and again: its getters are bound once
 
-    class StepScorer(g4.G4VPrimitiveScorer):  # type: ignore[misc]
+    class StepScorer(g4.G4VPrimitiveScorer):
         def Initialize(self, collections: Any) -> None:
             """Nothing is kept in Geant4's collections."""
 
@@ -182,14 +120,6 @@ def _balance(layer: int, records: Records, energy: MeasurableEnergy) -> Callable
     return balance_step
 
 
-class Stopped:
-    """A hadron or muon at rest, and what is left of its rest energy once its descendants are known."""
-
-    def __init__(self, layer: int, point: Any, energy: float) -> None:
-        self.layer, self.energy, self.escaped = layer, energy, 0.0  # MeV
-        self.x, self.y, self.z = point.x, point.y, point.z
-
-
 def new_track(track: Any, records: Records, energy: MeasurableEnergy) -> None:
     """Subtract a new track from the particle at rest that made it: Geant4 shows steps at rest to no sensitive detector.
 
@@ -209,11 +139,25 @@ def new_track(track: Any, records: Records, energy: MeasurableEnergy) -> None:
         records.neutral.append(kinetic + definition.GetPDGMass())
 
 
+def end_photon(track: Any, records: Records) -> None:
+    """Note what a photon deposits at its end: the binding energy of the electron that it frees."""
+    step = track.GetStep()
+    deposit = step.GetTotalEnergyDeposit()
+    if deposit > 0.0:
+        pre = step.GetPreStepPoint()
+        point = step.GetPostStepPoint().GetPosition()
+        layer, is_active = part_of(pre.GetTouchable().GetCopyNumber(0))
+        if is_active:
+            records.active.extend((layer, deposit, point.x, point.y, point.z, 1.0, pre.GetGlobalTime(), 0.0))
+        else:
+            records.passive.extend((layer, deposit, point.x, point.y, point.z, 1.0))
+
+
 def exit_detector(records: Records, energy: MeasurableEnergy) -> Any:
     """Sensitive detector around the hall: notes what leaves the world, but for neutrinos."""
     import geant4_pybind as g4
 
-    class ExitDetector(g4.G4VSensitiveDetector):  # type: ignore[misc]
+    class ExitDetector(g4.G4VSensitiveDetector):
         def ProcessHits(self, step: Any, history: Any) -> bool:
             post, definition = step.GetPostStepPoint(), step.GetTrack().GetDefinition()
             if post.GetStepStatus() == g4.G4StepStatus.fWorldBoundary and definition.GetPDGEncoding() not in NEUTRINOS:

@@ -13,7 +13,7 @@ from pfcalib.simulation.geant4.actions import start_geant4
 from pfcalib.simulation.geant4.cells import EventHits, collect_event, stack_events
 from pfcalib.simulation.geant4.config import Geant4Config, require_geant4
 from pfcalib.simulation.geant4.data import DataSets
-from pfcalib.simulation.geant4.scoring import new_records
+from pfcalib.simulation.geant4.records import new_records
 from pfcalib.simulation.geant4.slice import Stack, reference_stack
 
 PARTICLES = {  # PDG id: name in Geant4, least energy in GeV
@@ -80,7 +80,7 @@ class Session:
         data.export()
         self._records = new_records()
         self._events: list[EventHits] = []
-        self._queue: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] = (np.zeros((0, 7)), np.zeros(0, np.int64), np.zeros((0, 2)))
+        self._queue: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] = (np.zeros((0, 7)), *(np.zeros((0, 2), np.int64),) * 2)
         self._geant4 = start_geant4(self.stack, self._records, self.config, self._begin_event, self._end_event)
 
     def shoot(self, rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]) -> RowHits:

@@ -20,7 +20,7 @@ EM_PERIOD = (  # material, mm
     ("G4_lAr", 2.1), ("G4_KAPTON", 0.13), ("G4_Fe", 0.2), ("G4_Pb", 0.765),
 )  # fmt: skip
 TILE_PERIOD = (("G4_Fe", 7.15), ("G4_POLYSTYRENE", 3.0), ("G4_Fe", 7.15))
-TEST_EM3_PERIOD = (("G4_Pb", 2.3), ("G4_lAr", 5.7))
+EM3_PERIOD = (("G4_Pb", 2.3), ("G4_lAr", 5.7))
 
 
 class Slab(NamedTuple):
@@ -74,9 +74,9 @@ def tile_stack(grid: Grid) -> Stack:
     return Stack(slabs, HALF_WIDTH, _half_z(grid), slabs[0].x_in - 1.0)
 
 
-def test_em3_stack() -> Stack:
+def em3_stack() -> Stack:
     """The calorimeter of Geant4's example extended/electromagnetic/TestEm3: 50 periods of 2.3 mm lead and 5.7 mm liquid argon, 40 cm wide."""
-    return Stack((Slab(0, 1.0, 50, TEST_EM3_PERIOD),), 200.0, 200.0, 0.0)
+    return Stack((Slab(0, 1.0, 50, EM3_PERIOD),), 200.0, 200.0, 0.0)
 
 
 def _layer_slab(index: int, layer: Layer) -> Slab:
@@ -89,6 +89,20 @@ def _layer_slab(index: int, layer: Layer) -> Slab:
 def _half_z(grid: Grid) -> float:
     reach = max(layer.r_out * np.sinh(grid.eta_min + layer.n_eta * layer.d_eta) for layer in grid.layers)
     return max(HALF_WIDTH, float(reach) + MARGIN)
+
+
+def copy_number(layer: int, is_active: bool) -> int:
+    """Number of a placement, from which `part_of` tells where it belongs; 0 for the hall."""
+    return 2 * (layer - DEAD) + is_active
+
+
+def part_of(copy: int) -> tuple[int, bool]:
+    """Layer and whether it is active.
+
+    >>> part_of(copy_number(3, True)), part_of(0)
+    ((3, True), (-1, False))
+    """
+    return copy // 2 + DEAD, copy % 2 == 1
 
 
 class Volumes(NamedTuple):
@@ -119,8 +133,8 @@ def build_volumes(stack: Stack) -> Volumes:
         kept.extend((solid, logical))
         return logical
 
-    def place(logical: Any, mother: Any, x: float) -> Any:
-        placements.append(g4.G4PVPlacement(None, g4.G4ThreeVector(x, 0.0, 0.0), logical, logical.GetName(), mother, False, 0))
+    def place(logical: Any, mother: Any, x: float, copy: int = 0) -> Any:
+        placements.append(g4.G4PVPlacement(None, g4.G4ThreeVector(x, 0.0, 0.0), logical, logical.GetName(), mother, False, copy))
         return placements[-1]
 
     low, high = stack.front - _SPACE, stack.slabs[-1].x_out + _SPACE
@@ -133,8 +147,9 @@ def build_volumes(stack: Stack) -> Volumes:
     for slab in stack.slabs:
         name = f"layer{slab.layer}" if slab.layer != DEAD else "dead"
         envelope = box(name, slab.x_out - slab.x_in, slab.period[0][0])
-        place(envelope, hall, 0.5 * (slab.x_in + slab.x_out) - centre)
-        parts.append((slab.layer, len(slab.period) == 1 and slab.period[0][0] in ACTIVE, envelope))
+        is_active = len(slab.period) == 1 and slab.period[0][0] in ACTIVE
+        place(envelope, hall, 0.5 * (slab.x_in + slab.x_out) - centre, copy_number(slab.layer, is_active))
+        parts.append((slab.layer, is_active, envelope))
         if len(slab.period) == 1:
             continue
         unit = box(f"{name}_period", slab.thickness, slab.period[0][0])
@@ -143,7 +158,7 @@ def build_volumes(stack: Stack) -> Volumes:
         x = -0.5 * slab.thickness
         for substance, thickness in slab.period:
             part = box(f"{name}_{substance}", thickness, substance)
-            place(part, unit, x + 0.5 * thickness)
+            place(part, unit, x + 0.5 * thickness, copy_number(slab.layer, substance in ACTIVE))
             parts.append((slab.layer, substance in ACTIVE, part))
             x += thickness
     return Volumes(world, outside, tuple(parts), tuple(placements), tuple(kept))
