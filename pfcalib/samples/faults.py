@@ -104,6 +104,17 @@ def _bad(name: str, good: NDArray[np.bool_], values: NDArray[Any], offsets: NDAr
         yield BadValue(name, clusters, values[places[0]], wish)
 
 
+def require_aligned(sample: Sample, path: str | os.PathLike[str], tree: str) -> None:
+    """Raise a BadFileError where a column does not have one value a cluster or, of cells, one a cell."""
+    steps = np.diff(sample.offsets)
+    if sample.offsets[0] != 0 or np.any(steps < 0):
+        raise BadFileError(f"{path}: {tree}: the numbers of cells make no sense")
+    for arrays, length in ((sample.scalars, len(sample)), (sample.cells, int(sample.offsets[-1]))):
+        for name, array in arrays.items():
+            if array.shape != (length,):
+                raise BadFileError(f"{path}: {tree}: {name} has shape {array.shape}, expected ({length},)")
+
+
 def require_sound(sample: Sample, entry: NDArray[np.int64], path: str | os.PathLike[str], tree: str) -> None:
     """Raise a BadFileError for the first column that has a bad value.
 

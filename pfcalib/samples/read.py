@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pfcalib.columns import COLUMNS
 from pfcalib.errors import BadFileError
-from pfcalib.samples.faults import BadEntriesError, Fault, FaultLog, drop_unsound, require_sound
+from pfcalib.samples.faults import BadEntriesError, Fault, FaultLog, drop_unsound, require_aligned, require_sound
 from pfcalib.samples.layouts.pfcalib_tree import read_columns
 from pfcalib.samples.layouts.protocol import ENTRY, Reader
 from pfcalib.samples.layouts.registry import open_reader
@@ -71,14 +71,16 @@ def read_sample(
     parts = list(iterate_sample(paths, **arguments))  # type: ignore[arg-type]
     if parts:
         return concatenate(parts)
+    errors = []
     for path in as_paths(paths):
         try:
             with open_reader(path) as reader:
                 return _pick(path, reader, reader.read(0, 0, columns), columns)
-        except BadFileError:
+        except BadFileError as error:
             if on_error == "raise":
                 raise
-    raise BadFileError(f"none of the files can be read: {', '.join(map(str, as_paths(paths)))}")
+            errors.append(error)
+    raise BadFileError(f"none of the files can be read; the first: {errors[0]}")
 
 
 def iterate_sample(
@@ -97,25 +99,27 @@ def iterate_sample(
         raise BadFileError(f"no such columns in pfcalib: {', '.join(unknown)}")
     log, seen = FaultLog() if faults is None else faults, 0
     for path in as_paths(paths):
+        tree, left = "", 0
         try:
             with open_reader(path) as reader:
-                version = identity(path)
+                version, tree = identity(path), reader.tree
                 start = max(entry_start - seen, 0)
                 stop = reader.n_entries if entry_stop is None else min(entry_stop - seen, reader.n_entries)
                 seen += reader.n_entries
-                at_once = _entries_at_once(reader, step)
+                at_once = entries_at_once(reader, step)
                 for first in range(start, stop, at_once):
+                    left = stop - first
                     entries = (first, min(first + at_once, stop))
                     yield from _read_range(path, reader, entries, columns, version, None if on_error == "raise" else log)
         except BadFileError as error:
             if on_error == "raise":
                 raise
-            log.add(Fault(str(path), "", None, "", str(error).removeprefix(f"{path}: "), 0))
+            log.add(Fault(str(path), tree, stop - left if left else None, "", str(error).removeprefix(f"{path}: "), left))
     if faults is None and len(log):
         warnings.warn(f"{len(log)} faults were skipped, with {log.n_lost} clusters or entries; the first: {log.faults[0]}", stacklevel=2)
 
 
-def _entries_at_once(reader: Reader, step: int) -> int:
+def entries_at_once(reader: Reader, step: int) -> int:
     """Entries that hold about `step` clusters; a reader of events may say how many there are in one."""
     per_entry = getattr(reader, "clusters_per_entry", lambda: 1.0)()
     return max(1, int(step / max(per_entry, 1.0)))
@@ -152,6 +156,7 @@ def read_entries(
         start, stop = waiting.pop()
         try:
             sample = reader.read(start, stop, columns)
+            require_aligned(sample, path, reader.tree)
         except BadFileError as error:
             _require_same_file(path, version)
             if log is None:
@@ -169,7 +174,7 @@ def _salvage(
 ) -> list[tuple[int, int]]:
     """Ranges to try again, the last one first, after some entries could not be read; raises where all entries have the same trouble."""
     start, stop = entries
-    if isinstance(error, BadEntriesError):
+    if isinstance(error, BadEntriesError) and start <= error.start < error.stop <= stop:
         log.add(error.fault)
         rest = [(error.stop, stop), (start, error.start)]
         return [(first, last) for first, last in rest if first < last]

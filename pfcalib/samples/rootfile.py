@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
-from pfcalib.columns import CELL_GEO
+from pfcalib.columns import CELL_GEO, COLUMNS
 from pfcalib.errors import BadFileError
 from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.locate import PathLike, is_url, require_served, seekable
@@ -75,7 +75,8 @@ def open_sample(path: PathLike) -> Iterator[Any]:
 
 def root_trees(path: PathLike) -> dict[str, frozenset[str]]:
     """Trees of a ROOT file with the names of their branches; empty for a file of another kind, and a damaged tree has no branches."""
-    return _root_trees(str(path), identity(path))
+    version = identity(path)
+    return _root_trees.__wrapped__(path, None) if version is None else _root_trees(str(path), version)
 
 
 @lru_cache(maxsize=32)
@@ -116,10 +117,20 @@ def require_branches(path: PathLike, tree: Any, wanted: Sequence[str]) -> None:
         raise BadFileError(f"{path}: {tree.name} has no branch {', '.join(missing)}")
 
 
-def require_numbers(path: PathLike, tree: Any, branches: Sequence[str], *, depth: int) -> None:
-    """Raise a BadFileError for a branch that does not hold numbers in lists of that depth: 0 numbers, 1 vectors, 2 vectors of vectors."""
-    wish = ("a number", "a vector of numbers", "a vector of vectors of numbers")[depth]
+def require_numbers(path: PathLike, tree: Any, branches: Sequence[str], *, depth: int, whole: Container[str] = ()) -> None:
+    """Raise a BadFileError for a branch that does not hold numbers in lists of that depth: 0 numbers, 1 vectors, 2 vectors of vectors.
+
+    Parameters
+    ----------
+    path, tree, branches
+        Where to look, and at what.
+    depth : int
+    whole : container of str
+        Branches whose numbers must be integers.
+    """
     for name in branches:
+        kind = "integer" if name in whole else "number"
+        wish = (f"a {kind}".replace("a i", "an i"), f"a vector of {kind}s", f"a vector of vectors of {kind}s")[depth]
         branch = tree[name]
         with reading(path, f"{tree.name}: branch {name} is of a type that cannot be read"):
             form = branch.interpretation.awkward_form(tree.file)
@@ -127,7 +138,8 @@ def require_numbers(path: PathLike, tree: Any, branches: Sequence[str], *, depth
             form = form.content if form.is_list else None
             if form is None:
                 break
-        if form is None or not form.is_numpy or form.inner_shape or form.parameter("__array__") or form.primitive == "bool":
+        good = form is not None and form.is_numpy and not form.inner_shape and not form.parameter("__array__") and form.primitive != "bool"
+        if not good or (name in whole and "int" not in form.primitive):
             raise BadFileError(f"{path}: {tree.name}: branch {name} is of type {branch.typename}, expected {wish} an entry")
 
 
@@ -209,6 +221,12 @@ def read_metadata(path: PathLike, file: Any) -> dict[str, Any]:
         return dict(json.loads(text))
     except (ValueError, TypeError) as error:
         raise BadFileError(f"{path}: {METADATA} is not JSON: {error}") from error
+
+
+def as_column(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Values in the dtype of a column; what is beyond its range becomes infinite, which those who judge values report."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(COLUMNS[name].dtype, copy=False)
 
 
 def jagged_parts(array: ak.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:

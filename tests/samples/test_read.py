@@ -1,5 +1,6 @@
 """What was written is read back bit by bit; a bad file is refused with its name, tree, branch and entry."""
 
+import os
 import re
 
 import awkward as ak
@@ -9,6 +10,7 @@ import uproot
 
 from pfcalib.columns import COLUMNS, JAGGED, SCALARS
 from pfcalib.errors import BadFileError
+from pfcalib.samples.faults import FaultLog
 from pfcalib.samples.read import iterate_sample, read_sample
 from pfcalib.samples.write import write_sample
 
@@ -127,3 +129,124 @@ def test_a_geometry_with_vectors_of_different_length_is_refused_with_the_file(sa
 def test_an_unknown_column_is_refused(path):
     with pytest.raises(BadFileError, match="colour"):
         read_sample(path, columns=["colour"])
+
+
+def test_without_columns_everything_that_the_file_has_is_read(sample, tmp_path):
+    write_foreign(tmp_path / "few.root", sample, scalars={"truthE": None}, jagged={"cluster_cell_hitsE_EM": None})
+    back = read_sample(tmp_path / "few.root")
+    assert set(SCALARS) - set(back.scalars) == {"truthE"}
+    assert set(JAGGED) - set(back.cells) == {"cluster_cell_hitsE_EM"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wish"), [("truthE", 0.0, "be positive"), ("truthE", -2.0, "be positive"), ("cluster_ENG_CALIB_TOT", -0.5, "not be negative")]
+)
+def test_an_energy_that_cannot_be_is_refused_with_its_entry(sample, tmp_path, name, value, wish):
+    values = sample[name].copy()
+    values[200] = value
+    write_foreign(tmp_path / "below.root", sample, scalars={name: values})
+    with pytest.raises(BadFileError, match=f"below.root: ClusterTree: entry 200: {name} is {value}, it must {wish}"):
+        read_sample(tmp_path / "below.root")
+
+
+def test_a_number_that_does_not_fit_is_infinite_and_refused(sample, tmp_path):
+    write_foreign(tmp_path / "huge.root", sample, scalars={"clusterE": np.full(300, 1e300)})
+    with pytest.raises(BadFileError, match="entry 0: clusterE is inf, it must be finite"):
+        read_sample(tmp_path / "huge.root")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"truthE": ak.Array(["one"] * 300)}, "branch truthE is of type .*, expected a number"),
+        ({"truthE": ak.Array([[1.0]] * 300)}, "branch truthE is of type .*, expected a number"),
+        ({"eventNumber": np.full(300, 0.5)}, "branch eventNumber is of type double, expected an integer"),
+        ({"cluster_cell_E": np.ones(300)}, "branch cluster_cell_E is of type double, expected a vector of numbers"),
+    ],
+)
+def test_a_branch_of_another_type_is_refused_with_its_type(sample, tmp_path, columns, message):
+    write_foreign(tmp_path / "type.root", sample, scalars=columns, jagged=columns)
+    with pytest.raises(BadFileError, match=rf"type\.root: ClusterTree: {message}"):
+        read_sample(tmp_path / "type.root")
+
+
+def test_what_is_no_file_of_ours_is_told_apart(tmp_path):
+    (tmp_path / "folder.root").mkdir()
+    (tmp_path / "empty.root").touch()
+    os.mkfifo(tmp_path / "pipe.root")
+    for name, message in {"folder.root": "is a directory", "empty.root": "is empty", "pipe.root": "is not a regular file"}.items():
+        with pytest.raises(BadFileError, match=f"{name}: .*{message}"):
+            read_sample(tmp_path / name)
+
+
+@pytest.mark.parametrize("action", ["replace", "append", "remove"])
+def test_a_file_that_changes_while_it_is_read_is_noticed(sample, path, tmp_path, action):
+    write_sample(tmp_path / "other.root", sample[:250])
+    chunks = iterate_sample(path, step=100)
+    assert len(next(chunks)) == 100
+    if action == "replace":
+        os.replace(tmp_path / "other.root", path)
+    elif action == "append":
+        with path.open("ab") as file:
+            file.write(b"more")
+    else:
+        path.unlink()
+    with pytest.raises(BadFileError, match=r"sample\.root: the file was replaced or changed while it was read"):
+        next(chunks)
+
+
+def test_with_skip_the_sound_clusters_are_read_and_the_rest_is_told(sample, tmp_path):
+    values, cells = sample["truthE"].copy(), sample.cells["cluster_cell_ID"].copy()
+    values[[5, 150]] = np.nan
+    cells[sample.offsets[250]] = 10**6
+    write_foreign(tmp_path / "bad.root", sample, scalars={"truthE": values}, jagged={"cluster_cell_ID": ak.unflatten(cells, np.diff(sample.offsets))})
+    (tmp_path / "text.root").write_text("not a ROOT file")
+    log = FaultLog()
+    read = read_sample([tmp_path / "text.root", tmp_path / "bad.root"], on_error="skip", faults=log)
+    assert_same(read, sample[~np.isin(np.arange(300), [5, 150, 250])])
+    assert [(fault.entry, fault.branch, fault.n_lost) for fault in log] == [(None, "", 0), (250, "cluster_cell_ID", 1), (5, "truthE", 2)]
+    assert "not a readable ROOT file" in str(log.faults[0])
+    with pytest.warns(UserWarning, match=r"3 faults were skipped, with 3 clusters or entries; the first: .*text\.root"):
+        read_sample([tmp_path / "text.root", tmp_path / "bad.root"], on_error="skip")
+
+
+def test_with_skip_a_damaged_basket_costs_its_entries_only(sample, tmp_path):
+    path = tmp_path / "baskets.root"
+    write_sample(path, sample, chunk=1)
+    with uproot.recreate(path) as file:
+        columns = sample.scalars | {name: ak.unflatten(array, np.diff(sample.offsets)) for name, array in sample.cells.items()}
+        file.mktree("ClusterTree", {name: getattr(array, "dtype", None) or array.type.content for name, array in columns.items()})
+        for first in range(0, 300, 50):
+            file["ClusterTree"].extend({name: array[first : first + 50] for name, array in columns.items()})
+        geo = {name: ak.Array(array[None]) for name, array in sample.geo.arrays().items()}
+        file.mktree("CellGeo", {name: array.type.content for name, array in geo.items()}).extend(geo)
+    with uproot.open(path) as file:
+        place = file["ClusterTree"]["clusterE"].member("fBasketSeek")[2]
+    content = bytearray(path.read_bytes())
+    content[place : place + 60] = bytes(60)
+    path.write_bytes(content)
+    log = FaultLog()
+    read = read_sample(path, on_error="skip", faults=log)
+    assert_same(read, sample[np.r_[0:100, 150:300]])
+    assert [(fault.entry, fault.branch, fault.n_lost) for fault in log] == [(100, "clusterE", 50)]
+
+
+def test_with_skip_a_file_that_lacks_a_column_is_told_with_all_its_entries(sample, path, tmp_path):
+    write_foreign(tmp_path / "few.root", sample, scalars={"truthE": None})
+    log = FaultLog()
+    read = read_sample([tmp_path / "few.root", path], columns=["truthE"], on_error="skip", faults=log)
+    np.testing.assert_array_equal(read["truthE"], sample["truthE"])
+    assert [fault.n_lost for fault in log] == [300]
+    assert "no branch truthE" in str(log.faults[0])
+    with pytest.raises(BadFileError, match=r"none of the files can be read; the first: .*no branch truthE"):
+        read_sample(tmp_path / "few.root", columns=["truthE"], on_error="skip", faults=FaultLog())
+
+
+def test_with_skip_a_file_that_is_replaced_costs_what_is_left(sample, path, tmp_path):
+    write_sample(tmp_path / "other.root", sample[:250])
+    log = FaultLog()
+    chunks = iterate_sample(path, step=100, on_error="skip", faults=log)
+    assert len(next(chunks)) == 100
+    os.replace(tmp_path / "other.root", path)
+    assert list(chunks) == []
+    assert [(fault.entry, fault.n_lost) for fault in log] == [(100, 200)]

@@ -20,7 +20,7 @@ from pfcalib.errors import BadFileError
 from pfcalib.geometry import Grid, build_grid
 from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.protocol import Layout, Reader
-from pfcalib.samples.rootfile import PathLike, get_tree, open_sample, read_branches, reading, require_branches, require_numbers, root_trees
+from pfcalib.samples.rootfile import PathLike, as_column, get_tree, open_sample, read_branches, reading, require_branches, require_numbers, root_trees
 from pfcalib.samples.schema import CLUSTER_TREE, CellGeo, Sample
 
 IMAGES = {  # branch: sampling of the grid, pixels in eta and phi
@@ -35,6 +35,7 @@ IMAGES = {  # branch: sampling of the grid, pixels in eta and phi
 _CENTRE = LAYER_NAMES.index("EMB2")
 _EDGE = 1e-3  # of a cell: a centre that lies on a pixel's edge but for rounding belongs to the upper pixel
 _NEEDED = ("clusterE", "clusterEta", "clusterPhi")  # what makes cells of pixels
+_WHOLE = tuple(name for name, column in COLUMNS.items() if column.numpy_dtype.kind in "iu")
 _SIGNATURE = ("truthE", "truthEta", "truthPhi")  # the same for all clusters of an event, and for no other event
 
 
@@ -75,7 +76,7 @@ class ImageReader:
         names = (*SCALARS, *EXTRA, *IMAGES)
         self.found = tuple(name for name in names if name in there)
         self.missing = tuple(name for name in (*_FILE_SCALARS, *IMAGES) if name not in there)
-        require_numbers(path, self._tree, [name for name in self.found if name not in IMAGES], depth=0)
+        require_numbers(path, self._tree, [name for name in self.found if name not in IMAGES], depth=0, whole=_WHOLE)
         self._images = tuple(name for name in IMAGES if name in there)
         for name in self._images:
             self._require_shape(name)
@@ -101,7 +102,7 @@ class ImageReader:
         arrays = read_branches(self._path, self._tree, [name for name in self.found if name in names], start, stop)
         with reading(self._path, f"{CLUSTER_TREE}: entries {start} to {stop} cannot be unpacked"):
             flat = {name: ak.to_numpy(arrays[name]) for name in arrays.fields}
-        scalars = {name: flat[name].astype(COLUMNS[name].dtype, copy=False) for name in wanted if name in flat and name in COLUMNS}
+        scalars = {name: as_column(name, flat[name]) for name in wanted if name in flat and name in COLUMNS}
         if hashed:
             scalars["eventNumber"] = event_hash([flat[name] for name in _SIGNATURE])
         offsets, cells = self._cells(flat, start) if with_cells else (np.zeros(stop - start + 1, dtype=np.int64), {})

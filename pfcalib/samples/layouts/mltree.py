@@ -19,6 +19,7 @@ from pfcalib.samples.layouts.protocol import ENTRY, Layout, Reader
 from pfcalib.samples.layouts.truth import is_stable, nearest_particle
 from pfcalib.samples.rootfile import (
     PathLike,
+    as_column,
     get_tree,
     no_cells,
     open_sample,
@@ -43,6 +44,7 @@ _CLUSTER = _RENAMED | {name: name for name in _SAME}  # column: vector with one 
 _TRUTH = {f"truth{name}": f"truthPart{name}" for name in ("PdgId", "E", "Pt", "Eta", "Phi")}  # column: vector with one value a particle
 _TRUTH_FLAGS = ("truthPartStatus", "truthPartBarcode")
 _LAYER_COLUMNS = {f"cluster_E_{name}": sampling for name, sampling in zip(LAYER_NAMES, (0, 1, 2, 3, 12, 13, 14), strict=True)}
+_WHOLE = (*_EVENT, "truthPartPdgId", *_TRUTH_FLAGS, "cluster_nCells", "cluster_cell_ID")
 _LOOK = 1000  # events looked at for the mean number of clusters
 
 
@@ -65,7 +67,7 @@ class MLTreeReader:
         self.found = tuple(name for name in wanted if name in there)
         self.missing = tuple(name for name in wanted if name not in there)
         for depth, names in enumerate((_EVENT, (*_TRUTH.values(), *_TRUTH_FLAGS, *_CLUSTER.values()), JAGGED)):
-            require_numbers(path, self._tree, [name for name in names if name in there], depth=depth)
+            require_numbers(path, self._tree, [name for name in names if name in there], depth=depth, whole=_WHOLE)
         self.n_entries = int(self._tree.num_entries)
         self.metadata = {"layout": self.layout}
         has_geo = GEO_TREE in root_trees(path) or any(name in there for name in JAGGED)
@@ -93,8 +95,8 @@ class MLTreeReader:
         offsets, cells = self._cells(arrays, counts, start)
         scalars |= self._of_events(arrays, wanted, counts) | self._truth(arrays, wanted, event, scalars)
         scalars |= _sums(wanted, offsets, cells, self.geo)
-        kept = {name: scalars[name].astype(COLUMNS[name].dtype, copy=False) for name in wanted if name in scalars}
-        cells = {name: cells[name].astype(COLUMNS[name].dtype, copy=False) for name in wanted if name in cells}
+        kept = {name: as_column(name, scalars[name]) for name in wanted if name in scalars}
+        cells = {name: as_column(name, cells[name]) for name in wanted if name in cells}
         return Sample({ENTRY: scalars[ENTRY]} | kept, offsets, cells, self.geo, self.metadata)
 
     def _branches(self, wanted: Sequence[str]) -> list[str]:
@@ -164,7 +166,7 @@ class MLTreeReader:
         columns: dict[str, NDArray[Any]] = {}
         for name in names:
             columns[name] = np.full(len(event), 0 if name == "truthPdgId" else np.nan, dtype=COLUMNS[name].dtype)
-            columns[name][found] = flat[_TRUTH[name]][rows[nearest[found]]]
+            columns[name][found] = as_column(name, flat[_TRUTH[name]][rows[nearest[found]]])
         return columns
 
 

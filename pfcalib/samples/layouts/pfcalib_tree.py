@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +15,7 @@ from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.protocol import Layout, Reader
 from pfcalib.samples.rootfile import (
     PathLike,
+    as_column,
     get_tree,
     jagged_parts,
     no_cells,
@@ -21,11 +23,14 @@ from pfcalib.samples.rootfile import (
     read_branches,
     read_geo,
     read_metadata,
+    reading,
     require_branches,
     require_numbers,
     root_trees,
 )
 from pfcalib.samples.schema import CLUSTER_TREE, GEO_TREE, Sample
+
+_WHOLE = tuple(name for name, column in COLUMNS.items() if column.numpy_dtype.kind in "iu")
 
 
 class PfcalibReader:
@@ -47,9 +52,12 @@ class PfcalibReader:
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
         """See `Reader.read`."""
         names = self.found if columns is None else [name for name in self.found if name in columns]
+        if not names:
+            return Sample({}, np.zeros(stop - start + 1, dtype=np.int64), {}, self.geo, self.metadata)
         new = [name for name in names if name not in self._checked]
         for depth in (0, 1):
-            require_numbers(self._path, self._tree, [name for name in new if COLUMNS[name].jagged == bool(depth)], depth=depth)
+            names_here = [name for name in new if COLUMNS[name].jagged == bool(depth)]
+            require_numbers(self._path, self._tree, names_here, depth=depth, whole=_WHOLE)
         self._checked.update(new)
         scalars, offsets, cells = read_tree_columns(self._path, self._tree, names, (start, stop))
         return Sample(scalars, offsets, cells, self.geo, self.metadata)
@@ -60,16 +68,17 @@ def read_tree_columns(
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Scalars, offsets and cells of a range of entries, as they are; only the lengths of jagged branches are checked."""
     arrays = read_branches(path, tree, columns, *entries)
-    scalars = {name: np.asarray(arrays[name].layout.data).astype(COLUMNS[name].dtype, copy=False) for name in columns if not COLUMNS[name].jagged}
+    scalars = {name: as_column(name, ak.to_numpy(arrays[name])) for name in columns if not COLUMNS[name].jagged}
     offsets = np.zeros(entries[1] - entries[0] + 1, dtype=np.int64)
     cells: dict[str, NDArray[Any]] = {}
     for name in (name for name in columns if COLUMNS[name].jagged):
-        own, values = jagged_parts(arrays[name])
+        with reading(path, f"{tree.name}: entries {entries[0]} to {entries[1]}: {name} cannot be unpacked"):
+            own, values = jagged_parts(arrays[name])
         if cells and not np.array_equal(own, offsets):
             entry = entries[0] + int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
             first = next(iter(cells))
             raise BadEntriesError(path, tree.name, "", entry, entry + 1, f"{name} and {first} do not have the same length")
-        offsets, cells[name] = own, values.astype(COLUMNS[name].dtype, copy=False)
+        offsets, cells[name] = own, as_column(name, values)
     return scalars, offsets, cells
 
 

@@ -15,6 +15,7 @@ from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.protocol import Layout, Reader
 from pfcalib.samples.rootfile import (
     PathLike,
+    as_column,
     get_tree,
     jagged_parts,
     open_sample,
@@ -48,8 +49,8 @@ class ShowerReader:
         self.found = (*_SCALARS, *_CELLS.values())
         self.missing: tuple[str, ...] = ()
         require_branches(path, self._tree, self.found)
-        require_numbers(path, self._tree, _SCALARS, depth=0)
-        require_numbers(path, self._tree, tuple(_CELLS.values()), depth=1)
+        require_numbers(path, self._tree, _SCALARS, depth=0, whole=("truthPdgId",))
+        require_numbers(path, self._tree, tuple(_CELLS.values()), depth=1, whole=("hit_ID",))
         self.n_entries = int(self._tree.num_entries)
         self.geo = read_geo(path, file)
         mark = {"layout": self.layout, "unit": "shower: all cells without noise, not a cluster; clusterE is their sum"}
@@ -74,8 +75,8 @@ class ShowerReader:
         made = (np.arange(start, stop), pt, total, np.diff(offsets))
         every: dict[str, NDArray[Any]] = {**scalars, **dict(zip(_MADE, made, strict=True))}
         names = [name for name in COLUMNS if columns is None or name in columns]
-        kept = {name: every[name].astype(COLUMNS[name].dtype) for name in names if name in every}
-        cells = {name: cells[name].astype(COLUMNS[name].dtype) for name in names if name in cells}
+        kept = {name: as_column(name, every[name]) for name in names if name in every}
+        cells = {name: as_column(name, cells[name]) for name in names if name in cells}
         return Sample(kept, offsets, cells, self.geo, self.metadata)
 
 

@@ -192,12 +192,13 @@ def test_vectors_of_different_lengths_are_refused_with_their_entry(tmp_path, bra
     ("branch", "kind", "value", "wish"),
     [
         ("cluster_E", "F", 1.0, "of type float, expected a vector of numbers"),
-        ("eventNumber", "string", "one", "expected a number"),
+        ("eventNumber", "string", "one", "of type std::string, expected an integer"),
+        ("eventNumber", "F", 1.5, "of type float, expected an integer"),
         ("cluster_cell_E", "vector<float>", [1.0], "expected a vector of vectors of numbers"),
         ("truthPartE", "vector<string>", ["much"], "expected a vector of numbers"),
     ],
 )
 def test_a_branch_of_another_type_is_refused_with_its_type(tmp_path, branch, kind, value, wish):
     write_mltree(tmp_path / "type.root", n_events=3, change={branch: (kind, [value] * 3)})
-    with pytest.raises(BadFileError, match=f"type.root: EventTree: branch {branch} is of type .*{wish}|{wish}"):
+    with pytest.raises(BadFileError, match=f"type.root: EventTree: branch {branch} is .*{wish}"):
         read_sample(tmp_path / "type.root")
