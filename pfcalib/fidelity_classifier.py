@@ -95,11 +95,12 @@ def tell_apart(fast: NDArray[np.float64], geant4: NDArray[np.float64], *, copies
         for k in range(n_folds):
             train, test = fold != k, fold == k
             trees = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.1, max_leaf_nodes=15, random_state=seed)
-            trees.fit(table[train], is_fast[train], sample_weight=weight[train])
-            score[test] = trees.predict_proba(table[test])[:, 1]
+            known = np.where(np.isfinite(table[train]).any(axis=0), table, 0.0)  # trees cannot bin a moment that no shower has
+            trees.fit(known[train], is_fast[train], sample_weight=weight[train])
+            score[test] = trees.predict_proba(known[test])[:, 1]
             areas.append(auc(score[test], is_fast[test], weights=weight[test]))
             if k == 0:
-                loss = permutation_importance(trees, table[test], is_fast[test], scoring="roc_auc", n_repeats=3, random_state=seed).importances_mean
+                loss = permutation_importance(trees, known[test], is_fast[test], scoring="roc_auc", n_repeats=3, random_state=seed).importances_mean
     values, errors = np.array(areas).T
     area = Estimate(float(values.mean()), float(np.sqrt(np.sum(errors**2)) / n_folds))
     mean_loss = zip((*FEATURES, "log10 E"), loss.tolist(), strict=False)

@@ -18,7 +18,9 @@ _LABELS = {"pi0": r"$\pi^0$", "pi+": r"$\pi^+$"}
 
 
 @styled
-def plot_profile(shares: Mapping[str, tuple[ArrayLike, ArrayLike]], layers: Sequence[Layer], *, title: str = "") -> NDArray[np.object_]:
+def plot_profile(
+    shares: Mapping[str, tuple[ArrayLike, ArrayLike]], layers: Sequence[Layer], *, title: str = "", sources: Sequence[str] = (SIMULATION, GEANT4)
+) -> NDArray[np.object_]:
     """Mean longitudinal profile of pi0 against radiation lengths and of pi+ against interaction lengths.
 
     Parameters
@@ -29,6 +31,7 @@ def plot_profile(shares: Mapping[str, tuple[ArrayLike, ArrayLike]], layers: Sequ
     layers : sequence of Layer
     title : str
         Of the legends, such as the range of energies.
+    sources : sequence of str
 
     Returns
     -------
@@ -47,7 +50,7 @@ def plot_profile(shares: Mapping[str, tuple[ArrayLike, ArrayLike]], layers: Sequ
         ax.set_ylim(0.3 * shown[shown > 0.0].min(), 8.0 * shown.max())
         ax.set_xlim(0.0, edges[last - 1])
         ax.legend(title=f"{_LABELS[species]}, {title}", alignment="left")
-    name_source(axes[0], SIMULATION, GEANT4)
+    name_source(axes[0], *sources)
     return np.asarray(axes)
 
 
@@ -80,7 +83,10 @@ def plot_responses(values: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]], 
 
 
 @styled
-def plot_separation(curves: Mapping[str, RocCurve], importance: Mapping[str, Mapping[str, float]], *, n_moments: int = 10) -> NDArray[np.object_]:
+def plot_separation(
+    curves: Mapping[str, RocCurve], importance: Mapping[str, Mapping[str, float]], *, n_moments: int = 10,
+    sources: Sequence[str] = (SIMULATION, GEANT4),
+) -> NDArray[np.object_]:  # fmt: skip
     """ROC curves of the trees that tell the simulations apart, and the moments that they use most.
 
     Parameters
@@ -91,6 +97,7 @@ def plot_separation(curves: Mapping[str, RocCurve], importance: Mapping[str, Map
         For each label, the loss of AUC by the moment that is shuffled.
     n_moments : int
         Moments to show, those with the largest loss for any label.
+    sources : sequence of str
     """
     _, axes = plt.subplots(1, 2, figsize=(9.2, 4.2), width_ratios=(1.0, 1.05))
     for (label, curve), colour in zip(curves.items(), COLOURS, strict=False):
@@ -99,7 +106,7 @@ def plot_separation(curves: Mapping[str, RocCurve], importance: Mapping[str, Map
     axes[0].set(xlabel="share of Geant4 showers above the cut", ylabel="share of fast showers above the cut", xlim=(0, 1), ylim=(0, 1))
     axes[0].legend(loc="lower right")
     _draw_importance(axes[1], importance, n_moments)
-    name_source(axes[0], SIMULATION, GEANT4)
+    name_source(axes[0], *sources)
     return np.asarray(axes)
 
 

@@ -29,6 +29,12 @@ def test_a_shift_of_one_moment_is_found_and_named(rng):
     assert next(iter(found.importance)) == "core"
 
 
+def test_a_moment_that_no_shower_has_is_no_obstacle(rng):
+    geant4, fast = rng.normal(size=(100, 21)), rng.normal(size=(100, 21))
+    geant4[:, 3] = fast[:, 3] = np.nan
+    assert abs(tell_apart(fast, geant4, copies=1, seed=1, n_folds=2).auc.value - 0.5) < 0.3
+
+
 def test_copies_that_do_not_fit_are_refused(rng):
     with pytest.raises(ValueError, match="expected 2 copies of 10"):
         tell_apart(np.zeros((10, 21)), np.zeros((10, 21)), copies=2, seed=1)

@@ -67,12 +67,12 @@ def cut_batch(event: NDArray[np.int64], energy: NDArray[np.float64], n_events: i
     return [(slice(edges[i], edges[i + 1]), slice(row_edges[i], row_edges[i + 1])) for i in range(len(first))]
 
 
-def write_job(path: Path, rows: NDArray[np.float64], pdg_id: NDArray[np.int32], seeds: NDArray[np.int64]) -> None:
+def write_job(path: Path, rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]) -> None:
     """Write the rows of a job, (n, 7), with their particles, (n,), and seeds, (n, 2)."""
     _write(path, rows=rows, pdg_id=pdg_id, seeds=seeds)
 
 
-def read_job(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int64]]:
+def read_job(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Rows, particles and seeds of a job.
 
     Raises

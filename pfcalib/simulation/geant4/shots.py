@@ -27,7 +27,7 @@ class Shots(NamedTuple):
     """Rows to be shot, sorted by event, and the energy of the events; what curls up in the field has no row."""
 
     rows: NDArray[np.float64]  # (n_rows, 7): kind, energy (kinetic of nucleons), phi_axis, z, ux, uy, uz
-    pdg_id: NDArray[np.int32]  # (n_rows,)
+    pdg_id: NDArray[np.int64]  # (n_rows,)
     seeds: NDArray[np.int64]  # (n_rows, 2)
     event: NDArray[np.int64]  # (n_rows,)
     e_total: NDArray[np.float64]  # (n_events,) GeV that was shot
@@ -66,7 +66,7 @@ def build_shots(particles: Particles, rng: np.random.Generator, *, field: float 
     e_total, e_curled = (np.bincount(particles.event, e, n_events).astype(np.float64) for e in (energy, energy * ~entry.reaches))
     seeds = rng.integers(*_SEEDS, size=(len(rows), 2))
     reaches = entry.reaches
-    return Shots(rows[reaches], particles.pdg_id[reaches], seeds[reaches], particles.event[reaches], e_total, e_curled)
+    return Shots(rows[reaches], particles.pdg_id[reaches].astype(np.int64), seeds[reaches], particles.event[reaches], e_total, e_curled)
 
 
 def merge_rows(shots: Shots, rows: RowHits, grid: Grid) -> Hits:
