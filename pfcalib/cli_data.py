@@ -95,7 +95,7 @@ def _summary(report: SampleReport) -> list[str]:
     for name, what in (("truthE", "true energy"), ("clusterE", "cluster energy")):
         if name in report.ranges:
             lines.append(f"{what}: {report.ranges[name].low:.4g} to {report.ranges[name].high:.4g} GeV")
-    made = [f"made by: {report.metadata.get('generator', 'unknown')}"]
+    made = [f"made by: {report.metadata.get('generator', 'unknown, the file does not say')}"]
     made += [f"{name} {report.metadata[name]}" for name in ("version", "seed") if name in report.metadata]
     made += [f"converted from {report.metadata['converted_from']}"] if "converted_from" in report.metadata else []
     lines.append(", ".join(made))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pfcalib.samples.faults import FaultLog, find_bad_values
 from pfcalib.samples.layouts.protocol import Reader
 from pfcalib.samples.layouts.registry import open_reader
-from pfcalib.samples.read import PathLike, read_entries
+from pfcalib.samples.read import PathLike, entries_at_once, read_entries
 from pfcalib.samples.rootfile import identity
 from pfcalib.samples.schema import Sample
 
@@ -78,7 +78,7 @@ def check_sample(
     path : path-like
         A file, or an address that fsspec or XRootD serve.
     step : int
-        Entries in memory at once.
+        Entries, and about as many clusters, in memory at once.
     progress : callable, optional
         Called with the number of entries of each chunk.
     observe : callable, optional
@@ -92,8 +92,9 @@ def check_sample(
     log = FaultLog()
     with open_reader(path) as reader:
         version, tally = identity(path), _Tally(reader)
-        for first in range(0, reader.n_entries, step):
-            entries = (first, min(first + step, reader.n_entries))
+        at_once = entries_at_once(reader, step)
+        for first in range(0, reader.n_entries, at_once):
+            entries = (first, min(first + at_once, reader.n_entries))
             for entry, sample in read_entries(path, reader, entries, version=version, log=log):
                 tally.add(entry, sample)
                 if observe is not None:
@@ -144,9 +145,10 @@ class _Tally:
         for name in reader.missing if native else ():
             (notes if name in absent else problems).append(f"branch {name} is missing")
         problems += [str(fault).removeprefix(f"{path}: ") for fault in log]
+        noun = "showers" if reader.unit == "shower" else "clusters"
         for fault, (n, first) in sorted(self._faults.items(), key=lambda item: item[1][1]):
             wrong = " must " in fault
-            (problems if native or wrong else notes).append(f"{fault}: {'not so in ' if wrong else ''}{n} clusters, the first at entry {first}")
+            (problems if native or wrong else notes).append(f"{fault}: {'not so in ' if wrong else ''}{n} {noun}, the first at entry {first}")
         return SampleReport(
             path=path if isinstance(path, str) and "://" in path else Path(path),
             layout=reader.layout,
@@ -171,14 +173,15 @@ def _find_odd_clusters(sample: Sample) -> Mapping[str, NDArray[np.int64]]:
     counts, n = np.diff(sample.offsets), len(sample)
     odd: dict[str, NDArray[np.int64]] = {}
     if "cluster_cell_ID" in sample.cells:
-        odd["clusters without a cell"] = np.flatnonzero(counts == 0)
+        odd["no cell at all"] = np.flatnonzero(counts == 0)
         odd["a cell twice in a cluster"] = _with_a_cell_twice(sample)
     if "cluster_nCells" in sample.scalars:
-        odd["cluster_nCells must be positive"] = np.flatnonzero(sample["cluster_nCells"] <= 0)
+        odd["cluster_nCells that is not positive"] = np.flatnonzero(sample["cluster_nCells"] <= 0)
     if "cluster_cell_E" in sample.cells and "clusterE" in sample.scalars:
-        owner = np.repeat(np.arange(n), counts)
-        total, scale = (np.bincount(owner, weights=w, minlength=n) for w in (sample.cells["cluster_cell_E"], np.abs(sample.cells["cluster_cell_E"])))
-        odd[_SUM_DIFFERS] = np.flatnonzero(np.abs(total - sample["clusterE"]) > SUM_TOLERANCE * scale)
+        owner, cell_e = np.repeat(np.arange(n), counts), sample.cells["cluster_cell_E"].astype(np.float64)
+        total, scale = (np.bincount(owner, weights=weights, minlength=n) for weights in (cell_e, np.abs(cell_e)))
+        with np.errstate(invalid="ignore"):  # infinite energies are reported as such
+            odd[_SUM_DIFFERS] = np.flatnonzero(np.abs(total - sample["clusterE"]) > SUM_TOLERANCE * scale)
     return odd
 
 

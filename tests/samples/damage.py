@@ -72,7 +72,7 @@ def directory(path: Path) -> Region:
 
 def write_clusters(
     path: Path, sample: Sample, *, scalars: Mapping[str, Any] | None = None, jagged: Mapping[str, Any] | None = None, geo: Mapping[str, Any] | None = None,
-    geo_entries: int = 1, tree: str = "ClusterTree", basket_size: int | None = None,
+    geo_entries: int = 1, tree: str = "ClusterTree", basket_size: int | None = None, compress: bool = True,
 ) -> Path:  # fmt: skip
     """A file in the native layout as a careless tool would write it, one counter a jagged branch; None for a column leaves it out.
 
@@ -84,13 +84,15 @@ def write_clusters(
         Entries of CellGeo: 1 in a sound file.
     basket_size : int, optional
         Clusters a basket; all by default.
+    compress : bool
+        False leaves everything open to single changes of bytes.
     """
     cells = {name: ak.unflatten(array, np.diff(sample.offsets)) for name, array in sample.cells.items()}
     columns = {name: array for name, array in {**sample.scalars, **(scalars or {}), **cells, **(jagged or {})}.items() if array is not None}
     vectors = {name: array for name, array in {**sample.geo.arrays(), **(geo or {})}.items() if array is not None}
     entries = {name: ak.Array([array] * geo_entries) if geo_entries else ak.Array([array])[:0] for name, array in vectors.items()}
     step = basket_size or max(len(sample), 1)
-    with uproot.recreate(path, compression=uproot.ZSTD(3)) as file:
+    with uproot.recreate(path, compression=uproot.ZSTD(3) if compress else None) as file:
         made = file.mktree(tree, {name: _type(array) for name, array in columns.items()})
         for start in range(0, len(sample), step):
             made.extend({name: array[start : start + step] for name, array in columns.items()})

@@ -45,7 +45,7 @@ def test_every_fault_is_reported_with_its_first_entry(sample, tmp_path):
         "truthE must be finite: not so in 2 clusters, the first at entry 10",
         "truthE must be positive: not so in 2 clusters, the first at entry 30",
         "clusterE unlike the sum of its cells: 1 clusters, the first at entry 40",
-        "cluster_nCells must be positive: not so in 1 clusters, the first at entry 45",
+        "cluster_nCells that is not positive: 1 clusters, the first at entry 45",
         "cluster_cell_ID must be in CellGeo: not so in 1 clusters, the first at entry 50",
         "a cell twice in a cluster: 1 clusters, the first at entry 60",
         "cluster_cell_hitsE_EM must be finite: not so in 1 clusters, the first at entry 70",
