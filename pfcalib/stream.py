@@ -188,7 +188,10 @@ class ClusterStream(keras.utils.PyDataset):
         """Batch number `index` of the present epoch."""
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.batch(self._order[index * self.batch_size : (index + 1) * self.batch_size])
+
+    def batch(self, chosen: NDArray[np.integer]) -> Batch:
+        """Inputs and labels of some of the chosen clusters, counted in the order of the files."""
         pixels = self._pixels(chosen)
         flat = "pixels" in INPUT_SHAPES[self.kind]  # the rows of pixels are the input: no copy
         inputs = {"pixels": pixels} if flat else build_inputs(self._window.split(pixels), self.kind)

@@ -45,17 +45,18 @@ MAY_IMPORT = {
     "reference": {"geometry", "produce", "samples", "simulation"},
     "report": {"provenance"},
     "pages": {"report", "studies"},
+    "throughput": {"columns", "features", "models", "samples", "stream"},
     "run": {"pages", "report", "studies"},
 }
-EVERYTHING = {"cli"}  # may import all parts, and does so inside its commands, so that --help answers at once
+EVERYTHING = {"cli", "cli_data"}  # may import all parts, and does so inside its commands, so that --help answers at once
 
 # Packages that only some modules may import (prefixes of module names).
 ONLY_IN = {
     "matplotlib": ("pfcalib.plots",),
     "mplhep": ("pfcalib.plots",),
     "papermill": ("pfcalib.run",),
-    "keras": ("pfcalib.models", "pfcalib.train", "pfcalib.stream", "pfcalib.deploy.export", "pfcalib.cli"),
-    "tensorflow": ("pfcalib.models", "pfcalib.train", "pfcalib.stream", "pfcalib.deploy.export"),
+    "keras": ("pfcalib.models", "pfcalib.train", "pfcalib.stream", "pfcalib.throughput", "pfcalib.deploy.export", "pfcalib.cli"),
+    "tensorflow": ("pfcalib.models", "pfcalib.train", "pfcalib.stream", "pfcalib.throughput", "pfcalib.deploy.export"),
     "tf2onnx": ("pfcalib.deploy.export",),
     "onnxruntime": ("pfcalib.deploy",),
     "pickle": (),
@@ -81,9 +82,9 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
 
 
 def part(module: str) -> str:
-    """`pfcalib.samples.read` belongs to `samples`; the package itself to the empty part. Modules plots_... are one part, as are fidelity_..."""
+    """`pfcalib.samples.read` belongs to `samples`; the package itself to the empty part. plots_..., fidelity_... and throughput_... are one part each."""
     name = module.split(".")[1] if "." in module else ""
-    return next((whole for whole in ("plots", "fidelity") if name.startswith(f"{whole}_")), name)
+    return next((whole for whole in ("plots", "fidelity", "throughput") if name.startswith(f"{whole}_")), name)
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES.values())

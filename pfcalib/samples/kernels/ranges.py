@@ -13,7 +13,7 @@ _pread = types.ExternalFunction("pread", types.intp(types.int32, types.voidptr, 
 
 
 @nb.njit(cache=True, nogil=True)
-def read_ranges(descriptor, start, length, out):  # type: ignore[no-untyped-def] # pragma: no cover
+def read_ranges(descriptor, start, length, out) -> int:  # type: ignore[no-untyped-def] # pragma: no cover
     """Read ranges of an open file one after the other into `out`; safe to call from several threads.
 
     Parameters
