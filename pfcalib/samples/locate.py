@@ -57,6 +57,7 @@ def require_served(url: str) -> None:
     """Raise a BadFileError that says why, where a URL cannot be read: no such file, no answer, no permission, a missing package, a directory."""
     with _asking(url):
         filesystem, path = fsspec.core.url_to_fs(url)
+        filesystem.invalidate_cache()  # what a server had when it was asked last does not count
         info = filesystem.info(path)
     if info.get("type") == "directory":
         raise BadFileError(f"{url}: is a directory, not a file")
@@ -150,6 +151,7 @@ def _served(pattern: str) -> list[Path | str]:
     """URLs that match a pattern."""
     with _asking(pattern):
         filesystem, path = fsspec.core.url_to_fs(pattern)
+        filesystem.invalidate_cache()
         matches = filesystem.glob(path, detail=True)
         found = sorted(filesystem.unstrip_protocol(match) for match, info in matches.items() if info["type"] != "directory")
     if not found:
@@ -170,16 +172,17 @@ def _asking(url: str) -> Iterator[None]:
 
 def _reason(url: str, error: Exception) -> str:
     protocol = url.partition("://")[0]
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):  # fsspec says so whatever the server answers
+        return _reason(url, error.__cause__)
     if isinstance(error, ImportError):
         return "needs pfcalib's extra [xrootd] (fsspec-xrootd and XRootD)" if protocol in XROOTD else f"needs a package that is not there ({error})"
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, FileNotFoundError) or (protocol in XROOTD and "no such file" in text):
+    text, status = " ".join(str(error).split()) or type(error).__name__, getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or status == 404 or (protocol in XROOTD and "no such file" in text):
         return "no such file on the server"
     if isinstance(error, PermissionError):
         return "the server does not give permission"
     if isinstance(error, TimeoutError):
         return "the server does not answer in time"
-    status = getattr(error, "status", None)
     if isinstance(status, int):
         return f"the server answers {status} {getattr(error, 'message', '')}".rstrip()
     return f"cannot be opened ({text})"
