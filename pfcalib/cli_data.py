@@ -19,9 +19,13 @@ PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 MAX_NAMES = 12  # of missing branches and of faults that are shown
 
 
+Binning = Annotated[Path | None, typer.Option(help="Binning XML of CaloChallenge files; by default the one beside each file.", show_default=False)]
+
+
 def inspect(
     file: Annotated[str, typer.Argument(help="File or address, of any known layout.", show_default=False)],
     plot: Annotated[Path | None, typer.Option(help="Draw a page of histograms into this file: .png, .pdf or .svg.", show_default=False)] = None,
+    binning: Binning = None,
 ) -> None:
     """Tell the layout of a file, what is in it, what is missing, and whether its values are sane; exit code 1 if they are not.
 
@@ -34,7 +38,7 @@ def inspect(
         raise ConfigError(f"--plot {plot}: the name must end with one of {', '.join(PLOT_SUFFIXES)}")
     histograms = SampleHistograms()
     with progress_bar("entries", None) as advance:
-        report = check_sample(file, progress=advance, observe=None if plot is None else histograms.fill)
+        report = check_sample(file, binning=binning, progress=advance, observe=None if plot is None else histograms.fill)
     console.print(_table(report))
     for line in _summary(report):
         console.print(line, soft_wrap=True, markup=False)
@@ -52,7 +56,7 @@ def inspect(
 def convert(
     files: Annotated[list[str], typer.Argument(help="INPUT... OUTPUT.root: files, patterns, @lists or addresses; last the file to be written.")],
     on_error: Annotated[str, typer.Option(help="raise: stop at the first fault; skip: leave out what is bad, and say so.")] = "raise",
-    binning: Annotated[Path | None, typer.Option(help="Binning XML of the CaloChallenge; by default the one next to the file.")] = None,
+    binning: Binning = None,
 ) -> None:
     """Turn files of any known layout, with the same cells, into one file of pfcalib's own."""
     from pfcalib.samples.convert import convert_sample
@@ -62,7 +66,7 @@ def convert(
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"--on-error must be raise or skip, got {on_error!r}")
     with progress_bar("clusters", None) as advance:
-        report = convert_sample(files[:-1], files[-1], on_error=on_error, progress=advance)  # type: ignore[arg-type]
+        report = convert_sample(files[:-1], files[-1], on_error=on_error, binning=binning, progress=advance)  # type: ignore[arg-type]
     for fault in report.skipped:
         console.print(f"skipped: {fault}", soft_wrap=True, markup=False)
     console.print(f"{report.path}: {report.n_clusters} clusters from {', '.join(report.layouts)}", soft_wrap=True, markup=False)

@@ -58,7 +58,7 @@ def plot_sample(histograms: SampleHistograms, *, title: str, source: str) -> NDA
     _draw_log(axes[0, 0], histograms.truth_energy, x_label=label("truthE"))
     _draw_log(axes[0, 1], histograms.cluster_energy, x_label=label("clusterE"))
     _draw_response(axes[0, 2], histograms.response)
-    _draw_directions(axes[1, 0], histograms.directions)
+    _draw_directions(axes[1, 0], histograms.directions, histograms.directions_of)
     _draw_log(axes[1, 1], histograms.n_cells, x_label="cells of a cluster")
     _draw_layers(axes[1, 2], histograms.layer_energy)
     name_source(axes[0, 0], source)
@@ -114,9 +114,9 @@ def _draw_response(ax: Axes, histogram: hist.Hist) -> None:
         ax.text(0.96, 0.96, f"{low + high:.0f} outside of the axis", transform=ax.transAxes, ha="right", va="top", fontsize=9.5)
 
 
-def _draw_directions(ax: Axes, histogram: hist.Hist) -> None:
+def _draw_directions(ax: Axes, histogram: hist.Hist, what: str) -> None:
     """Map of directions, trimmed to where clusters are, in at most MAX_BINS bins a side."""
-    ax.set(xlabel=label("clusterEta"), ylabel=label("clusterPhi"))
+    ax.set(xlabel=label(f"{what}Eta"), ylabel=label(f"{what}Phi"))
     values = histogram.values()
     in_eta, in_phi = _shown(values.sum(axis=1)), _shown(values.sum(axis=0))
     if in_eta is None or in_phi is None:

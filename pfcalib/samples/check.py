@@ -69,7 +69,12 @@ class SampleReport:
 
 
 def check_sample(
-    path: PathLike, *, step: int = STEP, progress: Callable[[int], None] | None = None, observe: Callable[[Sample], None] | None = None
+    path: PathLike,
+    *,
+    step: int = STEP,
+    binning: PathLike | None = None,
+    progress: Callable[[int], None] | None = None,
+    observe: Callable[[Sample], None] | None = None,
 ) -> SampleReport:
     """Read a file of any known layout chunk by chunk and report branches, ranges, and values and entries that are bad.
 
@@ -79,6 +84,8 @@ def check_sample(
         A file, or an address that fsspec or XRootD serve.
     step : int
         Entries, and about as many clusters, in memory at once.
+    binning : path-like, optional
+        Binning XML of a CaloChallenge file; by default the one beside it, or the published one.
     progress : callable, optional
         Called with the number of entries of each chunk.
     observe : callable, optional
@@ -90,7 +97,7 @@ def check_sample(
         If the file cannot be read at all: missing, of no known layout, or damaged outside the entries.
     """
     log = FaultLog()
-    with open_reader(path) as reader:
+    with open_reader(path, binning=binning) as reader:
         version, tally = identity(path), _Tally(reader)
         at_once = entries_at_once(reader, step)
         for first in range(0, reader.n_entries, at_once):

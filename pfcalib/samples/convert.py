@@ -41,6 +41,7 @@ def convert_sample(
     output: PathLike,
     *,
     on_error: OnError = "raise",
+    binning: PathLike | None = None,
     progress: Callable[[int], None] = lambda n_clusters: None,
 ) -> ConvertReport:
     """Write the clusters of some files, of any known layout, into one file of pfcalib's own.
@@ -55,6 +56,8 @@ def convert_sample(
         ROOT file; its metadata name the layout, the sources with their SHA-256, the columns that are absent and what was skipped.
     on_error : "raise" or "skip"
         Stop at the first fault, or leave out the clusters, entries or files concerned and report them.
+    binning : path-like, optional
+        Binning XML of CaloChallenge files; by default the one beside each file, or the published one.
     progress : callable
         Called with the number of clusters of each chunk.
 
@@ -69,12 +72,12 @@ def convert_sample(
     files = as_paths(paths)
     if any(not isinstance(path, str) and path.resolve() == target.resolve() for path in files):
         raise ConfigError(f"{target}: the output is one of the sources")
-    sources = _look_into(files, None if on_error == "raise" else log)
+    sources = _look_into(files, binning, None if on_error == "raise" else log)
     shared = frozenset.intersection(*(source.columns for source in sources))
     columns = [name for name in COLUMNS if name in shared]
     absent = tuple(name for name in (*SCALARS, *JAGGED) if name not in shared)
     with SampleWriter(target, sources[0].geo, _describe(sources, absent), columns=columns) as writer:
-        for chunk in iterate_sample([source.path for source in sources], columns=columns, on_error=on_error, faults=log):
+        for chunk in iterate_sample([source.path for source in sources], columns=columns, on_error=on_error, faults=log, binning=binning):
             writer.extend(chunk.scalars, chunk.offsets, chunk.cells)
             progress(len(chunk))
         writer.metadata["skipped"] = [str(fault) for fault in log]
@@ -83,12 +86,12 @@ def convert_sample(
     return ConvertReport(target, tuple(dict.fromkeys(source.layout for source in sources)), writer.n_clusters, absent, tuple(log))
 
 
-def _look_into(files: Sequence[Path | str], log: FaultLog | None) -> list[_Source]:
+def _look_into(files: Sequence[Path | str], binning: PathLike | None, log: FaultLog | None) -> list[_Source]:
     """Layout, columns and cells of each file; with a log, files that cannot be used are left out."""
     sources: list[_Source] = []
     for path in files:
         try:
-            with open_reader(path) as reader:
+            with open_reader(path, binning=binning) as reader:
                 none = reader.read(0, 0)
                 columns = frozenset(name for name in COLUMNS if name in none.scalars or name in none.cells)
                 source = _Source(path, reader.layout, str(reader.metadata.get("generator", "")), columns, reader.geo)

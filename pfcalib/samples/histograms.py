@@ -30,7 +30,8 @@ class SampleHistograms:
     response : hist.Hist
         clusterE / truthE.
     directions : hist.Hist
-        clusterEta and clusterPhi, in bins of 0.01.
+        clusterEta and clusterPhi, in bins of 0.01; truthEta and truthPhi where showers have no direction of their own.
+    directions_of : "cluster" or "truth"
     n_cells : hist.Hist
         Cells a cluster, in bins of whole numbers that widen.
     layer_energy : array of float64, shape (len(SAMPLINGS),)
@@ -42,6 +43,7 @@ class SampleHistograms:
         self.cluster_energy = self.truth_energy.copy()
         self.response = hist.Hist(hist.axis.Regular(100, -0.5, 2.0))
         self.directions = hist.Hist(hist.axis.Regular(1000, -5.0, 5.0), hist.axis.Regular(630, -3.15, 3.15))
+        self.directions_of = "cluster"
         self.n_cells = hist.Hist(hist.axis.Variable(np.unique(np.round(np.geomspace(1.0, 5e5, 47))) - 0.5))
         self.layer_energy = np.zeros(len(SAMPLINGS))
 
@@ -56,8 +58,9 @@ class SampleHistograms:
             e_true = columns["truthE"].astype(np.float64)
             known = (e_true > 0.0) & (e_true < np.inf)
             self.response.fill(_finite(columns["clusterE"][known] / e_true[known]))
-        if "clusterEta" in columns and "clusterPhi" in columns:
-            eta, phi = (columns[name].astype(np.float64) for name in ("clusterEta", "clusterPhi"))
+        self.directions_of = "cluster" if "clusterEta" in columns else "truth"
+        if {f"{self.directions_of}Eta", f"{self.directions_of}Phi"} <= columns.keys():
+            eta, phi = (columns[f"{self.directions_of}{angle}"].astype(np.float64) for angle in ("Eta", "Phi"))
             good = np.isfinite(eta) & np.isfinite(phi)
             self.directions.fill(eta[good], phi[good])
         if "cluster_cell_ID" in sample.cells:

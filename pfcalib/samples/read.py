@@ -44,6 +44,7 @@ def read_sample(
     entry_stop: int | None = None,
     on_error: OnError = "raise",
     faults: FaultLog | None = None,
+    binning: PathLike | None = None,
 ) -> Sample:
     """Read one or several files of any known layout into memory.
 
@@ -59,6 +60,8 @@ def read_sample(
         Stop at the first fault, or leave out the clusters, entries or files concerned and report them.
     faults : FaultLog, optional
         Where "skip" reports; without it there is one warning at the end.
+    binning : path-like, optional
+        Binning XML of CaloChallenge files; by default the one beside each file, or the published one.
 
     Raises
     ------
@@ -67,14 +70,14 @@ def read_sample(
         values that are not finite, truth energies that are not positive, negative deposits, cells that are not in CellGeo, or was
         replaced while it was read; with "skip", only if a column is unknown or no file can be read at all.
     """
-    arguments = {"columns": columns, "entry_start": entry_start, "entry_stop": entry_stop, "on_error": on_error, "faults": faults}
+    arguments = {"columns": columns, "entry_start": entry_start, "entry_stop": entry_stop, "on_error": on_error, "faults": faults, "binning": binning}
     parts = list(iterate_sample(paths, **arguments))  # type: ignore[arg-type]
     if parts:
         return concatenate(parts)
     errors = []
     for path in as_paths(paths):
         try:
-            with open_reader(path) as reader:
+            with open_reader(path, binning=binning) as reader:
                 return _pick(path, reader, reader.read(0, 0, columns), columns)
         except BadFileError as error:
             if on_error == "raise":
@@ -92,6 +95,7 @@ def iterate_sample(
     entry_stop: int | None = None,
     on_error: OnError = "raise",
     faults: FaultLog | None = None,
+    binning: PathLike | None = None,
 ) -> Iterator[Sample]:
     """Read chunk by chunk, at most `step` entries and about as many clusters at once; parameters and errors as in `read_sample`."""
     unknown = [name for name in columns or () if name not in COLUMNS]
@@ -101,7 +105,7 @@ def iterate_sample(
     for path in as_paths(paths):
         tree, left = "", 0
         try:
-            with open_reader(path) as reader:
+            with open_reader(path, binning=binning) as reader:
                 version, tree = identity(path), reader.tree
                 start = max(entry_start - seen, 0)
                 stop = reader.n_entries if entry_stop is None else min(entry_stop - seen, reader.n_entries)

@@ -10,7 +10,7 @@ from pfcalib.samples.layouts import calochallenge, image_tree, mltree, pfcalib_t
 from pfcalib.samples.layouts.protocol import Layout, Reader
 from pfcalib.samples.rootfile import PathLike, open_sample, require_readable, root_trees
 
-_LAYOUTS = (pfcalib_tree, image_tree, mltree, shower_tree, calochallenge, physlite)
+_LAYOUTS = (image_tree, pfcalib_tree, mltree, shower_tree, calochallenge, physlite)
 LAYOUTS: tuple[Layout, ...] = tuple(module.LAYOUT for module in _LAYOUTS)
 
 
@@ -33,13 +33,27 @@ def recognise(path: PathLike) -> Layout:
 
 
 @contextlib.contextmanager
-def open_reader(path: PathLike) -> Iterator[Reader]:
+def open_reader(path: PathLike, *, binning: PathLike | None = None) -> Iterator[Reader]:
     """A reader of a file of any known layout, closed at the end.
+
+    Parameters
+    ----------
+    path : path-like
+        File or address.
+    binning : path-like, optional
+        Binning XML of a CaloChallenge file, see `calochallenge.open_showers`.
 
     Raises
     ------
     BadFileError
-        As `recognise`, or if the file does not hold what its layout promises.
+        As `recognise`, or if the file does not hold what its layout promises, or a binning was given for another layout.
     """
-    with recognise(path).open(path) as reader:
+    layout = recognise(path)
+    if binning is None:
+        opened = layout.open(path)
+    elif layout is calochallenge.LAYOUT:
+        opened = calochallenge.open_showers(path, binning=binning)
+    else:
+        raise BadFileError(f"{path}: is of layout {layout.name}, a binning goes with {calochallenge.LAYOUT.name} only")
+    with opened as reader:
         yield reader
