@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -24,7 +23,6 @@ from pfcalib.geometry import WINDOW, Grid
 from pfcalib.produce import GENERATOR
 from pfcalib.roc import Estimate
 from pfcalib.samples.showers import Showers, write_showers
-from pfcalib.simulation.geant4.benchmarks import Em3Report, Measured, simulate_electron_resolution, simulate_em3, simulate_pi_over_e
 from pfcalib.simulation.geant4.config import Geant4Config
 from pfcalib.simulation.geant4.data import find_data
 from pfcalib.simulation.geant4.engine import SOURCES, describe_geant4, simulate_batches
@@ -243,30 +241,3 @@ def compare_with(contest: Contest, other: Showers, edges: Sequence[float], *, si
     compared = compare_showers(contest.moments[1], energy, shower_moments(other, WINDOW, sigma), other.e_true, edges)
     values = np.concatenate([c.deviation[c.compared] / c.error[c.compared] for c in compared])
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
-
-
-class Benchmarks(NamedTuple):
-    """What Geant4 gives where the answer is known."""
-
-    em3: Em3Report
-    pi_over_e: Measured
-    electrons: list[Measured]  # sampling term of the signal of electrons, one an energy
-
-
-def run_benchmarks(*, n_em3: int, n_tile: int, n_electrons: int, electron_energies: Sequence[float], seed: int, n_processes: int) -> Benchmarks:
-    """TestEm3, pi/e of the Tile part at 10 GeV and the resolution of electrons, `n_processes` at a time, each in a process of its own."""
-    with concurrent.futures.ThreadPoolExecutor(n_processes) as pool:
-        ratio = pool.submit(simulate_pi_over_e, n_tile, -(-n_tile // 4), seed=seed)  # electrons fluctuate less
-        electrons = [pool.submit(simulate_electron_resolution, n_electrons, seed=seed, energy=energy) for energy in sorted(electron_energies)]
-        em3 = pool.submit(simulate_em3, n_em3, seed=seed)
-        return Benchmarks(em3.result(), ratio.result(), [one.result() for one in electrons])
-
-
-def average(values: Sequence[Measured]) -> Estimate:
-    """Mean weighted by the inverse variances.
-
-    >>> average([Measured(1.0, 0.1), Measured(2.0, 0.1)]).value
-    1.5
-    """
-    weight = np.array([1.0 / one.error**2 for one in values])
-    return Estimate(float(np.sum(weight * [one.value for one in values]) / weight.sum()), float(weight.sum() ** -0.5))

@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "deploy": {"features", "columns"},
     "produce": {"simulation", "clustering", "samples", "geometry", "columns"},
     "fidelity": {"simulation", "clustering", "samples", "features", "geometry", "columns", "response", "roc"},
+    "engines": {"fidelity", "produce", "samples", "simulation", "geometry", "roc"},
     "events": {"simulation", "clustering", "samples", "geometry", "roc"},
     "plots": {"columns", "geometry", "response", "roc", "clustering", "samples"},
     "classifiers": {"calibration", "deploy", "features", "models", "samples", "stream", "train", "columns", "history"},
@@ -82,9 +83,9 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
 
 
 def part(module: str) -> str:
-    """`pfcalib.samples.read` belongs to `samples`; the package itself to the empty part. plots_..., fidelity_... and throughput_... are one part each."""
+    """`pfcalib.samples.read` belongs to `samples`; the package itself to the empty part; plots_..., fidelity_..., throughput_... are one each."""
     name = module.split(".")[1] if "." in module else ""
-    return next((whole for whole in ("plots", "fidelity", "throughput") if name.startswith(f"{whole}_")), name)
+    return next((whole for whole in ("plots", "fidelity", "throughput", "produce", "engines") if name.startswith(f"{whole}_")), name)
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES.values())
