@@ -80,15 +80,15 @@ def simulate_em3(n_events: int, *, seed: int) -> Em3Report:
 
 def simulate_pi_over_e(n_pions: int, n_electrons: int, *, seed: int, energy: float = 10.0) -> Measured:
     """Ratio of the mean signals of pi- and e- of the same energy (GeV) in the Tile part alone."""
-    pion = _mean(shoot_along_x("tile", -211, energy, n_pions, seed=seed).signal)
-    electron = _mean(shoot_along_x("tile", 11, energy, n_electrons, seed=seed + 1).signal)
+    pion = _mean(shoot_along_x("tile", -211, energy, n_pions, seed=seed, calibration_truth=False).signal)
+    electron = _mean(shoot_along_x("tile", 11, energy, n_electrons, seed=seed + 1, calibration_truth=False).signal)
     ratio = pion.value / electron.value
     return Measured(ratio, ratio * float(np.hypot(pion.error / pion.value, electron.error / electron.value)))
 
 
 def simulate_electron_resolution(n_events: int, *, seed: int, energy: float = 5.0) -> Measured:
     """Standard deviation over mean of the signal of e- in the slice, times sqrt(E / GeV): the sampling term."""
-    signal = shoot_along_x("slice", 11, energy, n_events, seed=seed).signal
+    signal = shoot_along_x("slice", 11, energy, n_events, seed=seed, calibration_truth=False).signal
     value = float(signal.std(ddof=1) / signal.mean() * np.sqrt(energy))
     return Measured(value, value / np.sqrt(2.0 * (n_events - 1)))
 

@@ -107,7 +107,8 @@ def _sum_cells(cell: NDArray[np.int64], values: NDArray[np.float64]) -> tuple[ND
     inside = cell >= 0
     cells, inverse = np.unique(cell[inside], return_inverse=True)
     sums = np.zeros((len(cells), values.shape[1]))
-    np.add.at(sums, inverse, values[inside])
+    for i, column in enumerate(values[inside].T):
+        sums[:, i] = np.bincount(inverse, column, len(cells))
     return cells.astype(np.int32), sums
 
 

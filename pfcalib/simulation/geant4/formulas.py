@@ -24,8 +24,8 @@ def bremsstrahlung(z: int, kinetic: float, fractions: ArrayLike) -> NDArray[np.f
     """Scaled cross section (beta^2 / Z^2) k dsigma/dk of an electron in mb, as Seltzer and Berger tabulate it.
 
     Bethe-Heitler with the screening functions of Thomas and Fermi and the Coulomb correction: Y.-S. Tsai, Rev. Mod. Phys. 46 (1974) 815,
-    eqs. 3.38 to 3.41; hydrogen in complete screening with the logarithms 5.3104 and 5.9173 of Geant4's Physics Reference Manual. Layout: S. M. Seltzer and
-    M. J. Berger, Nucl. Instrum. Meth. B 12 (1985) 95.
+    eqs. 3.38 to 3.41; hydrogen in complete screening with the logarithms 5.3104 and 5.9173 of Geant4's Physics Reference Manual.
+    Layout: S. M. Seltzer and M. J. Berger, Nucl. Instrum. Meth. B 12 (1985) 95.
 
     Parameters
     ----------
