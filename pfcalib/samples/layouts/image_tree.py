@@ -37,6 +37,13 @@ _EDGE = 1e-3  # of a cell: a centre that lies on a pixel's edge but for rounding
 _NEEDED = ("clusterE", "clusterEta", "clusterPhi")  # what makes cells of pixels
 _WHOLE = tuple(name for name, column in COLUMNS.items() if column.numpy_dtype.kind in "iu")
 _SIGNATURE = ("truthE", "truthEta", "truthPhi")  # the same for all clusters of an event, and for no other event
+_CELLS = ("cluster_cell_ID", "cluster_cell_E")
+_FILE_SCALARS = (  # of formats in the wild; pfcalib's further columns are read where they are there
+    *("truthE", "truthPt", "truthEta", "truthPhi", "clusterE", "clusterECalib", "clusterPt", "clusterEta", "clusterPhi", "clusterIndex", "nCluster"),
+    *("cluster_nCells", "cluster_sumCellE", "cluster_ENG_CALIB_TOT", "cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT"),
+    *("cluster_EM_PROBABILITY", "cluster_HAD_WEIGHT", "cluster_OOC_WEIGHT", "cluster_DM_WEIGHT"),
+    *("cluster_CENTER_MAG", "cluster_FIRST_ENG_DENS", "cluster_CENTER_LAMBDA", "cluster_ISOLATION"),
+)
 
 
 @lru_cache(maxsize=1)
@@ -123,15 +130,6 @@ class ImageReader:
             energy = (rows[cluster, pixel] * flat["clusterE"][cluster].astype(np.float64)).astype(np.float32)
         offsets = np.concatenate([[0], np.cumsum(np.bincount(cluster, minlength=n))]).astype(np.int64)
         return offsets, {"cluster_cell_ID": cell.astype(np.uint64), "cluster_cell_E": energy}
-
-
-_CELLS = ("cluster_cell_ID", "cluster_cell_E")
-_FILE_SCALARS = (  # of formats in the wild; pfcalib's further columns are read where they are there
-    *("truthE", "truthPt", "truthEta", "truthPhi", "clusterE", "clusterECalib", "clusterPt", "clusterEta", "clusterPhi", "clusterIndex", "nCluster"),
-    *("cluster_nCells", "cluster_sumCellE", "cluster_ENG_CALIB_TOT", "cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT"),
-    *("cluster_EM_PROBABILITY", "cluster_HAD_WEIGHT", "cluster_OOC_WEIGHT", "cluster_DM_WEIGHT"),
-    *("cluster_CENTER_MAG", "cluster_FIRST_ENG_DENS", "cluster_CENTER_LAMBDA", "cluster_ISOLATION"),
-)
 
 
 def event_hash(signature: Sequence[NDArray[np.floating]]) -> NDArray[np.int64]:

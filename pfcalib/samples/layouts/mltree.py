@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pfcalib.columns import COLUMNS, EXTRA, JAGGED, LAYER_NAMES, SCALARS
 from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.protocol import ENTRY, Layout, Reader
-from pfcalib.samples.layouts.truth import is_stable, nearest_particle
+from pfcalib.samples.layouts.truth import makes_clusters, nearest_particle
 from pfcalib.samples.rootfile import (
     PathLike,
     as_column,
@@ -43,6 +43,7 @@ _SAME = (
 _CLUSTER = _RENAMED | {name: name for name in _SAME}  # column: vector with one value a cluster
 _TRUTH = {f"truth{name}": f"truthPart{name}" for name in ("PdgId", "E", "Pt", "Eta", "Phi")}  # column: vector with one value a particle
 _TRUTH_FLAGS = ("truthPartStatus", "truthPartBarcode")
+_SUMS = {"cluster_sumCellE": "cluster_cell_E", "cluster_ENG_CALIB_EM": "cluster_cell_hitsE_EM"}
 _LAYER_COLUMNS = {f"cluster_E_{name}": sampling for name, sampling in zip(LAYER_NAMES, (0, 1, 2, 3, 12, 13, 14), strict=True)}
 _WHOLE = (*_EVENT, "truthPartPdgId", *_TRUTH_FLAGS, "cluster_nCells", "cluster_cell_ID")
 _LOOK = 1000  # events looked at for the mean number of clusters
@@ -52,8 +53,8 @@ class MLTreeReader:
     """An open file; see `Reader`.
 
     Clusters come in the order of the file; clusterIndex is their rank in the event by falling energy. A cluster belongs to the stable
-    truth particle (status 1, barcode below 200000; any particle where an event has none of these) of its event that is nearest in dR: in
-    files of single particles this is the one particle. An event without any particle gives truthPdgId 0 and truthE NaN, which
+    truth particle (status 1, barcode below 200000, no neutrino; any particle where an event has none of these) of its event that is nearest
+    in dR: in files of single particles this is the one particle. An event without any particle gives truthPdgId 0 and truthE NaN, which
     `samples.read` reports. The sums cluster_sumCellE, cluster_ENG_CALIB_EM and cluster_E_<layer> are made from the cells.
     """
 
@@ -159,7 +160,8 @@ class MLTreeReader:
         for branch in (branch for branch in (*_TRUTH.values(), *_TRUTH_FLAGS) if branch in arrays.fields):
             own, flat[branch] = ak.to_numpy(ak.num(arrays[branch])), ak.to_numpy(ak.flatten(arrays[branch]))
             self._require_equal(own, counts, first + np.arange(len(counts)), branch, _TRUTH["truthE"])
-        rows = np.flatnonzero(is_stable(flat.get(_TRUTH_FLAGS[0]), flat.get(_TRUTH_FLAGS[1]), owner))
+        flags = {"pdg_id": flat.get(_TRUTH["truthPdgId"]), "status": flat.get("truthPartStatus"), "barcode": flat.get("truthPartBarcode")}
+        rows = np.flatnonzero(makes_clusters(owner, **flags))
         place = (owner[rows], flat[_TRUTH["truthEta"]][rows], flat[_TRUTH["truthPhi"]][rows])
         nearest = nearest_particle(event, scalars["clusterEta"], scalars["clusterPhi"], *place)
         found = nearest >= 0
@@ -168,9 +170,6 @@ class MLTreeReader:
             columns[name] = np.full(len(event), 0 if name == "truthPdgId" else np.nan, dtype=COLUMNS[name].dtype)
             columns[name][found] = as_column(name, flat[_TRUTH[name]][rows[nearest[found]]])
         return columns
-
-
-_SUMS = {"cluster_sumCellE": "cluster_cell_E", "cluster_ENG_CALIB_EM": "cluster_cell_hitsE_EM"}
 
 
 def _columns_of(branches: set[str]) -> tuple[str, ...]:

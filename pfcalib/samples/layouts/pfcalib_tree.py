@@ -91,15 +91,10 @@ def read_columns(
     return read_tree_columns(path, tree, columns, entries)
 
 
-def _matches(path: PathLike) -> bool:
-    branches = root_trees(path).get(CLUSTER_TREE)
-    return branches is not None and ("cluster_cell_ID" in branches or "EMB2" not in branches)
-
-
 @contextlib.contextmanager
 def _open(path: PathLike) -> Iterator[Reader]:
     with open_sample(path) as file:
         yield PfcalibReader(path, file)
 
 
-LAYOUT = Layout("pfcalib", "ClusterTree: one entry a cluster, jagged cells", _matches, _open)
+LAYOUT = Layout("pfcalib", "ClusterTree: one entry a cluster, jagged cells", lambda path: CLUSTER_TREE in root_trees(path), _open)

@@ -14,7 +14,10 @@ ENTRY = "entry"  # scalar that readers of events add to their samples: the entry
 
 
 class Reader(Protocol):
-    """An open file of one layout."""
+    """An open file of one layout.
+
+    A reader of events may also have a method ``clusters_per_entry()``, the mean number of clusters in one, by which chunks are cut.
+    """
 
     layout: str  # name of the layout
     unit: str  # what an entry is: "cluster", "event" or "shower"

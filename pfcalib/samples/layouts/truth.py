@@ -8,19 +8,28 @@ from scipy.spatial import cKDTree
 
 _APART = 1000.0  # distance of two events in the search; any two points of one event are closer
 _MAX_ETA = 100.0
+_NEUTRINOS = (12, 14, 16)
 FIRST_SECONDARY = 200_000  # barcodes from here on are of particles that the simulation of the detector made
 
 
-def is_stable(status: NDArray[np.integer] | None, barcode: NDArray[np.integer] | None, event: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Particles that may make clusters: status 1 and not made by the detector simulation; all of an event in which there is none such.
+def makes_clusters(
+    event: NDArray[np.int64],
+    *,
+    pdg_id: NDArray[np.integer] | None = None,
+    status: NDArray[np.integer] | None = None,
+    barcode: NDArray[np.integer] | None = None,
+) -> NDArray[np.bool_]:
+    """Particles that may make clusters: stable (status 1), no neutrino, not made by the detector simulation; all where an event has none such.
 
     Parameters
     ----------
-    status, barcode : arrays of int, shape (n_particles,), or None
-        What is None is not asked for.
     event : array of int64, shape (n_particles,)
+    pdg_id, status, barcode : arrays of int, shape (n_particles,), optional
+        What is None is not asked for.
     """
     good = np.ones(len(event), dtype=np.bool_)
+    if pdg_id is not None:
+        good &= ~np.isin(np.abs(pdg_id), _NEUTRINOS)
     if status is not None:
         good &= status == 1
     if barcode is not None:
