@@ -3,6 +3,8 @@
 import multiprocessing
 import operator
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -42,9 +44,9 @@ def epoch_of(stream):
     return {name: np.concatenate([batch[0][name] for batch in batches]) for name in batches[0][0]}, np.concatenate([batch[1] for batch in batches])
 
 
-@pytest.mark.parametrize("kind", [*INPUT_SHAPES, "layer:EMB2"])
-def test_batches_are_the_inputs_of_the_sample(samples, paths, kind):
-    stream = ClusterStream(paths, kind=kind, split="test", balance=None, shuffle=False, batch_size=16)
+@pytest.mark.parametrize(("kind", "source"), [*((kind, "cache") for kind in (*INPUT_SHAPES, "layer:EMB2")), ("flat", "root")])
+def test_batches_are_the_inputs_of_the_sample(samples, paths, kind, source):
+    stream = ClusterStream(paths, source=source, kind=kind, split="test", balance=None, shuffle=False, batch_size=16)
     whole = concatenate(samples)
     chosen = whole[choose_clusters(whole.scalars, split="test").rows]
     layers = (kind.removeprefix("layer:"),) if ":" in kind else stream.layers
@@ -59,9 +61,14 @@ def test_batches_are_the_inputs_of_the_sample(samples, paths, kind):
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**31), batch_size=st.integers(7, 600), balance=st.sampled_from(["subsample", "weight", None]))
-def test_every_chosen_cluster_comes_exactly_once_an_epoch(samples, paths, seed, batch_size, balance):
-    stream = ClusterStream(paths, seed=seed, batch_size=batch_size, balance=balance, scalars=("clusterE", "clusterEta"))
+@given(
+    seed=st.integers(0, 2**31),
+    batch_size=st.integers(7, 600),
+    balance=st.sampled_from(["subsample", "weight", None]),
+    source=st.sampled_from(["cache", "root"]),
+)
+def test_every_chosen_cluster_comes_exactly_once_an_epoch(samples, paths, seed, batch_size, balance, source):
+    stream = ClusterStream(paths, source=source, pool_size=200, seed=seed, batch_size=batch_size, balance=balance, scalars=("clusterE", "clusterEta"))
     whole = concatenate(samples)
     chosen = whole[choose_clusters(whole.scalars, split="train", balance=balance, seed=seed).rows]
     for _ in range(2):
@@ -72,8 +79,10 @@ def test_every_chosen_cluster_comes_exactly_once_an_epoch(samples, paths, seed, 
         stream.on_epoch_end()
 
 
-def test_scalars_images_and_labels_of_a_shuffled_batch_belong_together(paths):
-    shuffled, ordered = (ClusterStream(paths, shuffle=shuffle, balance=None, scalars=("clusterE",)) for shuffle in (True, False))
+@pytest.mark.parametrize("source", ["cache", "root"])
+def test_scalars_images_and_labels_of_a_shuffled_batch_belong_together(paths, source):
+    shuffled = ClusterStream(paths, source=source, pool_size=1, balance=None, scalars=("clusterE",))
+    ordered = ClusterStream(paths, shuffle=False, balance=None, scalars=("clusterE",))
     (inputs, labels), (wanted, wanted_labels) = epoch_of(shuffled), epoch_of(ordered)
     order = np.argsort(inputs["scalars"][:, 0]), np.argsort(wanted["scalars"][:, 0])
     assert not np.array_equal(inputs["scalars"], wanted["scalars"])
@@ -81,8 +90,9 @@ def test_scalars_images_and_labels_of_a_shuffled_batch_belong_together(paths):
     np.testing.assert_array_equal(labels[order[0]], wanted_labels[order[1]])
 
 
-def test_the_seed_and_the_epoch_decide_the_order(paths):
-    one, two, other = (ClusterStream(paths, seed=seed, balance=None) for seed in (3, 3, 4))
+@pytest.mark.parametrize("source", ["cache", "root"])
+def test_the_seed_and_the_epoch_decide_the_order(paths, source):
+    one, two, other = (ClusterStream(paths, source=source, seed=seed, balance=None) for seed in (3, 3, 4))
     first = epoch_of(one)[0]["pixels"]
     np.testing.assert_array_equal(first, epoch_of(two)[0]["pixels"])
     assert not np.array_equal(first, epoch_of(other)[0]["pixels"])
@@ -115,8 +125,9 @@ def test_weights_come_only_when_asked_for(paths):
     assert len(ClusterStream(paths)[0]) == 2
 
 
-def test_threads_fetch_what_one_thread_does(paths):
-    stream = ClusterStream(paths, batch_size=7)
+@pytest.mark.parametrize("source", ["cache", "root"])
+def test_threads_fetch_what_one_thread_does(paths, source):
+    stream = ClusterStream(paths, source=source, pool_size=1, batch_size=7)
     with ThreadPoolExecutor(4) as pool:
         threaded = list(pool.map(stream.__getitem__, range(len(stream))))
     for i, (inputs, labels) in enumerate(threaded):
@@ -142,11 +153,12 @@ class Recorder(ClusterStream):
         return super().__getitem__(index)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("first", [0, 3])
-def test_keras_trains_on_the_order_of_each_epoch(paths, workers, first):
+@pytest.mark.parametrize(
+    ("source", "workers", "first"), [("cache", 0, 0), ("cache", 1, 3), ("cache", 2, 0), ("cache", 8, 3), ("root", 1, 0), ("root", 4, 3)]
+)
+def test_keras_trains_on_the_order_of_each_epoch(paths, source, workers, first):
     """Keras ends epochs of its own before a fit, so the order is set from the number that fit counts."""
-    stream = Recorder(paths, batch_size=64, workers=workers)
+    stream = Recorder(paths, source=source, batch_size=64, workers=workers)
     pixels = keras.Input((936,), name="pixels")
     model = keras.Model({"pixels": pixels}, keras.layers.Dense(2, activation="softmax")(pixels))
     model.compile(optimizer="sgd", loss="categorical_crossentropy")
@@ -154,6 +166,35 @@ def test_keras_trains_on_the_order_of_each_epoch(paths, workers, first):
     assert np.isfinite(history.history["loss"]).all()
     assert stream.fetched[-2 * len(stream) :] == [first] * len(stream) + [first + 1] * len(stream)
     assert model.predict(ClusterStream(paths, split="test", shuffle=False), verbose=0).shape[1] == 2
+
+
+SPAWNED = """
+import multiprocessing, sys
+import keras
+from pfcalib.stream import ClusterStream
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    stream = ClusterStream(sys.argv[1:], batch_size=64, workers=2, use_multiprocessing=True)
+    pixels = keras.Input((936,), name="pixels")
+    model = keras.Model({"pixels": pixels}, keras.layers.Dense(2, activation="softmax")(pixels))
+    model.compile(optimizer="sgd", loss="categorical_crossentropy")
+    print(len(model.fit(stream, epochs=1, shuffle=False, verbose=0).history["loss"]))
+"""
+
+
+def test_keras_trains_with_spawned_workers(paths, tmp_path):
+    script = tmp_path / "spawned.py"
+    script.write_text(SPAWNED)
+    done = subprocess.run([sys.executable, script, *paths], capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.strip() == "1", done.stderr
+
+
+def test_what_a_stream_keeps_of_a_cluster_is_few_bytes(paths):
+    for source in ("cache", "root"):
+        stream = ClusterStream(paths, source=source, split="all", balance=None)
+        kept = sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray) and value.flags.owndata)
+        assert kept <= 16 * stream.n_clusters
 
 
 def test_what_cannot_be_streamed_is_refused(paths, tmp_path, rng):
@@ -164,7 +205,10 @@ def test_what_cannot_be_streamed_is_refused(paths, tmp_path, rng):
         ClusterStream(paths, select=SelectionConfig(min_cluster_e=1e6))
     with pytest.raises(BadFileError, match="no such file"):
         ClusterStream(tmp_path / "gone.root")
-    for wrong in ({"kind": "round"}, {"split": "training"}, {"balance": "both"}, {"batch_size": 0}, {"scalars": ("colour",)}):
+    with pytest.raises(ConfigError, match="several processes cannot share"):
+        ClusterStream(paths, source="root", workers=2, use_multiprocessing=True)
+    choices = {"kind": "round", "split": "training", "balance": "both", "batch_size": 0, "scalars": ("colour",), "source": "tape", "pool_size": 0}
+    for wrong in ({name: value} for name, value in choices.items()):
         with pytest.raises(ConfigError, match=str(next(iter(wrong.values()))[0] if "scalars" in wrong else next(iter(wrong.values())))):
             ClusterStream(paths, **wrong)
     with pytest.raises(IndexError):
