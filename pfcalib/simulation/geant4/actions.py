@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pfcalib.simulation.geant4.config import Geant4Config
 from pfcalib.simulation.geant4.records import MeasurableEnergy, Records
-from pfcalib.simulation.geant4.scoring import attach_scorers, end_photon, new_track
+from pfcalib.simulation.geant4.scoring import attach_scorers, end_neutral, end_photon, new_track
 from pfcalib.simulation.geant4.slice import Stack, build_volumes
 
 PHYSICS = (  # FTFP_BERT but for G4EmExtraPhysics, which wants gamma-nuclear data
@@ -47,7 +47,7 @@ def start_geant4(
     manager.SetUserInitialization(physics)  # makes the particles
     energy = MeasurableEnergy(g4.G4ParticleTable.GetParticleTable().FindParticle("proton").GetPDGMass())
     construction = _construction(stack, records, energy, config)
-    actions = _actions(records, energy, begin_event, end_event)
+    actions = _actions(records, energy, config, begin_event, end_event)
     manager.SetUserInitialization(construction)
     manager.SetUserInitialization(actions)
     manager.SetVerboseLevel(0)
@@ -86,10 +86,12 @@ def _construction(stack: Stack, records: Records, energy: MeasurableEnergy, conf
     return Construction()
 
 
-def _actions(records: Records, energy: MeasurableEnergy, begin_event: Callable[[Any, Any], None], end_event: Callable[[], None]) -> Any:
+def _actions(
+    records: Records, energy: MeasurableEnergy, config: Geant4Config, begin_event: Callable[[Any, Any], None], end_event: Callable[[], None]
+) -> Any:
     import geant4_pybind as g4
 
-    gamma = g4.G4ParticleTable.GetParticleTable().FindParticle("gamma")
+    gamma, neutron = (g4.G4ParticleTable.GetParticleTable().FindParticle(name) for name in ("gamma", "neutron"))
 
     class Gun(g4.G4VUserPrimaryGeneratorAction):
         def __init__(self) -> None:
@@ -109,8 +111,11 @@ def _actions(records: Records, energy: MeasurableEnergy, begin_event: Callable[[
                 new_track(track, records, energy)
 
         def PostUserTrackingAction(self, track: Any) -> None:
-            if track.GetDefinition() is gamma:
+            definition = track.GetDefinition()
+            if definition is gamma:
                 end_photon(track, records)
+            elif definition is neutron and config.calibration_truth:
+                end_neutral(track, records, energy)
 
     class Actions(g4.G4VUserActionInitialization):
         def Build(self) -> None:

@@ -13,6 +13,7 @@ from pfcalib.simulation.geant4.records import NEUTRAL_PIONS, NEUTRINOS, Measurab
 from pfcalib.simulation.geant4.slice import Volumes, part_of
 
 STOPPED = 1  # fStopButAlive of G4TrackStatus
+WORLD_BOUNDARY = 0  # fWorldBoundary of G4StepStatus
 ENDED = (2, 3)  # fStopAndKill and fKillTrackAndSecondaries
 _TINY = 1e-6  # MeV, below which a balance is rounding
 _LIGHT = 1.0  # MeV; of what is charged only electrons and positrons weigh less
@@ -33,8 +34,8 @@ def neutral_particles() -> list[Any]:
     return list(chosen.values())
 
 
-def step_scorer(name: str, layer: int, records: Records, energy: MeasurableEnergy, *, is_active: bool, balance: bool) -> Any:
-    """Scorer of a volume: deposits of all that passes the filter, and the balance of each step but for electrons and positrons.
+def charged_scorer(name: str, layer: int, records: Records, energy: MeasurableEnergy, *, is_active: bool, balance: bool) -> Any:
+    """Scorer of charged particles in a volume: their deposits, and the balance of each step but for electrons and positrons.
 
     Parameters
     ----------
@@ -54,42 +55,62 @@ def step_scorer(name: str, layer: int, records: Records, energy: MeasurableEnerg
     balance_step = _balance(layer, records, energy)
     getters: list[Any] = []  # Geant4 has one step, filled again and again: its getters are bound once
 
-    class StepScorer(g4.G4VPrimitiveScorer):
+    class ChargedScorer(g4.G4VPrimitiveScorer):
         def Initialize(self, collections: Any) -> None:
             """Nothing is kept in Geant4's collections."""
 
         def ProcessHits(self, step: Any, history: Any) -> bool:
             if not getters:
-                getters.extend(_getters(step))
-            get_deposit, get_position, get_mass, get_time, get_length, get_charge, get_before, get_after, get_made = getters
-            deposit = get_deposit()
+                pre = step.GetPreStepPoint()
+                getters.extend((step.GetTotalEnergyDeposit, pre.GetPosition, pre.GetMass, pre.GetGlobalTime, step.GetStepLength))
+            get_deposit, get_position, get_mass, get_time, get_length = getters
+            deposit, point = get_deposit(), get_position()
             electron = get_mass() < _LIGHT
-            if deposit > 0.0:
-                point = get_position()
-                if is_active:
-                    length = get_length() if electron or get_charge() != 0.0 else 0.0
-                    extend((layer, deposit, point.x, point.y, point.z, electron, get_time(), length))
-                else:
-                    extend((layer, deposit, point.x, point.y, point.z, electron))
-            if electron or not balance:
-                return True
-            lost, made, status = get_before() - get_after() - deposit, get_made(), int(step.GetTrack().GetTrackStatus())
-            if made or status or abs(lost) > _TINY:
-                balance_step(step, lost, made, status)
+            if is_active:
+                extend((layer, deposit, point.x, point.y, point.z, electron, get_time(), get_length()))
+            else:
+                extend((layer, deposit, point.x, point.y, point.z, electron))
+            if not electron and balance:
+                balance_step(step, deposit)
             return True
 
-    return StepScorer(name)
+    return ChargedScorer(name)
 
 
-def _getters(step: Any) -> tuple[Any, ...]:
-    pre, post = step.GetPreStepPoint(), step.GetPostStepPoint()
-    return (
-        step.GetTotalEnergyDeposit, pre.GetPosition, pre.GetMass, pre.GetGlobalTime, step.GetStepLength, pre.GetCharge,
-        pre.GetKineticEnergy, post.GetKineticEnergy, step.GetNumberOfSecondariesInCurrentStep,
-    )  # fmt: skip
+def neutral_scorer(name: str, layer: int, records: Records, energy: MeasurableEnergy, *, is_active: bool, balance: bool) -> Any:
+    """Scorer of neutral hadrons in a volume, most of whose steps change nothing; parameters as of `charged_scorer`."""
+    import geant4_pybind as g4
+
+    extend = (records.active if is_active else records.passive).extend
+    balance_step = _balance(layer, records, energy)
+    getters: list[Any] = []
+
+    class NeutralScorer(g4.G4VPrimitiveScorer):
+        def Initialize(self, collections: Any) -> None:
+            """Nothing is kept in Geant4's collections."""
+
+        def ProcessHits(self, step: Any, history: Any) -> bool:
+            if not getters:
+                pre, post = step.GetPreStepPoint(), step.GetPostStepPoint()
+                made = step.GetNumberOfSecondariesInCurrentStep
+                getters.extend((step.GetTotalEnergyDeposit, made, pre.GetKineticEnergy, post.GetKineticEnergy))
+            get_deposit, get_made, get_before, get_after = getters
+            deposit = get_deposit()
+            if deposit == 0.0 and get_made() == 0 and get_before() == get_after():  # should it end a track, `end_neutral` will know
+                return False
+            if deposit > 0.0:
+                pre = step.GetPreStepPoint()
+                point = pre.GetPosition()
+                late = (pre.GetGlobalTime(), 0.0) if is_active else ()
+                extend((layer, deposit, point.x, point.y, point.z, 0.0, *late))
+            if balance:
+                balance_step(step, deposit)
+            return True
+
+    return NeutralScorer(name)
 
 
-def _balance(layer: int, records: Records, energy: MeasurableEnergy) -> Callable[[Any, float, int, int], None]:
+def _balance(layer: int, records: Records, energy: MeasurableEnergy) -> Callable[[Any, float], None]:
     """Function that notes what a step makes invisible, gives to neutrinos, and makes of pi0 and eta.
 
     Invisible is the measurable energy before, less that after, the deposit, and that of all secondaries; what is stopped without descendants,
@@ -97,14 +118,18 @@ def _balance(layer: int, records: Records, energy: MeasurableEnergy) -> Callable
     """
     extend, neutral, rest, stopped = records.balance.extend, records.neutral.append, energy.rest, records.stopped
 
-    def balance_step(step: Any, lost: float, n_secondaries: int, status: int) -> None:
+    def balance_step(step: Any, deposit: float) -> None:
         track, post = step.GetTrack(), step.GetPostStepPoint()
+        lost = step.GetPreStepPoint().GetKineticEnergy() - post.GetKineticEnergy() - deposit
+        made, status = step.GetNumberOfSecondariesInCurrentStep(), int(track.GetTrackStatus())
+        if not (made or status or abs(lost) > _TINY):
+            return
         point, escaped = post.GetPosition(), 0.0
         if status in ENDED:
             lost += post.GetKineticEnergy() + rest(track.GetDefinition())
         elif status == STOPPED:
             stopped[track.GetTrackID()] = Stopped(layer, point, rest(track.GetDefinition()))
-        for secondary in step.GetSecondaryInCurrentStep() if n_secondaries else ():
+        for secondary in step.GetSecondaryInCurrentStep() if made else ():
             definition, kinetic = secondary.GetDefinition(), secondary.GetKineticEnergy()
             code = definition.GetPDGEncoding()
             lost -= kinetic + rest(definition)
@@ -153,6 +178,17 @@ def end_photon(track: Any, records: Records) -> None:
             records.passive.extend((layer, deposit, point.x, point.y, point.z, 1.0))
 
 
+def end_neutral(track: Any, records: Records, energy: MeasurableEnergy) -> None:
+    """Note as invisible what a neutral hadron brings to its end where it ends without a trace, as do neutrons after the tracking cut."""
+    step = track.GetStep()
+    pre, post = step.GetPreStepPoint(), step.GetPostStepPoint()
+    if step.GetTotalEnergyDeposit() > 0.0 or step.GetNumberOfSecondariesInCurrentStep() or pre.GetKineticEnergy() != post.GetKineticEnergy():
+        return  # balanced as a step
+    if int(track.GetTrackStatus()) in ENDED and int(post.GetStepStatus()) != WORLD_BOUNDARY:
+        point, (layer, _) = post.GetPosition(), part_of(pre.GetTouchable().GetCopyNumber(0))
+        records.balance.extend((layer, post.GetKineticEnergy() + energy.rest(track.GetDefinition()), point.x, point.y, point.z, 0.0))
+
+
 def exit_detector(records: Records, energy: MeasurableEnergy) -> Any:
     """Sensitive detector around the hall: notes what leaves the world, but for neutrinos."""
     import geant4_pybind as g4
@@ -160,7 +196,7 @@ def exit_detector(records: Records, energy: MeasurableEnergy) -> Any:
     class ExitDetector(g4.G4VSensitiveDetector):
         def ProcessHits(self, step: Any, history: Any) -> bool:
             post, definition = step.GetPostStepPoint(), step.GetTrack().GetDefinition()
-            if post.GetStepStatus() == g4.G4StepStatus.fWorldBoundary and definition.GetPDGEncoding() not in NEUTRINOS:
+            if int(post.GetStepStatus()) == WORLD_BOUNDARY and definition.GetPDGEncoding() not in NEUTRINOS:
                 records.leak.append(post.GetKineticEnergy() + energy.rest(definition))
             return True
 
@@ -190,7 +226,8 @@ def attach_scorers(construction: Any, volumes: Volumes, records: Records, energy
             detector = g4.G4MultiFunctionalDetector(f"layer{layer}_{'active' if is_active else 'passive'}")
             manager.AddNewDetector(detector)
             for name, chosen in zip(("charged", "neutral"), filters, strict=True):
-                scorer = step_scorer(name, layer, records, energy, is_active=is_active, balance=calibration_truth)
+                make = charged_scorer if name == "charged" else neutral_scorer
+                scorer = make(name, layer, records, energy, is_active=is_active, balance=calibration_truth)
                 scorer.SetFilter(chosen)
                 detector.RegisterPrimitive(scorer)
                 kept.append(scorer)

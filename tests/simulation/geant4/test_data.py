@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,23 +23,24 @@ def own(synthetic, tmp_path):
     """A folder laid out as Geant4's data sets, versions in the names, of which Geant4 could not tell that we made it."""
     folder = tmp_path / "own"
     for (start, _), version in zip(NEEDED.values(), ("8.8", "4.2", "6.1.2", "3.0"), strict=True):
-        shutil.copytree(os.path.join(synthetic.environment[FOLDER], start), folder / f"{start}{version}")
+        shutil.copytree(Path(synthetic.environment[FOLDER]) / start, folder / f"{start}{version}")
     return folder
 
 
 def test_without_data_sets_tables_are_written_into_the_cache(synthetic, cache):
     assert synthetic.synthetic
     assert synthetic.label == "Geant4 11.4.1, synthetic tables"
-    assert os.path.dirname(synthetic.environment[FOLDER]) == str(cache)
-    assert os.path.isfile(os.path.join(synthetic.environment[FOLDER], MARK))
+    assert Path(synthetic.environment[FOLDER]).parent == cache
+    assert (Path(synthetic.environment[FOLDER]) / MARK).is_file()
     assert set(synthetic.environment) == {FOLDER, *NEEDED}
-    assert all(os.path.isdir(folder) for folder in synthetic.environment.values())
+    assert all(Path(folder).is_dir() for folder in synthetic.environment.values())
 
 
 def test_tables_are_written_once(synthetic):
-    before = os.stat(os.path.join(synthetic.environment[FOLDER], MARK)).st_mtime_ns
+    mark = Path(synthetic.environment[FOLDER]) / MARK
+    before = mark.stat().st_mtime_ns
     assert find_data() == synthetic
-    assert os.stat(os.path.join(synthetic.environment[FOLDER], MARK)).st_mtime_ns == before
+    assert mark.stat().st_mtime_ns == before
 
 
 def test_two_processes_may_write_the_tables_at_once(tmp_path):
