@@ -94,7 +94,7 @@ def _summary(report: SampleReport) -> list[str]:
     noun = "shower" if report.unit == "shower" else "cluster"
     counts = f"{report.n_events} events, {report.n_clusters} {noun}s" + (f" in {report.n_entries} entries" if report.unit == "event" else "")
     counts += "" if report.n_em is None else f", {report.n_em} of them of pi0, photons or electrons"
-    counts += f"; {report.n_cells} cells, of {report.n_geo} in CellGeo" if report.n_geo else "; the layout has no cells"
+    counts += f"; {report.n_cells} cells, of {report.n_geo} in CellGeo" if report.n_geo else "; no cells"
     lines = [f"layout: {report.layout}", counts]
     for name, what in (("truthE", "true energy"), ("clusterE", "cluster energy")):
         if name in report.ranges:
@@ -103,9 +103,14 @@ def _summary(report: SampleReport) -> list[str]:
     made += [f"{name} {report.metadata[name]}" for name in ("version", "seed") if name in report.metadata]
     made += [f"converted from {report.metadata['converted_from']}"] if "converted_from" in report.metadata else []
     lines.append(", ".join(made))
+    said = ("binning", "container", "energy_scale", "samplings_without_column")  # by readers, of what a layout cannot give
+    lines += [f"{name.replace('_', ' ')}: {str(report.metadata[name]).translate(_PLAIN)}" for name in said if name in report.metadata]
     lines.append(f"branches: {len(report.found)} of {len(report.found) + len(report.missing)} of the layout")
     lines += [f"missing: {_listed(report.missing)}"] if report.missing else []
     return lines + [f"note: {note}" for note in report.notes if "is missing" not in note]
+
+
+_PLAIN = str.maketrans("", "", "{}'")  # a dictionary as a reader writes it
 
 
 def _listed(names: tuple[str, ...], separator: str = ", ") -> str:

@@ -19,7 +19,7 @@ from pfcalib.columns import label
 from pfcalib.plots import GEANT4, GREY, NEUTRAL, SIMULATION, log_ticks, name_source, styled
 from pfcalib.samples.histograms import SAMPLINGS, SampleHistograms
 
-MAX_BINS = 60  # of an axis of the map of directions
+MIN_BINS, MAX_BINS = 12, 60  # of an axis of the map of directions
 
 
 def source_name(metadata: Mapping[str, Any], layout: str) -> str:
@@ -122,13 +122,16 @@ def _draw_directions(ax: Axes, histogram: hist.Hist, what: str) -> None:
     if in_eta is None or in_phi is None:
         _say_nothing(ax)
         return
+    n_bins = min(MAX_BINS, max(MIN_BINS, int(np.sqrt(values.sum()))))
     edges = []
     for side, shown in enumerate((in_eta, in_phi)):
-        step = -(-(shown.stop - shown.start) // MAX_BINS)
+        step = -(-(shown.stop - shown.start) // n_bins)
         side_edges, flat = _merged(histogram.axes[side].edges, np.moveaxis(values, side, 0), shown, step)
         edges.append(side_edges)
         values = np.moveaxis(flat, 0, side)
-    image = ax.pcolormesh(*edges, np.where(values > 0, values, np.nan).T, norm=LogNorm(), cmap="viridis", rasterized=True)
+    image = ax.pcolormesh(
+        *edges, np.where(values > 0, values, np.nan).T, norm=LogNorm() if values.max() > 20 else None, cmap="viridis", rasterized=True
+    )
     ax.figure.colorbar(image, ax=ax, label="clusters a bin", pad=0.02)
 
 

@@ -10,9 +10,12 @@ import nbformat
 import pytest
 import typer
 import yaml
+from factories import make_sample
 from typer.testing import CliRunner
 
 from pfcalib import cli
+from pfcalib.samples.packaged import packaged_sample
+from pfcalib.samples.write import write_sample
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback]
 TINY = """\
@@ -55,7 +58,7 @@ def pfcalib(capfd, monkeypatch):
 
 
 def test_all_commands_are_there():
-    assert {"simulate", "inspect", "train", "run", "validate", "list", "report", "index", "readme"} <= set(COMMANDS)
+    assert {"simulate", "inspect", "convert", "train", "run", "validate", "list", "report", "index", "readme"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -76,6 +79,10 @@ def test_every_option_has_a_help_text_and_energies_have_units():
     ("arguments", "message"),
     [
         (("inspect", "nowhere.root"), "nowhere.root: no such file"),
+        (("inspect", "nowhere.root", "--plot", "page.txt"), "--plot page.txt: the name must end with one of .png, .pdf, .svg"),
+        (("convert", "nowhere.root"), "convert needs at least one input and the output"),
+        (("convert", "nowhere.root", "out.root"), "nowhere.root: no such file"),
+        (("convert", "nowhere.root", "out.root", "--on-error", "guess"), "--on-error must be raise or skip, got 'guess'"),
         (("run", "99_nothing"), "study '99_nothing' is unknown; there are 01_tiny"),
         (("run", "01_tiny", "-p", "n_event=3"), "unknown parameter 'n_event'"),
         (("run", "01_tiny", "-p", "n_events=many"), "not a JSON value"),
@@ -105,6 +112,33 @@ def test_a_simulated_sample_is_sound(clone, pfcalib):
     code, output, errors = pfcalib("inspect", "pions.root")
     assert code == 0, errors
     assert "all branches are there, energies are sane" in output
+
+
+def test_inspect_draws_a_page_of_showers_and_names_what_made_them(clone, pfcalib):
+    code, output, errors = pfcalib("inspect", str(packaged_sample("geant4_pions")), "--plot", "pages/showers.png")
+    assert code == 0, errors
+    assert (clone / "pages" / "showers.png").read_bytes().startswith(b"\x89PNG")
+    assert "layout: showers" in output
+    assert "8720 events, 8720 showers, 4880 of them of pi0, photons or electrons" in output
+    assert "true energy: 0.5005 to 119.8 GeV" in output
+    assert "made by: Geant4" in output
+    assert "pages/showers.png: page of histograms" in output
+
+
+def test_convert_writes_what_inspect_finds_sound_and_tells_what_it_skipped(clone, pfcalib, rng):
+    write_sample(clone / "good.root", make_sample(rng, 30))
+    (clone / "bad.root").write_bytes((clone / "good.root").read_bytes()[:-500])
+    code, _, errors = pfcalib("convert", "good.root", "bad.root", "out.root")
+    assert code == 1
+    assert "bad.root" in errors
+    assert not (clone / "out.root").exists()
+    code, output, errors = pfcalib("convert", "good.root", "bad.root", "out.root", "--on-error", "skip")
+    assert code == 0, errors
+    assert "skipped: bad.root: " in output
+    assert "out.root: 30 clusters from pfcalib" in output
+    code, output, _ = pfcalib("inspect", "out.root")
+    assert code == 0
+    assert "made by: synthetic, converted from pfcalib" in output
 
 
 def test_what_is_no_sample_is_told_in_one_line(clone, pfcalib):

@@ -34,6 +34,7 @@ class _Source(NamedTuple):
     generator: str
     columns: frozenset[str]
     geo: CellGeo
+    metadata: dict[str, Any]
 
 
 def convert_sample(
@@ -94,7 +95,7 @@ def _look_into(files: Sequence[Path | str], binning: PathLike | None, log: Fault
             with open_reader(path, binning=binning) as reader:
                 none = reader.read(0, 0)
                 columns = frozenset(name for name in COLUMNS if name in none.scalars or name in none.cells)
-                source = _Source(path, reader.layout, str(reader.metadata.get("generator", "")), columns, reader.geo)
+                source = _Source(path, reader.layout, str(reader.metadata.get("generator", "")), columns, reader.geo, reader.metadata)
             if sources and not source.geo.same_as(sources[0].geo):
                 raise BadFileError(f"{path}: does not have the cells ({GEO_TREE}) of {sources[0].path}")
             sources.append(source)
@@ -110,8 +111,12 @@ def _look_into(files: Sequence[Path | str], binning: PathLike | None, log: Fault
 def _describe(sources: Sequence[_Source], absent: Sequence[str]) -> dict[str, Any]:
     """Metadata of the converted file."""
     layouts, generators = ([*dict.fromkeys(filter(None, values))] for values in zip(*(source[1:3] for source in sources), strict=True))
-    described = [{"name": str(source.path) if is_url(source.path) else Path(source.path).name, **_digest(source.path)} for source in sources]
-    return {"generator": ", ".join(generators) or "unknown", "converted_from": ", ".join(layouts), "sources": described, ABSENT: list(absent)}
+    described = [
+        {"name": str(source.path) if is_url(source.path) else Path(source.path).name, **_digest(source.path), "metadata": source.metadata}
+        for source in sources
+    ]
+    made = {"generator": ", ".join(generators)} if generators else {}
+    return {**made, "converted_from": ", ".join(layouts), "sources": described, ABSENT: list(absent)}
 
 
 def _digest(path: Path | str) -> dict[str, str]:

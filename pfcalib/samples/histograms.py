@@ -26,7 +26,7 @@ class SampleHistograms:
     Attributes
     ----------
     truth_energy, cluster_energy : hist.Hist
-        Of truthE and clusterE in GeV, logarithmic axis.
+        Of truthE and clusterE in GeV, logarithmic axis; what is not positive counts below it.
     response : hist.Hist
         clusterE / truthE.
     directions : hist.Hist
@@ -51,9 +51,9 @@ class SampleHistograms:
         """Add the clusters of a chunk."""
         columns = sample.scalars
         if "truthE" in columns:
-            self.truth_energy.fill(_finite(columns["truthE"]))
+            self.truth_energy.fill(np.maximum(_finite(columns["truthE"]), 0.0))
         if "clusterE" in columns:
-            self.cluster_energy.fill(_finite(columns["clusterE"]))
+            self.cluster_energy.fill(np.maximum(_finite(columns["clusterE"]), 0.0))
         if "truthE" in columns and "clusterE" in columns:
             e_true = columns["truthE"].astype(np.float64)
             known = (e_true > 0.0) & (e_true < np.inf)

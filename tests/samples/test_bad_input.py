@@ -235,7 +235,7 @@ def test_a_file_without_permission_is_refused(refused, native):
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("at", [10, 300, 0.05, 0.4, 0.8, -2000, -100])
+@pytest.mark.parametrize("at", [10, 300, 0.05, 0.5, -100])
 def test_a_truncated_file_is_refused(case, refused, tmp_path, at):
     size = case.path.stat().st_size
     refused(damage.cut(case.path, tmp_path / "cut.root", size + at if at < 0 else at), "")
@@ -336,7 +336,7 @@ def test_lengths_that_disagree_cost_the_entry_alone(mltree, native, inspect, tmp
         assert f"entry {entry}" in errors
 
 
-@pytest.mark.parametrize("what", ["energy", "cluster_cell_E", "cluster_cell_ID", "cluster_nCells", "eventNumber"])
+@pytest.mark.parametrize("what", ["energy", "cluster_cell_ID", "eventNumber"])
 def test_a_basket_of_zeros_is_an_error_or_costs_its_entries_alone(case, inspect, tmp_path, what):
     branch = case.energy if what == "energy" else what
     path = damage.blank(case.path, tmp_path / "zeros.root", damage.basket(case.path, case.tree, branch, 0))
@@ -350,8 +350,8 @@ def test_a_basket_of_zeros_is_an_error_or_costs_its_entries_alone(case, inspect,
     assert_same(kept[-len(untouched) :] if len(untouched) else kept[:0], untouched)
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("what", ["energy", "cluster_cell_E", "cluster_cell_ID"])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("what", ["energy", "cluster_cell_E"])
 def test_flipped_bytes_in_a_basket_are_an_error_or_change_nothing_else(case, tmp_path, what, seed):
     """Neither ROOT nor zstd as ROOT calls it keep a checksum of values, so a flipped energy may pass for another energy."""
     branch = case.energy if what == "energy" else what

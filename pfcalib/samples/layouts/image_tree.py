@@ -118,7 +118,8 @@ class ImageReader:
     def _cells(self, flat: dict[str, NDArray[Any]], start: int) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         """Jagged cells of the pixels that are not zero."""
         n = len(flat["clusterE"])
-        rows = np.concatenate([np.zeros((n, 0), dtype=np.float32), *(flat[name].reshape(n, -1) for name in self._images)], axis=1)
+        images = [flat[name].reshape(n, np.prod(flat[name].shape[1:], dtype=int)) for name in self._images]
+        rows = np.concatenate([np.zeros((n, 0), dtype=np.float32), *images], axis=1)
         cluster, pixel = np.nonzero(rows)
         direction = [np.nan_to_num(flat[name], nan=0.0, posinf=0.0, neginf=0.0) for name in ("clusterEta", "clusterPhi")]
         cell = _cell_of(direction[0][cluster], direction[1][cluster], _Pixels(*(part[pixel] for part in self._pixels)))
