@@ -54,7 +54,7 @@ class Benchmarks(NamedTuple):
 def run_benchmarks(config: BenchmarkConfig, *, n_processes: int) -> Benchmarks:
     """TestEm3, pi/e of the Tile part at 10 GeV and the resolution of electrons, `n_processes` at a time, each in a process of its own."""
     with concurrent.futures.ThreadPoolExecutor(n_processes) as pool:
-        ratio = pool.submit(benchmarks.simulate_pi_over_e, config.n_tile, -(-config.n_tile // 4), seed=config.seed)  # electrons fluctuate less
+        ratio = pool.submit(benchmarks.simulate_pi_over_e, config.n_tile, max(2, config.n_tile // 4), seed=config.seed)  # electrons fluctuate less
         energies = sorted(config.electron_energies)
         electrons = [pool.submit(benchmarks.simulate_electron_resolution, config.n_electrons, seed=config.seed, energy=energy) for energy in energies]
         em3 = pool.submit(benchmarks.simulate_em3, config.n_em3, seed=config.seed)
