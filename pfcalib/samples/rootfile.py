@@ -156,7 +156,7 @@ def read_branches(path: PathLike, tree: Any, branches: Sequence[str], start: int
             empty = {name: tree[name].interpretation.awkward_form(tree.file).length_zero_array() for name in branches}
             return ak.zip(empty, depth_limit=1)
     try:
-        return tree.arrays(list(branches), entry_start=start, entry_stop=stop, library="ak")
+        return tree.arrays(list(branches), entry_start=start, entry_stop=stop, library="ak", array_cache=None)
     except Exception as error:
         for name in branches:
             _require_baskets(path, tree, name, start, stop)
@@ -171,7 +171,7 @@ def _require_baskets(path: PathLike, tree: Any, name: str, start: int, stop: int
         raise BadFileError(f"{path}: {tree.name}: branch {name} cannot be read ({type(error).__name__})") from error
     for first, last in itertools.pairwise(edges):
         try:
-            tree[name].array(entry_start=first, entry_stop=last, library="ak")
+            tree[name].array(entry_start=first, entry_stop=last, library="ak", array_cache=None)
         except Exception as error:
             raise BadEntriesError(path, tree.name, name, first, last, f"cannot be read ({type(error).__name__})") from error
 
