@@ -66,7 +66,7 @@ def find_data(environment: Mapping[str, str] | None = None) -> DataSets:
     environment = os.environ if environment is None else environment
     folders = configured_folders(environment)
     if folders is None:
-        folder = synthetic_tables(Path(environment.get("PFCALIB_CACHE") or Path.home() / ".cache" / "pfcalib"))
+        folder = synthetic_tables(Path(environment.get("PFCALIB_CACHE") or Path.home() / ".cache" / "pfcalib").absolute())
         folders = {name: folder / start for name, (start, _) in NEEDED.items()}
     synthetic = any((folder.parent / tables.MARK).is_file() for folder in folders.values())
     variables = {FOLDER: str(folders["G4LEDATA"].parent), **{name: str(folder) for name, folder in folders.items()}}
@@ -87,9 +87,9 @@ def configured_folders(environment: Mapping[str, str]) -> dict[str, Path] | None
     folders = {}
     for name, (start, files) in NEEDED.items():
         if name in named:
-            folder = Path(named[name])
+            folder = Path(named[name]).absolute()
         elif FOLDER in named:
-            found = [path for path in Path(named[FOLDER]).glob(f"{start}*") if path.is_dir()]
+            found = [path for path in Path(named[FOLDER]).absolute().glob(f"{start}*") if path.is_dir()]
             if not found:
                 raise ConfigError(f"{FOLDER}={named[FOLDER]} has no folder {start}*: complete it, set {name}, or unset all for synthetic tables")
             folder = max(found, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
@@ -97,7 +97,7 @@ def configured_folders(environment: Mapping[str, str]) -> dict[str, Path] | None
             raise ConfigError(f"Geant4's data are named in part: {', '.join(named)} but not {name}; set it, or unset all for synthetic tables")
         if not folder.is_dir():
             raise ConfigError(f"{name}={folder} is no folder")
-        missing = [file for file in files if not any((folder / f"{file}{ending}").is_file() for ending in ("", ".z"))]
+        missing = [file for file in files if not (folder / file).is_file()]
         if missing:
             raise ConfigError(f"{name}={folder} has no file {missing[0]}: expected Geant4's data set {start}")
         folders[name] = folder

@@ -75,12 +75,14 @@ class Session:
         Session._alive = True
         self.grid, self.data, self.config = grid, data, config or Geant4Config()
         self.stack = stack or reference_stack(grid)
-        self.unattributed = np.zeros(0)  # (n_rows,) GeV of the last shot: energy of the row less all truth
-        self.tally = np.zeros((0, grid.n_layers, 2))  # (n_rows, n_layers, 2) GeV in absorbers and active material, cells or not
+        self.unattributed = np.zeros(0)  # (n_rows,) GeV of the last rows: their energy less all truth, what the balance cannot place
+        self.tally = np.zeros((0, grid.n_layers, 2))  # (n_rows, n_layers, 2) GeV in absorbers and in active material, cells or not
         data.export()
         self._records = new_records()
         self._events: list[EventHits] = []
-        self._queue: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] = (np.zeros((0, 7)), *(np.zeros((0, 2), np.int64),) * 2)
+        self._queue: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] = (
+            np.zeros((0, 7)), np.zeros(0, np.int64), np.zeros((0, 2), np.int64),
+        )  # fmt: skip
         self._geant4 = start_geant4(self.stack, self._records, self.config, self._begin_event, self._end_event)
 
     def shoot(self, rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]) -> RowHits:
@@ -89,8 +91,9 @@ class Session:
         Parameters
         ----------
         rows : ndarray, shape (n, 7)
-            (kind, energy, phi_axis, z, ux, uy, uz) as `simulate_showers` makes them: GeV, of which nucleons bring kinetic energy; rad; mm at
-            the front; unit vector in the frame turned by phi_axis. The kind is not read.
+            (kind, energy, phi_axis, z, ux, uy, uz) as `simulate_showers` makes them: GeV; rad; mm at the front; unit vector in the frame
+            turned by phi_axis. The kind is not read. The energy is what can be measured: kinetic energy of nucleons and electrons, kinetic
+            energy and 2 m of positrons, total energy of the others.
         pdg_id : ndarray, shape (n,)
             One of PARTICLES.
         seeds : ndarray, shape (n, 2)
