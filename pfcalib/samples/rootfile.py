@@ -21,6 +21,7 @@ from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.locate import PathLike, is_url, require_served, seekable
 from pfcalib.samples.schema import GEO_PREFIX, GEO_TREE, METADATA, CellGeo
 
+_LARGE_FILES = 1_000_000  # versions from which a ROOT file has 64-bit places
 Identity = tuple[int, int, int, int]  # device, inode, bytes, time of the last change in ns
 
 
@@ -63,14 +64,29 @@ def open_sample(path: PathLike) -> Iterator[Any]:
     Raises
     ------
     BadFileError
-        If the file is missing, a directory, empty, may not be read, or is not ROOT.
+        If the file is missing, a directory, empty, may not be read, is not ROOT, or was cut short.
     """
     require_readable(path)
     with seekable(path) as place:
+        if not is_url(place):
+            _require_whole(path, Path(place))
         with reading(path, "not a readable ROOT file"):
             file = uproot.open({place: None})  # a mapping: a colon in a name does not open a tree
         with file:
             yield file
+
+
+def _require_whole(path: PathLike, place: Path) -> None:
+    """Raise a BadFileError where a ROOT file ends before its header says, even if nothing that is read lies behind the end.
+
+    Header: "root", version (4 bytes), place of the first record (4), end of the file (4, or 8 from version 1,000,000 on), big endian.
+    """
+    size = place.stat().st_size
+    with place.open("rb") as file:
+        magic, version, _, end = file.read(4), file.read(4), file.read(4), file.read(8)
+    end = end if int.from_bytes(version, "big") >= _LARGE_FILES else end[:4]
+    if magic == b"root" and size < int.from_bytes(end, "big"):
+        raise BadFileError(f"{path}: the file is cut short, it has {size} of {int.from_bytes(end, 'big')} bytes")
 
 
 def root_trees(path: PathLike) -> dict[str, frozenset[str]]:

@@ -71,9 +71,16 @@ def directory(path: Path) -> Region:
 
 
 def write_clusters(
-    path: Path, sample: Sample, *, scalars: Mapping[str, Any] | None = None, jagged: Mapping[str, Any] | None = None, geo: Mapping[str, Any] | None = None,
-    geo_entries: int = 1, tree: str = "ClusterTree", basket_size: int | None = None, compress: bool = True,
-) -> Path:  # fmt: skip
+    path: Path,
+    sample: Sample,
+    *,
+    scalars: Mapping[str, Any] | None = None,
+    jagged: Mapping[str, Any] | None = None,
+    geo: Mapping[str, Any] | None = None,
+    geo_entries: int = 1,
+    basket_size: int | None = None,
+    compress: bool = True,
+) -> Path:
     """A file in the native layout as a careless tool would write it, one counter a jagged branch; None for a column leaves it out.
 
     Parameters
@@ -93,7 +100,7 @@ def write_clusters(
     entries = {name: ak.Array([array] * geo_entries) if geo_entries else ak.Array([array])[:0] for name, array in vectors.items()}
     step = basket_size or max(len(sample), 1)
     with uproot.recreate(path, compression=uproot.ZSTD(3) if compress else None) as file:
-        made = file.mktree(tree, {name: _type(array) for name, array in columns.items()})
+        made = file.mktree("ClusterTree", {name: _type(array) for name, array in columns.items()})
         for start in range(0, len(sample), step):
             made.extend({name: array[start : start + step] for name, array in columns.items()})
         file.mktree("CellGeo", {name: _type(array) for name, array in entries.items()}).extend(entries)

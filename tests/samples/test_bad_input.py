@@ -235,10 +235,10 @@ def test_a_file_without_permission_is_refused(refused, native):
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("at", [10, 300, 0.05, 0.5, -100])
+@pytest.mark.parametrize("at", [10, 500, 0.05, 0.5, -1])
 def test_a_truncated_file_is_refused(case, refused, tmp_path, at):
-    size = case.path.stat().st_size
-    refused(damage.cut(case.path, tmp_path / "cut.root", size + at if at < 0 else at), "")
+    reason = "not a readable ROOT file" if at == 10 else "the file is cut short"
+    refused(damage.cut(case.path, tmp_path / "cut.root", at), reason)
 
 
 def test_a_tree_of_another_kind_is_refused_with_the_trees_that_are_there(refused, tmp_path):
@@ -359,7 +359,7 @@ def test_flipped_bytes_in_a_basket_are_an_error_or_change_nothing_else(case, tmp
     try:
         back = read_sample(path)
     except BadFileError as error:
-        assert str(error).startswith(f"{path}: ")
+        assert str(error).startswith(f"{path}: ")  # noqa: PT017 (both outcomes are right)
         log = FaultLog()
         kept = read_sample(path, on_error="skip", faults=log)
         assert len(log)
@@ -380,7 +380,7 @@ def test_flipped_bytes_outside_of_the_baskets_are_an_error_or_harmless(case, ins
     try:
         assert_same(read_sample(path), case.sample)
     except BadFileError as error:
-        assert str(error).startswith(f"{path}: ")
+        assert str(error).startswith(f"{path}: ")  # noqa: PT017 (both outcomes are right)
         code, errors = inspect(path)
         assert code == 1
         assert "\n" not in errors

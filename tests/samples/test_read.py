@@ -73,7 +73,7 @@ def test_what_is_no_sample_is_refused(sample, path, tmp_path):
     for name, message in {
         "gone.root": "no such file",
         "text.root": "not a readable ROOT file",
-        "cut.root": "cannot be read",
+        "cut.root": "the file is cut short",
         "tree.root": "is of none of the known layouts .*the file has trees: OtherTree",
         "branch.root": "ClusterTree has no branch truthE",
     }.items():
