@@ -106,6 +106,25 @@ def albedo(rng: np.random.Generator, setup: Setup, scratch: Scratch, energy: flo
 
 
 @kernel
+def scatter_spot(
+    rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track, slab: int, x: float, radius: float, energy: float, pieces: int
+) -> None:
+    """Deposit a spot at depth x about the line of its track, in equal pieces at distances r with r^2 / radius^2 = u / (1 - u)."""
+    layer, path = setup.slabs.layer[slab], (x - track.x) / track.ux
+    norm, piece = math.sqrt(track.ux * track.ux + track.uz * track.uz), energy / pieces
+    response, term = em_response(setup.config, layer) if layer >= 0 else (0.0, 1.0)
+    shape = piece / (term * term)  # so that the signals of all pieces fluctuate by term / sqrt(E)
+    for _ in range(pieces):
+        u, angle = min(rng.random(), 0.995), 2.0 * math.pi * rng.random()
+        r = radius * math.sqrt(u / (1.0 - u))
+        a, b = r * math.cos(angle), r * math.sin(angle)
+        signal = piece * response * rng.standard_gamma(shape) / shape if response > 0.0 else 0.0
+        # the axes across u are (-uz, 0, ux) / norm and their cross product; the depth stays the one drawn
+        y, z = track.y + track.uy * path - b * norm, track.z + track.uz * path + (a * track.ux + b * track.uy * track.uz) / norm
+        deposit(setup, scratch, slab, x, y, z, piece, signal, EM)
+
+
+@kernel
 def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
     """Spread an electron's energy as spots along and around its direction, and sample their visible part."""
     slabs, config, energy = setup.slabs, setup.config, track.energy
@@ -125,7 +144,7 @@ def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
     fewest = min(1.0 + (config.spots_min - 1.0) * economy, 1.0 + energy / SOFT_SPOT)
     n_spots = int(max(fewest, scratch.event[DENSITY] * energy))
     share, log_e = energy / n_spots, math.log(max(energy, 0.05))
-    norm, table = math.sqrt(ux * ux + uz * uz), scratch.radial
+    table, aimed = scratch.radial, Track(track.kind, energy, track.x, track.y, track.z, ux, uy, uz)
     tabulated = n_spots > len(table)
     if tabulated:
         fill_radial(table, slabs, material, log_e)
@@ -138,18 +157,8 @@ def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
         row = min(int(t / t_max / TAU_STEP), len(table) - 1)
         core, tail, p = (table[row, 0], table[row, 1], table[row, 2]) if tabulated else radial(slabs, material, log_e, (row + 0.5) * TAU_STEP)
         in_core = rng.random() < p
-        pieces = 1 if in_core else 1 + int(share / config.tail_quantum)  # a coarse spot in the tail would look like a particle
         radius = (config.core_scale * core if in_core else config.tail_scale * tail) * slabs.moliere[slab]
         if first < GAP_SLAB < slab:  # what leaves the lead-argon layers spreads on its way to the tiles
             radius *= config.gap_spread
-        piece, path = share / pieces, (x - track.x) / ux
-        response, term = em_response(config, slabs.layer[slab]) if slabs.layer[slab] >= 0 else (0.0, 1.0)
-        shape = piece / (term * term)  # so that the signals of all pieces fluctuate by term / sqrt(E)
-        for _ in range(pieces):
-            u, angle = min(rng.random(), 0.995), 2.0 * math.pi * rng.random()
-            r = radius * math.sqrt(u / (1.0 - u))
-            a, b = r * math.cos(angle), r * math.sin(angle)
-            signal = piece * response * rng.standard_gamma(shape) / shape if response > 0.0 else 0.0
-            # the axes across u are (-uz, 0, ux) / norm and their cross product; the depth stays the one drawn
-            y, z = track.y + uy * path - b * norm, track.z + uz * path + (a * ux + b * uy * uz) / norm
-            deposit(setup, scratch, slab, x, y, z, piece, signal, EM)
+        pieces = 1 if in_core else 1 + int(share / config.tail_quantum)  # a coarse spot in the tail would look like a particle
+        scatter_spot(rng, setup, scratch, aimed, slab, x, radius, share, pieces)
