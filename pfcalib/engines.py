@@ -33,6 +33,8 @@ from pfcalib.simulation.showers import simulate_showers
 
 BUDGET = ("em", "non_em", "invisible", "escaped", "dead", "leak")  # where the energy goes; adds up to one
 
+MIN_SHARE = 0.01
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PionConfig:
@@ -233,11 +235,12 @@ def layer_profile(showers: Showers, grid: Grid, e_range: tuple[float, float]) ->
 
 
 def compare_with(contest: Contest, other: Showers, edges: Sequence[float], *, sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pulls, (Geant4 of the contest - other) / error, of all quantities that `fidelity_bins.compare_showers` compares; shape (n,).
+    """Pulls, (Geant4 of the contest - other) / error, of all that `fidelity_bins.compare_showers` compares; shape (n,).
 
-    Showers outside the bins are left out.
+    Showers outside the bins are left out, and so are shares of layers below MIN_SHARE: a few showers make them up, and their errors are far from
+    Gaussian.
     """
     energy = contest.geant4.particles.energy
     compared = compare_showers(contest.moments[1], energy, shower_moments(other, WINDOW, sigma), other.e_true, edges)
-    values = np.concatenate([c.deviation[c.compared] / c.error[c.compared] for c in compared])
-    return np.asarray(values[np.isfinite(values)], dtype=np.float64)
+    kept = [c.compared & ((c.quantity != "share") | (c.geant4 > MIN_SHARE)) for c in compared]
+    return np.concatenate([c.deviation[k] / c.error[k] for c, k in zip(compared, kept, strict=True)])

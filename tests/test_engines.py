@@ -114,16 +114,18 @@ class TestSpeed:
         assert engines.speed([fast]).value > 300.0
 
 
+@pytest.fixture(scope="module")
+def sigma():
+    return noise_sigma(WINDOW)
+
+
+@pytest.fixture(scope="module")
+def contest(fast, sigma):
+    """The fast engine against itself."""
+    return compare_engines(fast, EDGES, np.random.default_rng(1), copies=2, sigma=sigma, response_limit=0.2)
+
+
 class TestContest:
-    @pytest.fixture(scope="class")
-    def sigma(self):
-        return noise_sigma(WINDOW)
-
-    @pytest.fixture(scope="class")
-    def contest(self, fast, sigma):
-        """The fast engine against itself."""
-        return compare_engines(fast, EDGES, np.random.default_rng(1), copies=2, sigma=sigma, response_limit=0.2)
-
     def test_it_holds_copies_of_the_same_pions(self, contest, fast):
         np.testing.assert_array_equal(contest.fast.e_true, np.repeat(fast.particles.energy, 2))
         assert contest.fast_hits.n_events == 800
