@@ -1,4 +1,4 @@
-"""Images and clusters fed a second of processor time on one core."""
+"""Clusters fed a second of processor time on one core over the cache and over ROOT, and the share of it that the images alone would take."""
 
 import time
 
@@ -6,54 +6,68 @@ import numpy as np
 import pytest
 from factories import make_sample
 
-from pfcalib.features.images import build_images
 from pfcalib.geometry import BARREL
-from pfcalib.samples.write import write_sample
+from pfcalib.samples.cache import open_cache
+from pfcalib.samples.write import SampleWriter
 from pfcalib.stream import ClusterStream
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 
 
 @pytest.fixture(scope="module")
-def sample():
-    return make_sample(np.random.default_rng(1), 50_000, BARREL, max_cells=200)  # 33 cells a cluster, as real ones
+def path(tmp_path_factory):
+    """Fifty thousand clusters of 33 cells in baskets of five thousand."""
+    sample, path = make_sample(np.random.default_rng(1), 50_000, BARREL, max_cells=200), tmp_path_factory.mktemp("bench") / "bench.root"
+    with SampleWriter(path, sample.geo, {}, chunk=5000) as writer:
+        for part in (sample[first : first + 5000] for first in range(0, len(sample), 5000)):
+            writer.extend(part.scalars, part.offsets, part.cells)
+    return path
 
 
-def rate(benchmark, n_clusters):
-    return n_clusters / benchmark.stats.stats.median
+def one_epoch(stream):
+    """All batches, in their order."""
+    for i in range(len(stream)):
+        stream[i]
 
 
-def test_images_a_second(benchmark, sample):
-    """Two thousand clusters at a time, as memory is bounded."""
-    parts = [sample[first : first + 2000] for first in range(0, len(sample), 2000)]
-
-    def images():
-        for part in parts:
-            build_images(part)
-
-    benchmark.pedantic(images, rounds=5, warmup_rounds=1)
-    if benchmark.stats is not None:  # none where benchmarks are run as tests only
-        benchmark.extra_info["images_per_second"] = rate(benchmark, len(sample))
+def images_alone(stream, path):
+    """Processor seconds to fill the images of an epoch with cells that are in memory."""
+    cells = open_cache(path)
+    in_memory = cells.offsets.copy(), cells.cell.copy(), cells.energy.copy()
+    batches = np.array_split(stream._order, len(stream))
+    start = time.process_time()
+    for chosen in batches:
+        pixels = np.zeros((len(chosen), stream._window.n_pixels), dtype=np.float32)
+        centre, norm = stream._centre[chosen].astype(np.int64), stream._norm[chosen].astype(np.float64)
+        stream._window.fill(pixels, np.arange(len(chosen)), stream._rows[chosen], *in_memory, centre, norm)
+    return time.process_time() - start
 
 
 @pytest.mark.parametrize("kind", ["flat", "layers", "stacks"])
-def test_clusters_fed_a_second_at_batch_256(benchmark, sample, tmp_path, kind):
-    write_sample(tmp_path / "bench.root", sample)
-    stream = ClusterStream(tmp_path / "bench.root", kind=kind, split="all", balance=None)
-
-    def epoch():
-        for i in range(len(stream)):
-            stream[i]
-
-    benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
-    if benchmark.stats is not None:
-        benchmark.extra_info["clusters_per_second"] = rate(benchmark, stream.n_clusters)
+@pytest.mark.parametrize("source", ["cache", "root"])
+def test_an_epoch_at_batch_256(benchmark, path, source, kind):
+    stream = ClusterStream(path, source=source, pool_size=10_000, kind=kind, split="all", balance=None)
+    benchmark.pedantic(one_epoch, (stream,), setup=stream.on_epoch_end, rounds=5, warmup_rounds=1)
+    if benchmark.stats is not None:  # none where benchmarks are run as tests only
+        images_alone(stream, path)  # compiles
+        median = benchmark.stats.stats.median
+        benchmark.extra_info["clusters_per_second"] = stream.n_clusters / median
+        benchmark.extra_info["share_of_images_alone"] = images_alone(stream, path) / median
 
 
-def test_the_first_opening_builds_the_cache(benchmark, sample, tmp_path):
-    write_sample(tmp_path / "cold.root", sample)
+def test_the_first_opening_builds_the_cache(benchmark, path, tmp_path):
     folders = (tmp_path / f"cache{i}" for i in range(10))
-    stream = benchmark.pedantic(
-        lambda: ClusterStream(tmp_path / "cold.root", split="all", balance=None, cache_dir=next(folders)), rounds=3, warmup_rounds=1
-    )
-    assert stream.n_clusters > 0
+    cache = benchmark.pedantic(lambda: open_cache(path, cache_dir=next(folders)), rounds=3, warmup_rounds=1)
+    assert cache.n_clusters == 50_000
+    if benchmark.stats is not None:
+        benchmark.extra_info["clusters_per_second"] = cache.n_clusters / benchmark.stats.stats.median
+
+
+def test_what_a_random_read_from_root_would_cost(benchmark, path, rng):
+    """Batches far apart from each other: the reason for the pool."""
+    stream = ClusterStream(path, source="root", pool_size=1, split="all", balance=None, shuffle=False)
+    batches = rng.permutation(len(stream))[:10]
+    inputs, _ = benchmark.pedantic(lambda: [stream[int(i)] for i in batches][-1], rounds=2, warmup_rounds=1)
+    assert np.isfinite(inputs["pixels"]).all()
+    if benchmark.stats is not None:
+        benchmark.extra_info["milliseconds_per_batch"] = 1e3 * benchmark.stats.stats.median / len(batches)
