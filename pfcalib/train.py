@@ -1,4 +1,4 @@
-"""Training of a network with checkpoints, early stopping, restart and one line an epoch: the only caller of keras fit.
+"""Training of a network with checkpoints, early stopping, restart and one line an epoch: the only caller of keras fit but for measurements of speed.
 
 After every epoch the weights (with the optimiser's state) go to a file named by the epoch, then the history to `history.csv` under a temporary
 name that is renamed: the history is the record of what is done, and all decisions (best epoch, patience, learning rate) are functions of it.
