@@ -89,7 +89,7 @@ def plot_rates(rates: Mapping[str, tuple[float, float]], *, x_label: str, level:
     level, level_label : float, str
         Where the dotted line stands, and its entry in the legend.
     """
-    _, ax = plt.subplots(figsize=(5.8, 0.9 + 0.5 * len(rates)))
+    _, ax = plt.subplots(figsize=(5.8, 1.6 + 0.5 * len(rates)))
     values, errors = np.array(list(rates.values()), dtype=np.float64).T
     ax.barh(range(len(rates)), values, xerr=np.nan_to_num(errors), color=CHARGED, height=0.6, error_kw={"elinewidth": 1.0})
     for place, (value, error) in enumerate(zip(values, np.nan_to_num(errors), strict=True)):

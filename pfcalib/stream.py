@@ -25,7 +25,7 @@ from pfcalib.samples.split import FRACTIONS
 
 Batch = tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]] | tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], NDArray[np.float32]]
 
-POOL_SIZE = 150_000  # clusters
+POOL_SIZE = 100_000  # clusters
 
 
 class ClusterStream(keras.utils.PyDataset):
@@ -47,7 +47,7 @@ class ClusterStream(keras.utils.PyDataset):
         clusters leave at random (`pfcalib.samples.sources.RootSource`). Batches should then be asked for in their order, by one process:
         a batch far from the last one is right, but slow.
     pool_size : int
-        Clusters in the pool of "root": the more, the better they are mixed. About 200 bytes each.
+        Clusters in the pool of "root": the more, the better they are mixed. Six bytes for each of their cells.
     kind : str
         Inputs as in `pfcalib.features.inputs.build_inputs`.
     split : "train", "validation", "test" or "all"

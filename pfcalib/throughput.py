@@ -78,7 +78,7 @@ class ThroughputConfig:
     n_warm: int = 10
     n_steps: int = 60
     n_rounds: int = 1
-    pool_size: int = 150_000
+    pool_size: int = 100_000
     max_seconds: float = 60.0
     seed: int = 1
 
