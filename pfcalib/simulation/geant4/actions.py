@@ -53,6 +53,7 @@ def start_geant4(
     manager.SetVerboseLevel(0)
     manager.SetPrintProgress(0)
     manager.Initialize()
+    g4.G4UImanager.GetUIpointer().ApplyCommand(f"/run/setCut {config.cut} mm")  # a cut set before this is forgotten
     return Started(manager, energy, (physics, construction, actions))
 
 
@@ -68,7 +69,6 @@ def _physics(config: Geant4Config) -> Any:
     em.SetVerbose(0)
     em.SetFluo(False)
     g4.G4HadronicParameters.Instance().SetVerboseLevel(0)
-    physics.SetDefaultCutValue(config.cut * g4.mm)
     return physics
 
 

@@ -117,6 +117,12 @@ def test_two_workers_make_the_hits_that_one_makes_and_tell_of_all_events(uninter
     assert len(done) == len(uninterrupted[1])
 
 
+def test_the_cut_decides_the_hits(tmp_path):
+    shots = [build_shots(pions(n=1), np.random.default_rng(3))]
+    fine, coarse = (next(simulate_batches(shots, WINDOW, tmp_path, config=Geant4Config(cut=cut))).hits for cut in (0.7, 20.0))
+    assert not np.array_equal(fine.signal, coarse.signal)
+
+
 class TestInterruption:
     def test_a_call_goes_on_where_the_last_one_stopped_and_takes_no_damaged_files(self, uninterrupted, tmp_path, workers):
         done = []
