@@ -66,7 +66,7 @@ class ClusterStream(keras.utils.PyDataset):
     fractions, salt
         Of the split, see `pfcalib.samples.split.split_of`.
     cache_dir : path-like, optional
-        Folder of the memory maps; next to each file by default.
+        Folder of the memory maps; next to each file by default. `pfcalib.samples.cache.clear_cache` removes them.
     workers, use_multiprocessing, max_queue_size
         As in `keras.utils.PyDataset`; one thread feeds faster than a network of this kind trains.
 
