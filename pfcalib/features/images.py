@@ -66,7 +66,8 @@ class ImageWindow:
         starts = np.cumsum([0, *self.sizes[:-1]])
         self._shapes = np.array([(start, *IMAGE_SHAPES[name]) for name, start in zip(layers, starts, strict=True)], dtype=np.int64)
         phi = geo.phi - 2.0 * np.pi * np.round(geo.phi / (2.0 * np.pi))
-        self._position = np.column_stack([geo.eta, phi, geo.deta, geo.dphi]).astype(np.float64)
+        self._position = np.column_stack([geo.eta, phi]).astype(np.float64)
+        self._whole, self._lattices = _find_lattices(self._position, np.column_stack([geo.deta, geo.dphi]).astype(np.float64), self._layer)
 
     @cached_property
     def _centres(self) -> tuple[NDArray[np.int64], NDArray[np.float64], cKDTree]:
@@ -107,7 +108,7 @@ class ImageWindow:
         centre, norm : arrays, shape (m,)
             Central cell (row of CellGeo) of each cluster, and what its energies are divided by.
         """
-        _fill(pixels, place, row, offsets, cell, energy, centre, norm, self._layer, self._shapes, self._position)
+        _fill(pixels, place, row, offsets, cell, energy, self._position[centre], norm, self._whole, self._lattices, self._shapes)
 
     def split(self, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Images of the layers as views of flat rows of pixels: (n, n_pixels) to a dict of (n, n_eta, n_phi)."""
@@ -165,22 +166,52 @@ def _turned(phi: ArrayLike) -> NDArray[np.float64]:
     return np.where(turned < 2.0 * np.pi, turned, 0.0)
 
 
+def _find_lattices(
+    position: NDArray[np.float64], size: NDArray[np.float64], layer: NDArray[np.int8]
+) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+    """Cells as whole numbers on lattices, so that a kernel needs no division a cell.
+
+    Cells of one layer and size whose distances are whole numbers of cells share a lattice; odd geometries have more of them, no less exact.
+
+    Returns
+    -------
+    whole : array of int16 or int32, shape (n_cells, 3)
+        Lattice (-1 for layers without an image) and place in eta and phi.
+    lattices : array of float64, shape (n_lattices, 6)
+        Layer, fraction of a cell by which it is shifted in eta and phi, cells per unit of eta and of phi, cells in a turn.
+    """
+    scaled = position / size
+    shift = np.round((scaled - np.floor(scaled)) / _EDGE) * _EDGE
+    keys, lattice = np.unique(np.column_stack([layer, shift, size]), axis=0, return_inverse=True)
+    whole = np.column_stack([np.where(layer < 0, -1, lattice.ravel()), np.round(scaled - shift)])
+    dtype = np.int16 if np.abs(whole).max(initial=0) < 2**15 else np.int32
+    turn = np.round(2.0 * np.pi / keys[:, 4])
+    return whole.astype(dtype), np.column_stack([keys[:, :3], 1.0 / keys[:, 3:], turn])
+
+
 @nb.njit(cache=True, nogil=True)
-def _fill(pixels, place, row, offsets, cell, energy, centre, norm, layer, shapes, position):  # type: ignore[no-untyped-def] # pragma: no cover
+def _fill(pixels, place, row, offsets, cell, energy, centre, norm, whole, lattices, shapes):  # type: ignore[no-untyped-def] # pragma: no cover
     """Kernel of `ImageWindow.fill`: one pass over the cells of the clusters, in units of each cell's own size."""
+    seen = np.full(len(lattices), -1)  # cluster that the corner of each lattice is right for
+    corner = np.empty((len(lattices), 2), np.int64)  # pixel of place 0 in eta and phi
+    n_turn = lattices[:, 5].astype(np.int64)
     for i in range(len(row)):
-        eta_0, phi_0, scale = position[centre[i], 0], position[centre[i], 1], 1.0 / norm[i]
+        scale = np.float32(1.0 / norm[i])
         for j in range(offsets[row[i]], offsets[row[i] + 1]):
             c = cell[j]
-            if layer[c] < 0:
+            lattice = whole[c, 0]
+            if lattice < 0:
                 continue
-            first, n_eta, n_phi = shapes[layer[c]]
-            turn = position[c, 1] - phi_0
-            if turn > np.pi:
-                turn -= 2.0 * np.pi
-            elif turn < -np.pi:
-                turn += 2.0 * np.pi
-            k_eta = int(np.floor((position[c, 0] - eta_0) / position[c, 2] + 0.5 * n_eta + _EDGE))
-            k_phi = int(np.floor(turn / position[c, 3] + 0.5 * n_phi + _EDGE))
+            layer = int(lattices[lattice, 0])
+            n_eta, n_phi = shapes[layer, 1], shapes[layer, 2]
+            if seen[lattice] != i:
+                seen[lattice] = i
+                corner[lattice, 0] = int(np.floor(lattices[lattice, 1] - centre[i, 0] * lattices[lattice, 3] + 0.5 * n_eta + _EDGE))
+                corner[lattice, 1] = int(np.floor(lattices[lattice, 2] - centre[i, 1] * lattices[lattice, 4] + 0.5 * n_phi + _EDGE))
+            k_eta, k_phi = whole[c, 1] + corner[lattice, 0], whole[c, 2] + corner[lattice, 1]
+            if k_phi < 0:
+                k_phi += n_turn[lattice]
+            elif k_phi >= n_phi:
+                k_phi -= n_turn[lattice]
             if 0 <= k_eta < n_eta and 0 <= k_phi < n_phi:
-                pixels[place[i], first + k_eta * n_phi + k_phi] += energy[j] * scale
+                pixels[place[i], shapes[layer, 0] + k_eta * n_phi + k_phi] += energy[j] * scale

@@ -64,6 +64,28 @@ def test_every_cell_falls_into_the_pixel_that_whole_numbers_give(grid, rng):
             np.testing.assert_array_equal(image[0].ravel(), wanted, err_msg=f"{name} around cell {centre}")
 
 
+def test_cells_on_no_common_lattice_fall_where_their_distance_says(rng):
+    n, centre = 400, 0
+    eta, phi = rng.uniform(-0.3, 0.3, n), rng.uniform(-0.3, 0.3, n)
+    d_eta, d_phi = rng.choice([0.003125, 0.025, 0.05], n), rng.choice([2 * np.pi / 64, 2 * np.pi / 256], n)
+    sampling = rng.integers(1, 4, n)
+    sampling[centre] = 2
+    ones = np.ones(n)
+    geo = CellGeo(np.arange(n), sampling, eta, phi, 1500 * ones, d_eta, d_phi, ones, ones)
+    window = ImageWindow(geo, layers=("EMB1", "EMB2", "EMB3"))
+    energy = rng.uniform(1.0, 2.0, n)
+    pixels, one = np.zeros((1, window.n_pixels), dtype=np.float32), np.zeros(1, dtype=np.int64)
+    window.fill(pixels, one, one, np.array([0, n]), np.arange(n), energy, one, np.ones(1))
+    for i, (name, image) in enumerate(window.split(pixels).items(), start=1):
+        wanted = np.zeros(IMAGE_SHAPES[name])
+        for c in np.flatnonzero(geo.sampling == i):
+            k_eta = (geo.eta[c] - geo.eta[centre]) / np.float64(geo.deta[c]) + wanted.shape[0] / 2
+            k_phi = (geo.phi[c] - geo.phi[centre]) / np.float64(geo.dphi[c]) + wanted.shape[1] / 2
+            if 0 <= k_eta < wanted.shape[0] and 0 <= k_phi < wanted.shape[1]:
+                wanted[int(k_eta), int(k_phi)] += energy[c]
+        assert np.abs(image[0] - wanted).sum() <= 0.01 * wanted.sum()
+
+
 @GRIDS
 def test_the_central_cell_is_the_emb2_cell_of_the_barycentre(grid):
     emb2 = np.flatnonzero(grid.layer == 2)
