@@ -26,6 +26,8 @@ HEADLINE = 6  # metrics of a study that tables of studies show: the first ones r
 HEADLINES = {
     "01_showers": ("speedup_over_geant4", "fidelity_worst_response_pi0", "fidelity_worst_response_pic", "fidelity_auc"),
     "03_classification": tuple(f"auc_{model}{where}" for model in ("likelihood", "gbdt", "dnn", "cnn", "densenet") for where in ("", "_geant4")),
+    "05_geant4": ("testem3_lar_mev", "testem3_pb_mev", "tile_pi_over_e_10gev", "gev_per_second_geant4", "speedup_over_geant4"),
+    "06_generator": ("throughput_ratio_root", "throughput_ratio_cache", "memory_growth_mb", "images_per_second"),
 }
 
 
