@@ -127,7 +127,8 @@ def _start(config: ProduceConfig, number: int) -> _Start:
 
 def _read_out(config: ProduceConfig, start: _Start, hits: Hits) -> Chunk:
     grid = GRIDS[config.grid]
-    return cluster_hits(hits, start.particles, grid, noise_sigma(grid, config.noise_config), start.noise, first_event=start.first_event)
+    sigma = noise_sigma(grid, config.noise_config)
+    return cluster_hits(hits, start.particles, grid, sigma, start.noise, first_event=start.first_event, topo=config.topo_config)
 
 
 def produce_chunk(config: ProduceConfig, number: int) -> Chunk:
@@ -176,10 +177,10 @@ def produce_sample(path: str | os.PathLike[str], config: ProduceConfig, *, progr
 
 
 def _hash_sources() -> bytes:
-    """Hash of all code that makes samples."""
+    """Hash of all code that makes samples of single particles."""
     package, digest = Path(__file__).parent, hashlib.sha256()
-    parts = ("simulation/*.py", "clustering/*.py", "samples/write.py", "columns.py", "geometry.py", "produce*.py")
-    for source in sorted(source for part in parts for source in package.glob(part)):
+    parts = ("simulation/*.py", "clustering/*.py", "samples/write.py", "columns.py", "geometry.py", "produce.py", "produce_config.py")
+    for source in sorted(source for part in parts for source in package.glob(part) if source.name != "pythia.py"):
         digest.update(source.read_bytes())
     return digest.digest()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from pfcalib.clustering.topo import TopoConfig
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import GRIDS
 from pfcalib.simulation.digitise import NOISE_SETTINGS, NoiseConfig
@@ -34,6 +35,8 @@ class ProduceConfig:
         A setting of `simulation.digitise.NOISE_SETTINGS`.
     mu : float, optional
         Mean number of interactions a crossing; by default that of the setting.
+    thresholds : (float, float, float)
+        Noise cuts of the clustering: seed, growth and boundary, in units of the noise of a cell.
     seed, n_processes, chunk : int
         The sample depends on the seed and on the events a chunk, not on the number of processes.
     """
@@ -47,6 +50,7 @@ class ProduceConfig:
     grid: str = "barrel"
     noise: str = "nominal"
     mu: float | None = None
+    thresholds: tuple[float, float, float] = (4.0, 2.0, 0.0)
     seed: int = 1
     n_processes: int = 1
     chunk: int = 64
@@ -64,6 +68,9 @@ class ProduceConfig:
             raise ConfigError(f"energies must satisfy 0.2 GeV <= e_min <= e_max, not {self.e_min}, {self.e_max}")
         if self.mu is not None and self.mu < 0.0:
             raise ConfigError(f"mu must be at least 0, not {self.mu}")
+        if len(self.thresholds) != 3:
+            raise ConfigError(f"thresholds must be three, seed, growth and boundary, not {self.thresholds}")
+        _ = self.topo_config  # refuses thresholds that do not fall
         limit = -GRIDS[self.grid].eta_min
         if not 0.0 <= self.eta_max < limit:
             raise ConfigError(f"eta_max must lie in [0, {limit}) on the grid {self.grid!r}, not {self.eta_max}")
@@ -72,3 +79,7 @@ class ProduceConfig:
     def noise_config(self) -> NoiseConfig:
         setting = NOISE_SETTINGS[self.noise]
         return setting if self.mu is None else dataclasses.replace(setting, mu=self.mu)
+
+    @property
+    def topo_config(self) -> TopoConfig:
+        return TopoConfig(**dict(zip(("seed", "growth", "boundary"), self.thresholds, strict=True)))
