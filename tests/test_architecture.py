@@ -42,6 +42,8 @@ MAY_IMPORT = {
     "plots": {"columns", "geometry", "response", "roc", "clustering", "samples"},
     "classifiers": {"calibration", "deploy", "features", "models", "samples", "stream", "train", "columns", "history"},
     "evaluate": {"roc", "columns"},
+    "performance": {"evaluate", "response", "roc", "columns"},
+    "uncertainty": {"roc", "columns"},
     "size_study": {"classifiers", "features", "models", "roc", "samples"},
     "reference": {"geometry", "produce", "samples", "simulation"},
     "report": {"provenance"},
