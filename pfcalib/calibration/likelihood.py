@@ -12,6 +12,7 @@ at last one half; k = 0 is the plain published table, in which only an empty bin
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -163,17 +164,26 @@ def fit_likelihood(sample: Columns, is_em: ArrayLike, *, config: LikelihoodConfi
     ValidationError
         If lengths differ, a class is missing or a moment is not finite.
     """
+    return fit_likelihood_in_chunks([(sample, is_em)], config=config)
+
+
+def fit_likelihood_in_chunks(chunks: Iterable[tuple[Columns, ArrayLike]], *, config: LikelihoodConfig | None = None) -> EmLikelihood:
+    """What `fit_likelihood` gives for the clusters of all chunks taken together, of which one at a time is in memory."""
     config = config or LikelihoodConfig()
     edges = config.edges
-    label = np.asarray(is_em, dtype=np.bool_)
-    indices = bin_indices(sample, edges)
-    if len(indices[0]) != len(label) or label.all() or not label.any():
-        raise ValidationError(
-            f"{len(indices[0])} clusters, {len(label)} labels, {int(label.sum())} neutral: expected as many labels, and both classes"
-        )
     shape = tuple(len(axis) - 1 for axis in edges)
-    flat = np.ravel_multi_index(indices, shape)
-    em, had = (np.bincount(flat[side], minlength=int(np.prod(shape))).reshape(shape).astype(np.float64) for side in (label, ~label))
+    counts = np.zeros((2, int(np.prod(shape))), dtype=np.int64)  # charged, neutral
+    for sample, is_em in chunks:
+        label, indices = np.asarray(is_em, dtype=np.bool_), bin_indices(sample, edges)
+        if len(indices[0]) != len(label):
+            raise ValidationError(f"{len(indices[0])} clusters, {len(label)} labels: expected as many labels")
+        flat = np.ravel_multi_index(indices, shape)
+        for side in (False, True):
+            counts[int(side)] += np.bincount(flat[label == side], minlength=counts.shape[1])
+    n_had, n_em = counts.sum(axis=1).tolist()
+    if not (n_had and n_em):
+        raise ValidationError(f"{n_em} neutral and {n_had} charged clusters: expected both classes")
+    had, em = counts.reshape(2, *shape).astype(np.float64)
     return EmLikelihood(edges, _shrunk(em, had, config.prior_clusters))
 
 
