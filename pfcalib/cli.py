@@ -16,8 +16,9 @@ from typing import Annotated
 import rich.table
 import typer
 
-from pfcalib.cli_data import convert, inspect
-from pfcalib.console import console, progress_bar
+from pfcalib.cli_data import convert, derive_lcw, inspect
+from pfcalib.cli_simulate import Seed, simulate
+from pfcalib.console import console
 from pfcalib.errors import ConfigError, PfcalibError, ValidationError
 
 app = typer.Typer(
@@ -30,7 +31,6 @@ app = typer.Typer(
 N_REFERENCE = 1000  # clusters whose outputs travel with an exported model
 
 Profile = Annotated[str, typer.Option(help="Parameter set of notebooks/profiles.yaml: smoke, standard or full.")]
-Seed = Annotated[int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")]
 
 
 def main() -> None:
@@ -42,44 +42,10 @@ def main() -> None:
         sys.exit(f"pfcalib: {one_line}")
 
 
-@app.command()
-def simulate(
-    output: Annotated[Path, typer.Argument(help="ROOT file to be written.", show_default=False)],
-    n_events: Annotated[int, typer.Option("--events", "-n", min=1, help="Events, one particle each.")] = 10_000,
-    particles: Annotated[str, typer.Option(help="Particles, drawn with equal shares: pi0, pi+, pi-, gamma, e-.")] = "pi0,pi+,pi-",
-    e_min: Annotated[float, typer.Option(help="Lowest energy, GeV; flat in log E.")] = 0.2,
-    e_max: Annotated[float, typer.Option(help="Highest energy, GeV.")] = 2000.0,
-    eta_max: Annotated[float | None, typer.Option(help="Largest |eta|; flat. By default 0.7, on the window 0.05.", show_default=False)] = None,
-    engine: Annotated[str, typer.Option(help="fast (parametrised showers) or geant4 (a second of one core for 20-40 GeV).")] = "fast",
-    grid: Annotated[str, typer.Option(help="barrel (64,000 cells) or window (1,000 cells, the Geant4 reference).")] = "barrel",
-    noise: Annotated[str, typer.Option(help="nominal (electronics) or pileup (with a term that grows with mu, 40 interactions).")] = "nominal",
-    mu: Annotated[float | None, typer.Option(min=0, help="Mean number of interactions per crossing; by default that of --noise.")] = None,
-    seed: Seed = 1,
-    processes: Annotated[int, typer.Option(min=1, help="Processes; the output does not depend on it.")] = 1,
-) -> None:
-    """Shoot particles, cluster their showers and write a sample."""
-    from pfcalib.produce import ProduceConfig, produce_sample
-
-    config = ProduceConfig(
-        n_events=n_events,
-        particles=tuple(name.strip() for name in particles.split(",")),
-        e_min=e_min,
-        e_max=e_max,
-        eta_max=eta_max if eta_max is not None else 0.05 if grid == "window" else 0.7,
-        engine=engine,
-        grid=grid,
-        noise=noise,
-        mu=mu,
-        seed=seed,
-        n_processes=processes,
-    )
-    with progress_bar("events", n_events) as advance:
-        produce_sample(output, config, progress=advance)
-    console.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
-
-
+app.command()(simulate)
 app.command()(inspect)
 app.command()(convert)
+app.command()(derive_lcw)
 
 
 @app.command()

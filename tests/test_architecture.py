@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "throughput": {"columns", "features", "models", "samples", "stream"},
     "run": {"pages", "report", "studies"},
 }
-EVERYTHING = {"cli", "cli_data"}  # may import all parts, and does so inside its commands, so that --help answers at once
+EVERYTHING = {"cli", "cli_data", "cli_simulate"}  # may import all parts, and does so inside its commands, so that --help answers at once
 
 # Packages that only some modules may import (prefixes of module names).
 ONLY_IN = {
