@@ -82,4 +82,5 @@ class ProduceConfig:
 
     @property
     def topo_config(self) -> TopoConfig:
-        return TopoConfig(**dict(zip(("seed", "growth", "boundary"), self.thresholds, strict=True)))
+        seed, growth, boundary = self.thresholds
+        return TopoConfig(seed=seed, growth=growth, boundary=boundary)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.classifiers import NetworkConfig, fit_network, score_network
+from pfcalib.classifiers import score_network
 from pfcalib.errors import ConfigError
 from pfcalib.features.moments import MOMENT_FEATURES, moment_table
 from pfcalib.models.trees import TreesConfig, fit_trees
+from pfcalib.networks import NetworkConfig, fit_network
 from pfcalib.roc import Estimate, auc, auc_difference
 from pfcalib.samples.read import PathLike
 

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from pfcalib.columns import COLUMNS
 from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.features.augment import AugmentConfig, augment_cells
 from pfcalib.features.images import ImageWindow
 from pfcalib.features.inputs import INPUT_SHAPES, build_inputs, input_layers
 from pfcalib.features.moments import log10_floor
+from pfcalib.features.targets import TargetConfig, flat_weights
 from pfcalib.samples.read import PathLike, as_paths
 from pfcalib.samples.schema import is_em
 from pfcalib.samples.select import SELECT_COLUMNS, Balance, SelectionConfig, choose_from_chunks, row_type
@@ -29,7 +31,7 @@ POOL_SIZE = 100_000  # clusters
 
 
 class ClusterStream(keras.utils.PyDataset):
-    """Batches (inputs, labels) or, balanced by weight, (inputs, labels, weights), of the chosen clusters of ROOT files.
+    """Batches (inputs, labels) or, if weighted, (inputs, labels, weights), of the chosen clusters of ROOT files; targets in place of labels.
 
     Every chosen cluster comes exactly once an epoch, the last batch may be smaller. The order of an epoch depends on (seed, epoch)
     alone, not on workers. Train with ``model.fit(stream, shuffle=False, callbacks=[EpochOrder(stream), ...])``: `fit` would else
@@ -63,6 +65,10 @@ class ClusterStream(keras.utils.PyDataset):
         Cuts; the defaults of the class if None.
     scalars : sequence of str
         Scalar columns given as one more input "scalars" of shape (n, len(scalars)); those in GeV as log10.
+    target : TargetConfig, optional
+        Of a regression; a flat one gives weights. Without it the labels are the classes.
+    augment : AugmentConfig, optional
+        Change noise and cuts of the clusters at random, anew in every epoch.
     fractions, salt
         Of the split, see `pfcalib.samples.split.split_of`.
     cache_dir : path-like, optional
@@ -94,6 +100,8 @@ class ClusterStream(keras.utils.PyDataset):
         balance: Balance = "subsample",
         select: SelectionConfig | None = None,
         scalars: Sequence[str] = (),
+        target: TargetConfig | None = None,
+        augment: AugmentConfig | None = None,
         fractions: Sequence[float] = FRACTIONS,
         salt: int = 0,
         cache_dir: PathLike | None = None,
@@ -105,7 +113,8 @@ class ClusterStream(keras.utils.PyDataset):
         _require_options(source, batch_size=batch_size, pool_size=pool_size, processes=workers > 0 and use_multiprocessing)
         self.layers = input_layers(kind)
         self.paths, self.kind, self.split, self.batch_size = as_paths(paths), kind, split, batch_size
-        self.seed, self.shuffle, self.balance, self.scalars = seed, shuffle, balance, tuple(scalars)
+        self.seed, self.shuffle, self.scalars = seed, shuffle, tuple(scalars)
+        self.target, self.augment, self.weighted = target, augment, balance == "weight" or (target is not None and target.flat)
         cached = source == "cache"
         self._source: Source = CacheSource(self.paths, cache_dir=cache_dir) if cached else RootSource(self.paths, pool_size=pool_size)
         self._window = ImageWindow(self._source.geo, layers=self.layers)
@@ -121,11 +130,18 @@ class ClusterStream(keras.utils.PyDataset):
         n, cell_type = self.n_clusters, np.min_scalar_type(len(self._source.geo))
         self._centre, self._norm, self._em = np.empty(n, dtype=cell_type), np.empty(n, dtype=np.float32), np.empty(n, dtype=np.bool_)
         self._scalar_input = np.empty((n, len(self.scalars)), dtype=np.float32)
-        for here, chunk in self._scan_chosen(("clusterE", "clusterEta", "clusterPhi", "truthPdgId", *self.scalars)):
+        e_true, columns = np.empty(n), self.target.columns if self.target else ()
+        for here, chunk in self._scan_chosen(("clusterE", "clusterEta", "clusterPhi", "truthPdgId", *self.scalars, *columns)):
             self._centre[here] = self._window.central_cell(chunk["clusterEta"], chunk["clusterPhi"])
             self._norm[here], self._em[here] = chunk["clusterE"], is_em(chunk["truthPdgId"])
             for i, name in enumerate(self.scalars):
                 self._scalar_input[here, i] = _scaled(name, chunk[name])
+            if self.target:
+                e_true[here] = self.target.energy_true(chunk)
+        if self.target:
+            self.target.encode(e_true, self._norm)  # a cluster without a target is told before the training
+            self._e_true = e_true.astype(np.float32)
+            self._weights = (self._weights * flat_weights(e_true, self._em)).astype(np.float32) if self.target.flat else self._weights
 
     def _scan_chosen(self, columns: Sequence[str]) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
         """Scalars of the chosen clusters chunk by chunk, with their place among all chosen ones."""
@@ -161,9 +177,21 @@ class ClusterStream(keras.utils.PyDataset):
         return INPUT_SHAPES[self.kind] | extra
 
     @property
+    def rows(self) -> NDArray[np.integer]:
+        """Rows of the chosen clusters among all clusters of the files, rising."""
+        return self._rows
+
+    @property
     def labels(self) -> NDArray[np.float32]:
         """Labels (n_clusters, 2) = [charged, neutral] of the chosen clusters in the order of the files."""
         return one_hot(self._em)
+
+    def _answers(self, chosen: NDArray[np.integer], norm: NDArray[np.float64]) -> NDArray[np.float32]:
+        """What a network should say: classes (n, 2), target (n, 1), or both (n, 3); norm is clusterE, which augmentation changes."""
+        if self.target is None:
+            return one_hot(self._em[chosen])
+        y = self.target.encode(self._e_true[chosen], norm).astype(np.float32)[:, None]
+        return np.concatenate([one_hot(self._em[chosen]), y], axis=1) if self.target.with_class else y
 
     @property
     def weights(self) -> NDArray[np.float32]:
@@ -192,22 +220,28 @@ class ClusterStream(keras.utils.PyDataset):
 
     def batch(self, chosen: NDArray[np.integer]) -> Batch:
         """Inputs and labels of some of the chosen clusters, counted in the order of the files."""
-        pixels = self._pixels(chosen)
+        pixels, norm = self._pixels(chosen)
         flat = "pixels" in INPUT_SHAPES[self.kind]  # the rows of pixels are the input: no copy
         inputs = {"pixels": pixels} if flat else build_inputs(self._window.split(pixels), self.kind)
         if self.scalars:
             inputs["scalars"] = self._scalar_input[chosen]
-        labels = one_hot(self._em[chosen])
-        return (inputs, labels, self.weights[chosen]) if self.balance == "weight" else (inputs, labels)
+            if self.augment is not None and "clusterE" in self.scalars:
+                inputs["scalars"][:, self.scalars.index("clusterE")] = _scaled("clusterE", norm)
+        answers = self._answers(chosen, norm)
+        return (inputs, answers, self.weights[chosen]) if self.weighted else (inputs, answers)
 
-    def _pixels(self, chosen: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Flat images of some of the chosen clusters."""
+    def _pixels(self, chosen: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Flat images of some of the chosen clusters, and the energies that they are divided by."""
         pixels = np.zeros((len(chosen), self._window.n_pixels), dtype=np.float32)
         centre, norm = self._centre[chosen].astype(np.int64), self._norm[chosen].astype(np.float64)
+        rng = np.random.default_rng([self.seed, self.epoch, int(chosen[0])]) if self.augment else None
         for part in self._source.cells(self._rows[chosen]):
-            place = part.place
-            self._window.fill(pixels, place, part.row, part.offsets, part.cell, part.energy, centre[place], norm[place])
-        return pixels
+            place, energy = part.place, part.energy
+            if self.augment and rng:
+                energy, changed = augment_cells(part.offsets, energy, self._source.geo.sigma[part.cell], self.augment, rng)
+                norm[place] = changed[part.row]
+            self._window.fill(pixels, place, part.row, part.offsets, part.cell, energy, centre[place], norm[place])
+        return pixels, norm
 
 
 class EpochOrder(keras.callbacks.Callback):

@@ -22,8 +22,10 @@ from rich.console import Console
 
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.history import History
+from pfcalib.models.losses import build_loss
 
-Arrays = tuple[Any, ...]  # (inputs, one-hot labels) or (inputs, one-hot labels, weights)
+Arrays = tuple[Any, ...]  # (inputs, labels or targets) or (inputs, labels or targets, weights)
+Watch: TypeAlias = Callable[[int, Mapping[str, float]], None]  # takes the epoch, from 0, and its row of the history
 Data: TypeAlias = keras.utils.PyDataset | Arrays
 SCHEDULES = ("constant", "cosine", "plateau")
 LOSS, ACCURACY = "loss", "accuracy"
@@ -39,11 +41,15 @@ class TrainConfig:
     patience: int = 20  # epochs without a lower validation loss before the training stops
     schedule: str = "constant"  # "cosine": falls to 1 % over the epochs; "plateau": halves after plateau_patience epochs without gain
     plateau_patience: int = 3
+    loss: str = "crossentropy"  # of models.losses, to fit the head of the network
+    huber_delta: float = 0.1  # where the loss "huber" becomes linear, in units of the target
+    energy_weight: float = 5.0  # of the energy in the loss "class_and_energy"
+    clip_norm: float | None = None  # largest norm of a gradient
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch_size", "epochs", "patience", "plateau_patience"):
-            if not getattr(self, name) > 0:
+        for name in ("learning_rate", "batch_size", "epochs", "patience", "plateau_patience", "huber_delta", "energy_weight", "clip_norm"):
+            if not (getattr(self, name) or (1.0 if name == "clip_norm" else 0.0)) > 0:
                 raise ConfigError(f"TrainConfig: {name} = {getattr(self, name)!r}, expected above 0")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"TrainConfig: schedule = {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
@@ -92,9 +98,9 @@ class ArrayBatches(keras.utils.PyDataset):
 class _Epochs(keras.callbacks.Callback):
     """At each epoch: set the learning rate, keep weights and history, say one line, stop when patience is over."""
 
-    def __init__(self, config: TrainConfig, history: History, folder: Path, n_clusters: int, say: Callable[[str], None]) -> None:
+    def __init__(self, config: TrainConfig, history: History, folder: Path, n_clusters: int, say: Callable[[str], None], watch: Watch | None) -> None:
         super().__init__()
-        self.settings, self.past, self.folder, self.n_clusters, self.say = config, history, folder, n_clusters, say
+        self.settings, self.past, self.folder, self.n_clusters, self.say, self.watch = config, history, folder, n_clusters, say, watch
         self.started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -118,6 +124,8 @@ class _Epochs(keras.callbacks.Callback):
                 path.unlink()
         self.say(_line(epoch, self.settings.epochs, row, best=epoch == best))
         self.model.stop_training = epoch - best >= self.settings.patience
+        if self.watch is not None:
+            self.watch(epoch, row)
 
 
 def seed_dropout(model: keras.Model, *, seed: int, epoch: int) -> None:
@@ -166,20 +174,23 @@ def fit_model(
     *,
     out_dir: str | Path,
     say: Callable[[str], None] | None = None,
+    watch: Watch | None = None,
 ) -> TrainResult:
-    """Train a classifier; the model ends with the weights of its best epoch, which `out_dir/model.keras` holds too.
+    """Train a network; the model ends with the weights of its best epoch, which `out_dir/model.keras` holds too.
 
     Parameters
     ----------
     model : keras.Model
-        Untrained, with a softmax output over [charged, neutral]. Build it after `keras.utils.set_random_seed` for the same start.
+        With a head that fits the loss of the configuration. Build it after `keras.utils.set_random_seed` for the same start.
     training, validation : keras PyDataset or tuple of arrays
-        Batches of (inputs, labels[, weights]), or whole arrays of the same: inputs a dict by name, labels one-hot (n_clusters, 2) float32.
-        A PyDataset that shuffles should have `set_epoch(epoch)`; without it a restart begins with its first order.
+        Batches of (inputs, labels[, weights]), or whole arrays of the same: inputs a dict by name, labels one-hot (n_clusters, 2) or targets
+        (n_clusters, n) float32. A PyDataset that shuffles should have `set_epoch(epoch)`; without it a restart begins with its first order.
     out_dir : path
         Folder of checkpoints. A training that was killed there goes on; one with other settings is refused.
     say : callable, optional
         Takes the one line of each epoch; by default it is printed.
+    watch : callable, optional
+        Called after each epoch, when its checkpoint is written; what it raises ends the training.
 
     Raises
     ------
@@ -193,11 +204,11 @@ def fit_model(
     train_data = _batches(training, config, shuffle=True)
     val_data = _batches(validation, config, shuffle=False)
     n_clusters = int(getattr(train_data, "n_clusters", len(train_data) * config.batch_size))
-    history = _resume(model, folder, {"model": model.name, "n_parameters": model.count_params(), "n_clusters": n_clusters, **asdict(config)})
+    history = _resume(model, folder, config, {"model": model.name, "n_parameters": model.count_params(), "n_clusters": n_clusters})
     done = len(history)
     if hasattr(train_data, "set_epoch"):
         train_data.set_epoch(done)
-    epochs = _Epochs(config, history, folder, n_clusters, say or Console(highlight=False, soft_wrap=True).print)
+    epochs = _Epochs(config, history, folder, n_clusters, say or Console(highlight=False, soft_wrap=True).print, watch)
     if done < config.epochs and (done == 0 or done - 1 - history.best_epoch < config.patience):
         fit = {"validation_data": val_data, "initial_epoch": done, "epochs": config.epochs, "shuffle": False, "verbose": 0}
         model.fit(train_data, callbacks=[epochs], **fit)
@@ -209,16 +220,16 @@ def _batches(data: Data, config: TrainConfig, *, shuffle: bool) -> keras.utils.P
     return data if isinstance(data, keras.utils.PyDataset) else ArrayBatches(data, batch_size=config.batch_size, seed=config.seed, shuffle=shuffle)
 
 
-def _resume(model: keras.Model, folder: Path, settings: Mapping[str, Any]) -> History:
+def _resume(model: keras.Model, folder: Path, config: TrainConfig, facts: Mapping[str, Any]) -> History:
     """Compile the model; give it the state of the last epoch if the folder holds one of the same settings. Returns the history so far."""
     model.compile(
-        optimizer=keras.optimizers.Adam(settings["learning_rate"]),
-        loss=keras.losses.CategoricalCrossentropy(),
-        weighted_metrics=[keras.metrics.CategoricalAccuracy(name=ACCURACY)],
+        optimizer=keras.optimizers.Adam(config.learning_rate, clipnorm=config.clip_norm),
+        loss=build_loss(config.loss, delta=config.huber_delta, energy_weight=config.energy_weight),
+        weighted_metrics=[keras.metrics.CategoricalAccuracy(name=ACCURACY)] if config.loss == "crossentropy" else [],
         jit_compile=False,
     )
     model.optimizer.build(model.trainable_variables)
-    text = json.dumps(settings, indent=2)
+    text = json.dumps({**facts, **asdict(config)}, indent=2)
     record = folder / "config.json"
     if not (folder / "history.csv").exists():
         record.write_text(text + "\n", encoding="utf-8")

@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "engines": {"fidelity", "produce", "samples", "simulation", "geometry", "roc"},
     "events": {"simulation", "clustering", "samples", "geometry", "roc"},
     "plots": {"columns", "geometry", "response", "roc", "clustering", "samples"},
+    "regressors": {"calibration", "features", "models", "networks", "samples", "stream", "uncertainty"},
     "classifiers": {"calibration", "features", "models", "networks", "samples", "stream"},
     "evaluate": {"roc", "columns"},
     "performance": {"evaluate", "response", "roc"},

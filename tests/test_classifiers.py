@@ -7,10 +7,11 @@ import pytest
 from factories import make_sample
 
 from pfcalib.calibration.likelihood import fit_likelihood
-from pfcalib.classifiers import NetworkConfig, fit_network, network_folder, open_stream, read_columns, score_network, score_sample, take_clusters
+from pfcalib.classifiers import read_columns, score_network, score_sample
 from pfcalib.errors import ConfigError
 from pfcalib.features.moments import MOMENT_FEATURES, moment_table
 from pfcalib.models.trees import TreesConfig, fit_trees
+from pfcalib.networks import NetworkConfig, fit_network, network_folder, open_stream, take_clusters
 from pfcalib.samples.write import write_sample
 from pfcalib.size_study import SizeStudyConfig, study_sizes
 from pfcalib.train import TrainConfig

@@ -27,6 +27,7 @@ from pfcalib.deploy.contract import (
 )
 from pfcalib.deploy.validate import ParityReport, check_stored_model, require_parity
 from pfcalib.errors import ValidationError
+from pfcalib.models.heads import MEANINGS
 
 OPSET = 17  # 19 and up are refused by the converter
 VERSIONS_OF = ("keras", "numpy", "onnx", "onnxruntime", "pfcalib", "tensorflow", "tf2onnx")
@@ -114,7 +115,7 @@ def _contract(model: keras.Model, draft: Path, *, kind: str, normalisation: str,
         model=model.name,
         kind=kind,
         inputs=tuple(TensorSpec(name=tensor.name, shape=tuple(tensor.shape[1:])) for tensor in model.inputs),
-        output=TensorSpec(name=model.output_names[0], shape=tuple(model.outputs[0].shape[1:]), meaning="probability of [charged, neutral]"),
+        output=TensorSpec(name=model.output_names[0], shape=tuple(model.outputs[0].shape[1:]), meaning=MEANINGS.get(model.output_names[0], "")),
         normalisation=normalisation,
         n_parameters=int(model.count_params()),
         opset=OPSET,

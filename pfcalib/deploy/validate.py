@@ -19,7 +19,8 @@ from pfcalib.deploy.contract import ModelContract, TensorSpec, read_contract, re
 from pfcalib.errors import ValidationError
 
 BATCHES = (1, 7, 256)
-TOLERANCE = 1e-5  # absolute, on probabilities; typical differences are a few 1e-7
+TOLERANCE = 1e-5  # absolute, on probabilities and on logarithms of energies; typical differences are a few 1e-7
+CLASSES_OUTPUT = "p"  # name of the output whose columns are classes
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class BatchParity:
     max_abs: float  # largest difference of any output, NaN left out
     worst_cluster: int
     n_nan: int  # values that are not finite
-    n_changed_argmax: int  # clusters whose most probable class changes
+    n_changed_argmax: int  # clusters whose most probable class changes; 0 for outputs that are no classes
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def check_model(
     results = []
     for batch in batches:
         try:
-            results.append(_compare(run_in_batches(session, inputs, batch), reference, batch))
+            results.append(_compare(run_in_batches(session, inputs, batch), reference, batch, classes=contract.output.name == CLASSES_OUTPUT))
         except ValidationError as error:
             problems.append(str(error))
     problems += [problem for result in results for problem in _batch_problems(result, tolerance)]
@@ -182,7 +183,7 @@ def _require_reference(reference: NDArray[np.float32], n_clusters: int, contract
         raise ValidationError(f"reference of cluster {int(np.argwhere(~np.isfinite(reference))[0, 0])} is not finite")
 
 
-def _compare(output: NDArray[np.float32], reference: NDArray[np.float32], batch: int) -> BatchParity:
+def _compare(output: NDArray[np.float32], reference: NDArray[np.float32], batch: int, *, classes: bool) -> BatchParity:
     """Differences of one pass."""
     if output.shape != reference.shape:
         raise ValidationError(f"batch {batch}: output has shape {output.shape}, expected {reference.shape}")
@@ -190,7 +191,7 @@ def _compare(output: NDArray[np.float32], reference: NDArray[np.float32], batch:
     difference = np.abs(np.where(finite, output, reference).astype(np.float64) - reference).max(axis=1)
     bad = ~finite.all(axis=1)
     worst = int(np.argmax(bad)) if bad.any() else int(np.argmax(difference))
-    changed = np.count_nonzero(output.argmax(axis=1) != reference.argmax(axis=1))
+    changed = np.count_nonzero(output.argmax(axis=1) != reference.argmax(axis=1)) if classes else 0
     return BatchParity(batch, float(difference.max()), worst, int(np.count_nonzero(~finite)), int(changed))
 
 

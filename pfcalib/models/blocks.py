@@ -1,4 +1,4 @@
-"""Parts that several networks share: inputs, the compression of pixels, dense blocks and the classifying head."""
+"""Parts that several networks share: inputs, the compression of pixels and dense blocks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from keras import layers
 from pfcalib.errors import ConfigError
 
 Tensor = Any  # a symbolic keras tensor
-CLASSES = ("charged", "neutral")  # columns of the output, so that p_em = output[:, 1]
-OUTPUT_NAME = "p"
 SCALARS_INPUT = "scalars"
 N_SCALARS = 2  # log10(clusterE / GeV), clusterEta
 BN_MOMENTUM = 0.9  # of the running mean and variance: right within an epoch of a few hundred steps
@@ -68,11 +66,6 @@ def join(features: list[Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
     """Features of all branches side by side, with the scalars if they are among the inputs."""
     parts = [*features, *([inputs[SCALARS_INPUT]] if SCALARS_INPUT in inputs else [])]
     return layers.Concatenate(name="join")(parts) if len(parts) > 1 else parts[0]
-
-
-def classifier(inputs: Mapping[str, Tensor], features: Tensor, *, name: str) -> keras.Model:
-    """Functional model that ends in a softmax over [charged, neutral], named "p"."""
-    return keras.Model(dict(inputs), layers.Dense(len(CLASSES), activation="softmax", name=OUTPUT_NAME)(features), name=name)
 
 
 def dense_block(x: Tensor, *, n_layers: int, growth: int, name: str) -> Tensor:

@@ -8,7 +8,8 @@ import keras
 from keras import layers
 
 from pfcalib.features.inputs import INPUT_SHAPES
-from pfcalib.models.blocks import Tensor, build_inputs, classifier, compress, join, pool_window, require_positive, require_share
+from pfcalib.models.blocks import Tensor, build_inputs, compress, join, pool_window, require_positive, require_share
+from pfcalib.models.heads import finish, require_head
 
 KERNELS = {"EMB1": (4, 2), "EMB2": (4, 4), "EMB3": (2, 4), "TileBar0": (2, 2), "TileBar1": (2, 2), "TileBar2": (2, 2)}
 
@@ -23,11 +24,14 @@ class CnnConfig:
     dropout: float = 0.2
     pixel_power: float = 1.0  # 1 = published; see blocks.SignedPower
     with_scalars: bool = False  # log10(clusterE / GeV) and clusterEta join where the branches do
+    head: str = "classes"  # of heads.HEADS
+    n_components: int = 3  # Gaussians of the head "mixture"
 
     def __post_init__(self) -> None:
         require_positive("CnnConfig", filters=self.filters, branch_width=self.branch_width, merged_width=self.merged_width)
         require_positive("CnnConfig", pixel_power=self.pixel_power)
         require_share("CnnConfig", dropout=self.dropout)
+        require_head("CnnConfig", self.head, self.n_components)
 
 
 def _branch(image: Tensor, name: str, config: CnnConfig) -> Tensor:
@@ -41,15 +45,22 @@ def _branch(image: Tensor, name: str, config: CnnConfig) -> Tensor:
 
 
 def build_cnn(config: CnnConfig | None = None) -> keras.Model:
-    """Untrained merged classifier.
+    """Untrained merged network.
 
     Returns
     -------
     keras.Model
-        One input a layer, "EMB1" (n, 128, 4, 1) to "TileBar2" (n, 2, 4, 1) float32; output "p" (n, 2), softmax over [charged, neutral].
+        One input a layer, "EMB1" (n, 128, 4, 1) to "TileBar2" (n, 2, 4, 1) float32; output "p" (n, 2), softmax over [charged, neutral],
+        or that of another head.
     """
     config = config or CnnConfig()
     shapes = INPUT_SHAPES["layers"]
     inputs = build_inputs(shapes, with_scalars=config.with_scalars)
     merged = join([_branch(inputs[name], name, config) for name in shapes], inputs)
-    return classifier(inputs, layers.Dense(config.merged_width, activation="relu", name="merged")(merged), name="cnn")
+    return finish(
+        inputs,
+        layers.Dense(config.merged_width, activation="relu", name="merged")(merged),
+        head=config.head,
+        n_components=config.n_components,
+        name="cnn",
+    )

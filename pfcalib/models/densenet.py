@@ -11,7 +11,6 @@ from pfcalib.features.inputs import INPUT_SHAPES
 from pfcalib.models.blocks import (
     Tensor,
     build_inputs,
-    classifier,
     compress,
     dense_block,
     join,
@@ -19,6 +18,7 @@ from pfcalib.models.blocks import (
     require_share,
     transition,
 )
+from pfcalib.models.heads import finish, require_head
 
 STEMS = {"emb1": ((8, 2), (4, 2)), "emb23": ((4, 4), (2, 2)), "tile": ((2, 2), (1, 1))}  # kernel and stride of the first convolution
 
@@ -34,12 +34,15 @@ class DenseNetConfig:
     dropout: float = 0.2
     pixel_power: float = 1.0
     with_scalars: bool = False  # log10(clusterE / GeV) and clusterEta join where the branches do
+    head: str = "classes"  # of heads.HEADS
+    n_components: int = 3  # Gaussians of the head "mixture"
 
     def __post_init__(self) -> None:
         require_positive("DenseNetConfig", growth=self.growth, head_width=self.head_width, pixel_power=self.pixel_power)
         require_positive("DenseNetConfig", n_blocks=len(self.block_layers), compression=self.compression)
         require_positive("DenseNetConfig", **{f"block_layers[{i}]": n for i, n in enumerate(self.block_layers)})
         require_share("DenseNetConfig", dropout=self.dropout)
+        require_head("DenseNetConfig", self.head, self.n_components)
 
 
 def _branch(image: Tensor, name: str, config: DenseNetConfig) -> Tensor:
@@ -54,16 +57,18 @@ def _branch(image: Tensor, name: str, config: DenseNetConfig) -> Tensor:
 
 
 def build_densenet(config: DenseNetConfig | None = None) -> keras.Model:
-    """Untrained DenseNet classifier.
+    """Untrained DenseNet.
 
     Returns
     -------
     keras.Model
-        Inputs "emb1" (n, 128, 4, 1), "emb23" (n, 16, 16, 2), "tile" (n, 4, 4, 3) float32; output "p" (n, 2), softmax over [charged, neutral].
+        Inputs "emb1" (n, 128, 4, 1), "emb23" (n, 16, 16, 2), "tile" (n, 4, 4, 3) float32; output "p" (n, 2), softmax over [charged, neutral],
+        or that of another head.
     """
     config = config or DenseNetConfig()
     shapes = INPUT_SHAPES["stacks"]
     inputs = build_inputs(shapes, with_scalars=config.with_scalars)
     x = join([_branch(inputs[name], name, config) for name in shapes], inputs)
     x = layers.Dense(config.head_width, activation="relu", name="head")(x)
-    return classifier(inputs, layers.Dropout(config.dropout, name="head_dropout")(x), name="densenet")
+    features = layers.Dropout(config.dropout, name="head_dropout")(x)
+    return finish(inputs, features, head=config.head, n_components=config.n_components, name="densenet")

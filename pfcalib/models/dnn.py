@@ -8,7 +8,8 @@ import keras
 from keras import layers
 
 from pfcalib.features.images import N_PIXELS
-from pfcalib.models.blocks import build_inputs, classifier, compress, join, require_positive, require_share
+from pfcalib.models.blocks import build_inputs, compress, join, require_positive, require_share
+from pfcalib.models.heads import finish, require_head
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,15 @@ class DnnConfig:
     dropout: float = 0.2
     pixel_power: float = 1.0  # 1 = published; see blocks.SignedPower
     with_scalars: bool = False  # log10(clusterE / GeV) and clusterEta join before the last hidden layer
+    scalars_first: bool = False  # they join the pixels instead, as in the published regression
+    head: str = "classes"  # of heads.HEADS
+    n_components: int = 3  # Gaussians of the head "mixture"
 
     def __post_init__(self) -> None:
         require_positive("DnnConfig", n_pixels=self.n_pixels, pixel_power=self.pixel_power, n_widths=len(self.hidden))
         require_positive("DnnConfig", **{f"widths[{i}]": width for i, width in enumerate(self.hidden)})
         require_share("DnnConfig", dropout=self.dropout)
+        require_head("DnnConfig", self.head, self.n_components)
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -34,19 +39,20 @@ class DnnConfig:
 
 
 def build_dnn(config: DnnConfig | None = None) -> keras.Model:
-    """Untrained flat classifier.
+    """Untrained flat network.
 
     Returns
     -------
     keras.Model
-        Input "pixels" (n, n_pixels) float32, energy over that of the cluster; output "p" (n, 2), softmax over [charged, neutral].
+        Input "pixels" (n, n_pixels) float32, energy over that of the cluster; output "p" (n, 2), softmax over [charged, neutral],
+        or that of another head.
     """
     config = config or DnnConfig()
     inputs = build_inputs({"pixels": (config.n_pixels,)}, with_scalars=config.with_scalars)
     x = compress(inputs["pixels"], power=config.pixel_power, name="pixels")
     for i, width in enumerate(config.hidden):
-        if i == len(config.hidden) - 1:
+        if i == (0 if config.scalars_first else len(config.hidden) - 1):
             x = join([x], inputs)
         x = layers.Dense(width, activation="relu", name=f"dense{i}")(x)
         x = layers.Dropout(config.dropout, name=f"dropout{i}")(x)
-    return classifier(inputs, x, name="dnn")
+    return finish(inputs, x, head=config.head, n_components=config.n_components, name="dnn")

@@ -14,6 +14,7 @@ from pfcalib.models.blocks import SignedPower
 from pfcalib.models.cnn import CnnConfig, build_cnn
 from pfcalib.models.densenet import DenseNetConfig, build_densenet
 from pfcalib.models.dnn import DnnConfig, build_dnn
+from pfcalib.models.heads import RunningSum
 
 MODEL_KINDS = {"dnn": "flat", "cnn": "layers", "densenet": "stacks"}  # name: kind of input, see features.inputs
 _BUILDERS: dict[str, tuple[type, Callable[..., keras.Model]]] = {
@@ -45,6 +46,20 @@ def build_model(name: str, *, seed: int | None = None, **options: Any) -> keras.
     return build(config(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}))
 
 
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Give a model the weights of another with the same layers.
+
+    Raises
+    ------
+    ConfigError
+        If the shapes of their weights differ.
+    """
+    shapes = [[tuple(weight.shape) for weight in model.weights] for model in (source, target)]
+    if shapes[0] != shapes[1]:
+        raise ConfigError(f"models {source.name!r} and {target.name!r} do not have the same weights: a training cannot start from the other")
+    target.set_weights(source.get_weights())
+
+
 def load_model(path: str | Path) -> keras.Model:
     """Model from a .keras file, in safe mode: a file that carries code is refused.
 
@@ -54,6 +69,6 @@ def load_model(path: str | Path) -> keras.Model:
         If the file is missing, broken or not safe.
     """
     try:
-        return keras.saving.load_model(path, custom_objects={"SignedPower": SignedPower}, safe_mode=True)
+        return keras.saving.load_model(path, custom_objects={"SignedPower": SignedPower, "RunningSum": RunningSum}, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadFileError(f"{path}: not a readable .keras model: {str(error).strip().splitlines()[0]}") from error

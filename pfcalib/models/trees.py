@@ -1,7 +1,7 @@
 """Gradient-boosted trees on a table of cluster moments: the baseline that a network has to beat.
 
-Fitted by scikit-learn's `HistGradientBoostingClassifier`; kept as plain arrays, stored as .npz without pickle and applied by a numba kernel that
-gives scikit-learn's probabilities.
+Fitted by scikit-learn's `HistGradientBoostingClassifier` or `HistGradientBoostingRegressor`; kept as plain arrays, stored as .npz without pickle
+and applied by a numba kernel that gives scikit-learn's numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 
@@ -32,7 +32,7 @@ NODE_FIELDS = {  # field of scikit-learn's nodes: dtype in the file
     "missing_go_to_left": np.bool_,
     "value": np.float64,
 }
-Validation = tuple[ArrayLike, ArrayLike, ArrayLike | None]  # table, is_em, weights
+Validation = tuple[ArrayLike, ArrayLike, ArrayLike | None]  # table, is_em or target, weights
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,14 @@ class TreesConfig:
     min_samples_leaf: int = 20
     l2_regularization: float = 0.0
     patience: int = 20  # iterations without gain on the validation part, where one is given
+    loss: str = "squared_error"  # of a regression; absolute_error leads to the median
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.loss not in ("squared_error", "absolute_error"):
+            raise ConfigError(f"TreesConfig: loss = {self.loss!r}, expected squared_error or absolute_error")
         for name, value in asdict(self).items():
-            if value < 0 or (value == 0 and name not in ("seed", "l2_regularization")):
+            if name != "loss" and (value < 0 or (value == 0 and name not in ("seed", "l2_regularization"))):
                 raise ConfigError(f"TreesConfig: {name} = {value!r}, expected above 0")
 
 
@@ -58,7 +61,7 @@ class BoostedTrees:
     """Fitted trees; nodes of all trees lie one after the other, tree t starts at roots[t]."""
 
     feature_names: tuple[str, ...]
-    baseline: float  # log odds before the first tree
+    baseline: float  # log odds, or target of a regression, before the first tree
     roots: NDArray[np.int64]  # (n_trees,)
     nodes: dict[str, NDArray]  # NODE_FIELDS, each (n_nodes,); left and right count from the root of the tree
 
@@ -80,10 +83,20 @@ class BoostedTrees:
         ValidationError
             If the number of columns differs.
         """
+        return np.asarray(expit(self.raw(table)))
+
+    def raw(self, table: ArrayLike) -> NDArray[np.float64]:
+        """Sum over the trees, shape (n_clusters,): the target of a regression, the log odds of a classifier.
+
+        Raises
+        ------
+        ValidationError
+            If the number of columns differs.
+        """
         values = np.ascontiguousarray(table, dtype=np.float64)
         if values.ndim != 2 or values.shape[1] != len(self.feature_names):
             raise ValidationError(f"table of shape {values.shape}: the trees were fitted to {len(self.feature_names)} features")
-        return np.asarray(expit(_raw(values, self.baseline, self.roots, *(self.nodes[name] for name in NODE_FIELDS))))
+        return np.asarray(_raw(values, self.baseline, self.roots, *(self.nodes[name] for name in NODE_FIELDS)))
 
     def save(self, path: str | Path) -> None:
         """Write the trees to a .npz file, under a temporary name first."""
@@ -171,21 +184,49 @@ def fit_trees(
     validation : (table, is_em, weights or None), optional
         Clusters of other events; with them the boosting stops once they no longer gain, without them it runs for all iterations.
     """
+    return _fit(HistGradientBoostingClassifier, table, np.asarray(is_em, dtype=np.int64), feature_names, weights, validation, config)
+
+
+def fit_regression_trees(
+    table: ArrayLike,
+    target: ArrayLike,
+    *,
+    feature_names: Sequence[str],
+    weights: ArrayLike | None = None,
+    validation: Validation | None = None,
+    config: TreesConfig | None = None,
+) -> BoostedTrees:
+    """Fit boosted trees to a number, shape (n_clusters,), such as ln(E_dep / E_EM); the other parameters are those of `fit_trees`."""
     config = config or TreesConfig()
-    options = {name: value for name, value in asdict(config).items() if name not in ("seed", "patience")}
+    return _fit(HistGradientBoostingRegressor, table, np.asarray(target), feature_names, weights, validation, config, loss=config.loss)
+
+
+def _fit(
+    kind: type,
+    table: ArrayLike,
+    target: NDArray[Any],
+    feature_names: Sequence[str],
+    weights: ArrayLike | None,
+    validation: Validation | None,
+    config: TreesConfig | None,
+    **more: Any,
+) -> BoostedTrees:
+    """Boosting of either kind, with early stopping where there is something to stop at."""
+    config = config or TreesConfig()
+    options = {name: value for name, value in asdict(config).items() if name not in ("seed", "patience", "loss")}
     stopping = {"early_stopping": validation is not None, "n_iter_no_change": config.patience}
-    model = HistGradientBoostingClassifier(**options, **stopping, random_state=config.seed)
+    model = kind(**options, **stopping, **more, random_state=config.seed)
     held_out = {} if validation is None else {"X_val": validation[0], "y_val": validation[1], "sample_weight_val": validation[2]}
-    model.fit(np.asarray(table), np.asarray(is_em, dtype=np.int64), sample_weight=weights, **held_out)
+    model.fit(np.asarray(table), target, sample_weight=weights, **held_out)
     return _from_sklearn(model, tuple(feature_names))
 
 
-def _from_sklearn(model: HistGradientBoostingClassifier, feature_names: tuple[str, ...]) -> BoostedTrees:
-    """Arrays of a fitted binary classifier with numerical features."""
+def _from_sklearn(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, feature_names: tuple[str, ...]) -> BoostedTrees:
+    """Arrays of a fitted binary classifier or regression with numerical features."""
     if len(feature_names) != model.n_features_in_:
         raise ValidationError(f"{len(feature_names)} feature names for {model.n_features_in_} columns")
     trees = [predictors[0].nodes for predictors in model._predictors]
     joined = np.concatenate(trees)
     roots = np.cumsum([0, *map(len, trees[:-1])])
     nodes: dict[str, NDArray] = {name: np.ascontiguousarray(joined[name], dtype=dtype) for name, dtype in NODE_FIELDS.items()}
-    return BoostedTrees(feature_names, float(model._baseline_prediction[0, 0]), roots.astype(np.int64), nodes)
+    return BoostedTrees(feature_names, float(np.ravel(model._baseline_prediction)[0]), roots.astype(np.int64), nodes)

@@ -16,6 +16,7 @@ from pfcalib.samples.split import FRACTIONS, split_index, split_of
 Scalars = Mapping[str, NDArray[Any]]
 Balance = Literal["subsample", "weight"] | None
 BALANCE_EDGES = np.logspace(-1.0, 3.5, 46)  # GeV, ten bins a decade; what lies outside counts in the first or last bin
+SPECIES = ("all", "neutral", "charged")
 SELECT_COLUMNS = ("eventNumber", "truthPdgId", "clusterE", "clusterEta", "cluster_ENG_CALIB_TOT")  # what `choose_clusters` looks at
 
 
@@ -30,25 +31,31 @@ class SelectionConfig:
     max_abs_eta : float
     min_deposit : float, GeV
         Lowest cluster_ENG_CALIB_TOT; regression uses 0.2 GeV.
+    species : str
+        ``all``, ``neutral`` or ``charged``: by the particle that made the cluster.
     """
 
     min_cluster_e: float = 0.5
     max_cluster_e: float = np.inf
     max_abs_eta: float = 0.7
     min_deposit: float = -np.inf
+    species: str = "all"
 
     def __post_init__(self) -> None:
         if not self.min_cluster_e > 0.0:
             raise ConfigError(f"min_cluster_e must be positive, as images are divided by the energy of the cluster; got {self.min_cluster_e}")
         if not (self.max_cluster_e > self.min_cluster_e and self.max_abs_eta > 0.0):
             raise ConfigError(f"the selection keeps nothing: {self}")
+        if self.species not in SPECIES:
+            raise ConfigError(f"species must be one of {', '.join(SPECIES)}, got {self.species!r}")
 
     def mask(self, scalars: Scalars) -> NDArray[np.bool_]:
         """True for the clusters that pass."""
         energy = column_of(scalars, "clusterE")
         keep = (energy >= self.min_cluster_e) & (energy <= self.max_cluster_e)
         keep &= np.abs(column_of(scalars, "clusterEta")) <= self.max_abs_eta
-        return keep & (column_of(scalars, "cluster_ENG_CALIB_TOT") >= self.min_deposit)
+        keep &= column_of(scalars, "cluster_ENG_CALIB_TOT") >= self.min_deposit
+        return keep if self.species == "all" else keep & (is_em(column_of(scalars, "truthPdgId")) == (self.species == "neutral"))
 
 
 class Choice(NamedTuple):

@@ -1,0 +1,117 @@
+"""What a network ends in: two classes, an energy, its quantiles, a mixture of Gaussians, or class and energy from one body.
+
+Every head is one output tensor, so that one ONNX file holds the network. A head that speaks of an energy speaks of the target that the stream
+gives, as a rule ln(E_dep / E_EM); see `pfcalib.features.targets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+from pfcalib.errors import ConfigError
+
+Tensor = Any  # a symbolic keras tensor
+CLASSES = ("charged", "neutral")  # columns of the output "p", so that p_em = output[:, 1]
+LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)  # probabilities of the quantiles
+MIN_LOG_WIDTH, MAX_LOG_WIDTH = -5.0, 1.5  # of the Gaussians of a mixture: 0.7 % to 450 %
+HEADS = {  # name: (name of the output, losses that fit it)
+    "classes": ("p", ("crossentropy",)),
+    "energy": ("y", ("mse", "huber", "mae")),
+    "quantiles": ("quantiles", ("pinball",)),
+    "mixture": ("mixture", ("mixture",)),
+    "class_and_energy": ("p_and_y", ("class_and_energy",)),
+}
+MEANINGS = {
+    "p": "probability of [charged, neutral]",
+    "y": "the target, see normalisation",
+    "quantiles": f"quantiles of the target at {', '.join(map(str, LEVELS))}",
+    "mixture": "[log weights, means, log widths] of Gaussians in the target",
+    "p_and_y": "probability of [charged, neutral], then the target",
+}
+
+
+def output_width(head: str, n_components: int) -> int:
+    """Numbers that a head gives for a cluster.
+
+    >>> output_width("mixture", 2)
+    6
+    """
+    return {"classes": 2, "energy": 1, "quantiles": len(LEVELS), "mixture": 3 * n_components, "class_and_energy": 3}[head]
+
+
+def require_head(config: str, head: str, n_components: int) -> None:
+    """Raise ConfigError unless the head is known and its mixture has a component."""
+    if head not in HEADS:
+        raise ConfigError(f"{config}: head = {head!r}, expected one of {', '.join(HEADS)}")
+    if n_components < 1:
+        raise ConfigError(f"{config}: n_components = {n_components}, expected above 0")
+
+
+def finish(inputs: Mapping[str, Tensor], features: Tensor, *, head: str, n_components: int, name: str) -> keras.Model:
+    """Functional model that ends in a head; its output is named as in HEADS."""
+    return keras.Model(dict(inputs), _BUILDERS[head](features, n_components, HEADS[head][0]), name=name)
+
+
+def _classes(features: Tensor, n_components: int, name: str) -> Tensor:
+    return layers.Dense(len(CLASSES), activation="softmax", name=name)(features)
+
+
+def _energy(features: Tensor, n_components: int, name: str) -> Tensor:
+    return layers.Dense(1, name=name)(features)
+
+
+def _quantiles(features: Tensor, n_components: int, name: str) -> Tensor:
+    """The lowest quantile and positive steps to the next ones, so that they never cross."""
+    lowest = layers.Dense(1, name="lowest")(features)
+    steps = layers.Dense(len(LEVELS) - 1, activation="softplus", bias_initializer=keras.initializers.Constant(-1.5), name="steps")(features)
+    return RunningSum(name=name)(layers.Concatenate(name="lowest_and_steps")([lowest, steps]))
+
+
+def _mixture(features: Tensor, n_components: int, name: str) -> Tensor:
+    """Logarithms of the weights, means that start apart, and logarithms of the widths, bounded."""
+    logits = layers.Activation("log_softmax", name="log_weights")(layers.Dense(n_components, name="logits")(features))
+    start = keras.initializers.Constant(np.linspace(-0.3, 0.3, n_components) if n_components > 1 else [0.0])
+    means = layers.Dense(n_components, bias_initializer=start, name="means")(features)
+    raw = layers.Dense(n_components, activation="sigmoid", name="widths")(features)
+    widths = layers.Rescaling(MAX_LOG_WIDTH - MIN_LOG_WIDTH, MIN_LOG_WIDTH, name="log_widths")(raw)
+    return layers.Concatenate(name=name)([logits, means, widths])
+
+
+def _class_and_energy(features: Tensor, n_components: int, name: str) -> Tensor:
+    return layers.Concatenate(name=name)([_classes(features, n_components, "p"), _energy(features, n_components, "y")])
+
+
+_BUILDERS: dict[str, Callable[[Tensor, int, str], Tensor]] = {
+    "classes": _classes,
+    "energy": _energy,
+    "quantiles": _quantiles,
+    "mixture": _mixture,
+    "class_and_energy": _class_and_energy,
+}
+
+
+@keras.saving.register_keras_serializable(package="pfcalib")
+class RunningSum(layers.Layer):
+    """Sums of the first 1, 2, ... columns, by a product with a triangle of ones, which ONNX has in every opset."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Same shape as the input."""
+        n = inputs.shape[-1]
+        return keras.ops.matmul(inputs, np.triu(np.ones((n, n), dtype=np.float32)))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Same shape as the input."""
+        return input_shape
+
+
+def split_mixture(output: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Weights, means and widths of a mixture from the output of its head, each (n_clusters, n_components)."""
+    log_weights, means, log_widths = np.split(np.asarray(output, dtype=np.float64), 3, axis=1)
+    weights = np.exp(log_weights)
+    return weights / weights.sum(axis=1, keepdims=True), means, np.exp(log_widths)
