@@ -45,7 +45,7 @@ def main() -> None:
 app.command()(simulate)
 app.command()(inspect)
 app.command()(convert)
-app.command()(derive_lcw)
+app.command(name="derive-lcw")(derive_lcw)
 
 
 @app.command()
