@@ -47,6 +47,8 @@ MAY_IMPORT = {
     "evaluate": {"roc", "columns"},
     "performance": {"evaluate", "response", "roc"},
     "performance_histograms": {"performance", "response"},
+    "tuned": {"features", "models", "networks", "regressors", "samples", "train"},
+    "tune": {"features", "models", "networks", "provenance", "regressors", "samples", "stream", "train", "tuned"},
     "uncertainty": {"response", "roc"},
     "size_study": {"classifiers", "features", "models", "networks", "roc", "samples"},
     "reference": {"geometry", "produce", "samples", "simulation"},
