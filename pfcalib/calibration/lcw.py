@@ -5,7 +5,7 @@
     energies = apply_lcw("data.root", LcwTables.load("lcw.json"))
     energies.full                            # GeV, one a cluster
 
-`lcw_tables` holds the formulas, `lcw_fit` how the content of the tables is derived, `lcw_config` the binning.
+`lcw_tables` holds the formulas, `lcw_fit` and `lcw_closure` how the content of the tables is derived, `lcw_config` the binning.
 """
 
 from __future__ import annotations

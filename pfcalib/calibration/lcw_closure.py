@@ -1,9 +1,13 @@
 """Scale the tables of local cell weighting until the median response is one in bins of true energy.
 
-A mean in bins of measured energy does not give a median of one in bins of true energy: the classes are mixed by P_EM, distributions are skewed, and
-clusters migrate between the bins. So each table is multiplied by one factor k a bin of cluster energy and kind. With r(T) the median response of
-a kind at true energy T, the factors of this kind are corrected by the mean of 1 / r over the clusters of each bin of cluster energy, and so on
-for a fixed number of rounds. What a table looks like within a bin of cluster energy is left as it is.
+A mean in bins of measured energy does not give a median of one in bins of true energy: kinds are taken for each other, distributions are skewed, and
+clusters migrate between the bins. So each table is multiplied by one factor k a bin of cluster energy and kind. The factors of a step are those that
+minimise, over both kinds and all bins t of true energy,
+
+    sum_t [u_t (median_t - 1)]^2 + STIFFNESS^2 sum (second differences of log k)^2 + PULL^2 sum (log k)^2
+
+with u_t = 1 in the range where the medians should be one, else OUTSIDE. Each kind has its own medians and its own factors, but as each cluster is a
+mixture by P_EM, they are found together. What a table looks like within a bin of cluster energy is left as it is.
 """
 
 from __future__ import annotations
@@ -13,13 +17,18 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
 
 from pfcalib.calibration.lcw_config import LcwConfig
 from pfcalib.calibration.lcw_tables import add_out_of_cluster, bounded
 
 BINS_PER_DECADE = 10  # of true energy
-MIN_CLUSTERS = 100  # of a kind in a bin of true energy; emptier bins take the response of their neighbours
+MIN_CLUSTERS = 100  # of a kind in a bin of true energy; emptier bins do not count
 LIMITS = (0.5, 2.0)  # of k
+OUTSIDE = 0.1  # weight of a bin of true energy outside of the range of the configuration
+STIFFNESS = 0.02  # weight of the second differences of log k
+PULL = 0.005  # weight of log k itself
+STEP = 0.02  # of log k in a derivative
 
 
 class ClusterRecord(NamedTuple):
@@ -31,6 +40,7 @@ class ClusterRecord(NamedTuple):
     energy_bin: NDArray[np.int64]
     depth_bin: NDArray[np.int64]
     sums: NDArray[np.float64]  # (n_clusters, 3), GeV, of `LcwTables.sum_cells`
+    derived: NDArray[np.float64]  # (n_clusters, 2), GeV, the part of sums[:, 1:] that comes from bins with enough entries
     e_em: NDArray[np.float64]  # GeV
     isolation: NDArray[np.float64]
     e_tot: NDArray[np.float64]  # GeV
@@ -53,15 +63,19 @@ def concatenate_records(records: Sequence[ClusterRecord]) -> ClusterRecord:
     return ClusterRecord(*(np.concatenate(parts) for parts in zip(*records, strict=True)))
 
 
-def close_cells(records: ClusterRecord, weights: NDArray[np.float64], config: LcwConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scaled cell weights, and E_cells of each cluster; target: ENG_CALIB_TOT."""
+def close_cells(
+    records: ClusterRecord, weights: NDArray[np.float64], used: NDArray[np.bool_], config: LcwConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cell weights, scaled in the bins that are used, and E_cells of each cluster; target: ENG_CALIB_TOT."""
 
     def energy(k: NDArray[np.float64]) -> NDArray[np.float64]:
-        scaled = (share * k[kind][records.energy_bin] * records.sums[:, 1 + kind] for kind, share in enumerate(records.shares))
-        return records.sums[:, 0] + sum(scaled)
+        result = records.sums[:, 0]
+        for kind, share in enumerate(records.shares):
+            result = result + share * (records.sums[:, 1 + kind] + (k[kind][records.energy_bin] - 1.0) * records.derived[:, kind])
+        return result
 
-    k = _solve(energy, energy, records, records.e_tot, config, free=(config.em_weights, True))
-    return weights * k[:, None, None, :, None], energy(k)
+    k = _solve(energy, records, records.e_tot, config, free=(config.em_weights, True))
+    return np.where(used, weights * k[:, None, None, :, None], weights), energy(k)
 
 
 def close_out_of_cluster(
@@ -72,14 +86,11 @@ def close_out_of_cluster(
 
     def energy(k: NDArray[np.float64]) -> NDArray[np.float64]:
         result = e_cells
-        for kind in (0, 1):
-            result = add_out_of_cluster(result, k[kind][records.energy_bin] * extra[kind], config.factor_range)
+        for factor, of_kind in zip(k, extra, strict=True):
+            result = add_out_of_cluster(result, factor[records.energy_bin] * of_kind, config.factor_range)
         return result
 
-    def scaled(k: NDArray[np.float64]) -> NDArray[np.float64]:
-        return energy(k) - e_cells
-
-    k = _solve(energy, scaled, records, records.e_tot + records.e_out, config)
+    k = _solve(energy, records, records.e_tot + records.e_out, config)
     return table * k[:, None, :, None], energy(k)
 
 
@@ -93,46 +104,61 @@ def close_dead_material(
         factor = sum(share * k[kind][records.energy_bin] * factors[kind] for kind, share in enumerate(records.shares))
         return e_ooc * bounded(np.asarray(factor), config.factor_range)
 
-    k = _solve(energy, energy, records, records.e_tot + records.e_out + records.e_dead, config)
+    k = _solve(energy, records, records.e_tot + records.e_out + records.e_dead, config)
     return k[:, None, :, None] * (1.0 + table) - 1.0, energy(k)
 
 
 def _solve(
-    energy: Callable[[NDArray[np.float64]], NDArray[np.float64]], scaled: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    records: ClusterRecord, target: NDArray[np.float64], config: LcwConfig, *, free: tuple[bool, bool] = (True, True),
+    energy: Callable[[NDArray[np.float64]], NDArray[np.float64]], records: ClusterRecord, target: NDArray[np.float64], config: LcwConfig,
+    *, free: tuple[bool, bool] = (True, True),
 ) -> NDArray[np.float64]:  # fmt: skip
-    """Factors k, shape (2, n_energy); `energy` gives all energies for some k, `scaled` that part of them that k multiplies."""
-    k = np.ones((2, config.n_energy))
-    kinds = [np.flatnonzero((records.charged == bool(kind)) & (target > 0.0)) for kind in (0, 1)]
-    for _ in range(config.closure_iterations):
-        now, part = energy(k), scaled(k)
-        for kind, rows in enumerate(kinds):
-            if not free[kind] or not len(rows):
-                continue
-            missing = (1.0 / median_response(now[rows], target[rows]) - 1.0) * now[rows] / target[rows]
-            share = np.abs(part[rows]) / target[rows]
-            bins = records.energy_bin[rows]
-            above, below = (np.bincount(bins, weights=values, minlength=config.n_energy) for values in (missing, share))
-            k[kind] = np.clip(k[kind] * np.clip(1.0 + above / np.where(below > 0.0, below, np.inf), 0.8, 1.25), *LIMITS)
-    return k
+    """Factors k, shape (2, n_energy), that bring the median of `energy(k)` over the target nearest to one."""
+    shape = (2, config.n_energy)
+    if config.closure_iterations == 0:
+        return np.ones(shape)
+    groups = [_bins_of_truth(records.charged == bool(kind), target) for kind in (0, 1) if free[kind]]
+    low, high = config.closure_range
+    weights = [np.where((group.centre >= low) & (group.centre < high), 1.0, OUTSIDE) for group in groups]
+    kinds = np.array(free)
+
+    def factors(log_k: NDArray[np.float64]) -> NDArray[np.float64]:
+        k = np.ones(shape)
+        k[kinds] = np.exp(log_k).reshape(-1, config.n_energy)
+        return k
+
+    def distances(log_k: NDArray[np.float64]) -> NDArray[np.float64]:
+        now = energy(factors(log_k))
+        medians = [weight * (group.median(now, target) - 1.0) for group, weight in zip(groups, weights, strict=True)]
+        bends = STIFFNESS * np.diff(log_k.reshape(-1, config.n_energy), n=2, axis=1)
+        return np.concatenate([*medians, bends.ravel(), PULL * log_k])
+
+    start = np.zeros(int(kinds.sum()) * config.n_energy)
+    found = least_squares(distances, start, bounds=np.log(LIMITS), diff_step=STEP, x_scale=1.0, max_nfev=config.closure_iterations)
+    return factors(found.x)
 
 
-def median_response(energy: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median of energy over target at the target energy of each cluster, linear in its logarithm between the centres of the bins.
+class TruthBins(NamedTuple):
+    """Clusters of one kind sorted by bins of true energy."""
 
-    Parameters
-    ----------
-    energy, target : ndarray, shape (n_clusters,), GeV
-        Positive targets.
-    """
-    log = np.log10(target) * BINS_PER_DECADE
-    bins = np.floor(log).astype(np.int64)
-    bins -= bins.min()
-    order = np.lexsort((energy / target, bins))
-    response, count = (energy / target)[order], np.bincount(bins)
-    ends = np.cumsum(count)
-    full = np.flatnonzero(count >= min(MIN_CLUSTERS, count.max()))
-    middle = (ends - count + ends - 1)[full] // 2
-    median = 0.5 * (response[middle] + response[(ends - count + ends)[full] // 2])
-    centres = np.bincount(bins, weights=log)[full] / count[full]
-    return np.interp(log, centres, np.clip(median, 0.1, 10.0))
+    rows: NDArray[np.int64]
+    ends: NDArray[np.int64]  # of each bin in rows
+    centre: NDArray[np.float64]  # GeV, mean of the logarithm
+
+    def median(self, energy: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Median of energy over target in each bin."""
+        response = energy[self.rows] / target[self.rows]
+        return np.array([np.median(part) for part in np.split(response, self.ends[:-1])])
+
+
+def _bins_of_truth(mask: NDArray[np.bool_], target: NDArray[np.float64]) -> TruthBins:
+    """Bins of equal width in the logarithm; those with few clusters are left out."""
+    rows = np.flatnonzero(mask & (target > 0.0))
+    log = np.log10(target[rows])
+    order = np.argsort(log, kind="stable")
+    number = np.floor(log[order] * BINS_PER_DECADE).astype(np.int64)
+    count = np.bincount(number - number.min(initial=0))
+    kept = count >= min(MIN_CLUSTERS, count.max())
+    keep = np.repeat(kept, count)
+    ends = np.cumsum(count[kept])
+    centre = np.add.reduceat(log[order][keep], np.concatenate([[0], ends[:-1]])) / count[kept]
+    return TruthBins(rows[order][keep], ends, 10.0**centre)

@@ -58,8 +58,10 @@ class LcwConfig:
     em_weights : bool
         Derive weights for neutral pions too; if not, w_n = 1 as published.
     closure_iterations : int
-        How often the tables of each step are scaled, by one factor a bin of cluster energy and kind, towards a median of one in bins of true
-        energy; 0 leaves the plain means.
+        Rounds of the fit that scales the tables of each step towards a median of one in bins of true energy, see `lcw_closure`; 0 leaves the
+        plain means.
+    closure_range : (float, float), GeV
+        True energies at which the medians should be one; others have little weight in the fit.
     """
 
     likelihood: LikelihoodConfig = dataclasses.field(default_factory=LikelihoodConfig)
@@ -80,14 +82,15 @@ class LcwConfig:
     content: str = "mean_of_ratios"
     em_weights: bool = True
     closure_iterations: int = 10
+    closure_range: tuple[float, float] = (1.5, 1000.0)
 
     def __post_init__(self) -> None:
         if min(self.n_cell_eta, self.n_energy, self.n_density, self.n_cluster_eta, self.n_lambda) < 1:
             raise ConfigError("LcwConfig: every axis needs at least one bin")
         if len(self.density_ranges) != len(LAYER_NAMES):
             raise ConfigError(f"LcwConfig: {len(self.density_ranges)} density_ranges, expected one for each of {', '.join(LAYER_NAMES)}")
-        named = {name: getattr(self, name) for name in ("cell_eta_range", "log_e_range", "cluster_eta_range", "log_lambda_range", "factor_range")}
-        for name, (low, high) in [*named.items(), *(("density_ranges", limits) for limits in self.density_ranges)]:
+        names = ("cell_eta_range", "log_e_range", "cluster_eta_range", "log_lambda_range", "factor_range", "closure_range")
+        for name, (low, high) in [*((n, getattr(self, n)) for n in names), *(("density_ranges", limits) for limits in self.density_ranges)]:
             if not low < high:
                 raise ConfigError(f"LcwConfig: {name} = ({low}, {high}), expected low < high")
         if self.content not in CONTENTS:

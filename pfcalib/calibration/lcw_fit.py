@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -45,17 +46,18 @@ def fit_lcw(chunks: Chunks, config: LcwConfig | None = None, *, provenance: dict
     passes: Callable[[], Iterable[Sample]] = chunks if callable(chunks) else lambda: chunks
     likelihood = fit_likelihood_in_chunks(((sample, sample.is_em) for sample in passes()), config=config.likelihood)
     nothing = np.zeros(config.cluster_shape)
-    tables = LcwTables(likelihood, _cell_weights(passes(), config), nothing, nothing, config)
-    records = concatenate_records([_record(sample, tables) for sample in passes()])
-    weights, e_cells = close_cells(records, tables.weights, config)
+    weights, used = _cell_weights(passes(), config)
+    tables = LcwTables(likelihood, weights, nothing, nothing, config)
+    records = concatenate_records([_record(sample, tables, used) for sample in passes()])
+    weights, e_cells = close_cells(records, weights, used, config)
     ooc, e_ooc = close_out_of_cluster(records, e_cells, _ratio_table(records, records.e_out, records.isolation * records.e_em, config), config)
     dm, _ = close_dead_material(records, e_ooc, _ratio_table(records, records.e_dead, records.e_tot + records.e_out, config), config)
     counts = {"neutral": int(np.sum(~records.charged)), "charged": int(np.sum(records.charged))}
     return LcwTables(likelihood, weights, ooc, dm, config, {**(provenance or {}), "n_clusters": counts})
 
 
-def _cell_weights(chunks: Iterable[Sample], config: LcwConfig) -> NDArray[np.float64]:
-    """Content of each bin of cells: 1 where there are too few."""
+def _cell_weights(chunks: Iterable[Sample], config: LcwConfig) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Content of each bin of cells, and whether it has enough entries; 1 where it has not."""
     sums = np.zeros((*config.weight_shape, 4))
     for sample in chunks:
         truth = np.sum([sample.cells[name] for name in TRUTH], axis=0, dtype=np.float64)
@@ -63,19 +65,19 @@ def _cell_weights(chunks: Iterable[Sample], config: LcwConfig) -> NDArray[np.flo
         add_cells(sample.offsets, cell_rows(sample), sample.cells["cluster_cell_E"], truth, bins.energy, kind, *geo, config.density_edges, sums)
     n, ratios, true, measured = np.moveaxis(sums, -1, 0)
     up, down = (ratios, n) if config.content == "mean_of_ratios" else (true, measured)
-    good = (n > config.min_entries) & (down > 0.0)
-    weights = np.where(good, up / np.where(good, down, 1.0), 1.0)
+    used = (n > config.min_entries) & (down > 0.0)
     if not config.em_weights:
-        weights[0] = 1.0
-    return weights
+        used[0] = False
+    return np.where(used, up / np.where(used, down, 1.0), 1.0), used
 
 
-def _record(sample: Sample, tables: LcwTables) -> ClusterRecord:
+def _record(sample: Sample, tables: LcwTables, used: NDArray[np.bool_]) -> ClusterRecord:
     """What the later steps need of each cluster of a chunk."""
     e_tot, e_out, e_dead = (sample[name].astype(np.float64) for name in TARGETS)
     bins, p_em = cluster_bins(sample, tables.config), tables.likelihood.p_em(sample)
     e_em, isolation = sample["clusterE"].astype(np.float64), sample["cluster_ISOLATION"].astype(np.float64)
-    return ClusterRecord(~sample.is_em, p_em, *bins, tables.sum_cells(sample), e_em, isolation, e_tot, e_out, e_dead)
+    derived = dataclasses.replace(tables, weights=np.where(used, tables.weights, 0.0)).sum_cells(sample)[:, 1:]
+    return ClusterRecord(~sample.is_em, p_em, *bins, tables.sum_cells(sample), derived, e_em, isolation, e_tot, e_out, e_dead)
 
 
 def _ratio_table(records: ClusterRecord, up: NDArray[np.float64], down: NDArray[np.float64], config: LcwConfig) -> NDArray[np.float64]:

@@ -101,8 +101,8 @@ def test_a_bin_of_ten_entries_is_not_used_and_one_of_eleven_is(rng):
     sample = known(rng, 4)
     cells = {name: values[sample.offsets[:-1]] for name, values in sample.cells.items()}
     single = dataclasses.replace(sample, cells=cells, offsets=np.arange(5))  # the first cell of each cluster
-    for n, used in ((10, 0), (11, 1)):
-        tables = fit_lcw([single[np.repeat([0, 2], n)]], PLAIN)  # n times the same neutral and the same charged one
+    for n, used, config in ((10, 0, PLAIN), (10, 0, SMALL), (11, 1, PLAIN), (11, 1, SMALL)):
+        tables = fit_lcw([single[np.repeat([0, 2], n)]], config)  # n times the same neutral and the same charged one
         assert [np.count_nonzero(of_kind != 1.0) for of_kind in tables.weights] == [used, used]
 
 
@@ -124,7 +124,7 @@ def test_the_factors_are_the_published_ones(rng):
     np.testing.assert_allclose(energies.full, energies.ooc * (1.0 + p * 0.05 + (1.0 - p) * 0.2), rtol=1e-12)
 
 
-def test_the_iterated_closure_brings_the_medians_to_one_where_the_means_do_not(rng):
+def test_scaled_tables_bring_the_medians_to_one_where_the_means_do_not(rng):
     """Clusters with a long tail of out-of-cluster energy: the mean is not the median."""
     sample = known(rng, 6000)
     tail = rng.exponential(0.2, 6000)
