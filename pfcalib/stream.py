@@ -1,6 +1,6 @@
 """The Keras data generator: batches of images from any number of ROOT files at bounded memory, straight or over a memory-mapped cache.
 
-For each chosen cluster 15 bytes stay in memory, whatever else the files hold; cells are read batch by batch.
+For each chosen cluster 15 bytes (23 for a regression) stay in memory, whatever else the files hold; cells are read batch by batch.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ClusterStream(keras.utils.PyDataset):
     target : TargetConfig, optional
         Of a regression; a flat one gives weights. Without it the labels are the classes.
     augment : AugmentConfig, optional
-        Change noise and cuts of the clusters at random, anew in every epoch.
+        Change noise and cuts of the clusters at random, anew in every epoch; for source "cache", as "root" would change whole baskets a batch.
     fractions, salt
         Of the split, see `pfcalib.samples.split.split_of`.
     cache_dir : path-like, optional
@@ -238,8 +238,8 @@ class ClusterStream(keras.utils.PyDataset):
         for part in self._source.cells(self._rows[chosen]):
             place, energy = part.place, part.energy
             if self.augment and rng:
-                energy, changed = augment_cells(part.offsets, energy, self._source.geo.sigma[part.cell], self.augment, rng)
-                norm[place] = changed[part.row]
+                energy, factor = augment_cells(part.offsets, energy, self._source.geo.sigma[part.cell], self.augment, rng)
+                norm[place] *= factor[part.row]
             self._window.fill(pixels, place, part.row, part.offsets, part.cell, energy, centre[place], norm[place])
         return pixels, norm
 

@@ -49,7 +49,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "batch_size", "epochs", "patience", "plateau_patience", "huber_delta", "energy_weight", "clip_norm"):
-            if not (getattr(self, name) or (1.0 if name == "clip_norm" else 0.0)) > 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ConfigError(f"TrainConfig: {name} = {getattr(self, name)!r}, expected above 0")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"TrainConfig: schedule = {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")

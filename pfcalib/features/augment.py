@@ -55,8 +55,8 @@ def augment_cells(
     Returns
     -------
     energy : array of float32, shape (offsets[-1],), GeV
-    cluster_e : array of float64, shape (n_clusters,), GeV
-        Their sums.
+    factor : array of float64, shape (n_clusters,)
+        Sum of the cells of each cluster over what it was.
     """
     n_clusters = len(offsets) - 1
     number = np.repeat(np.arange(n_clusters), np.diff(offsets))
@@ -67,5 +67,6 @@ def augment_cells(
     new = old + strength[number] * sigma * rng.standard_normal(len(old), dtype=np.float32)
     new = np.where(np.abs(new) < cut[number] * total, 0.0, new)
     before, after = np.bincount(number, old, n_clusters), np.bincount(number, new, n_clusters)
-    changed &= after > MIN_SHARE * np.abs(before)
-    return np.where(changed[number], new, old).astype(np.float32), np.where(changed, after, before)
+    changed &= (before > 0.0) & (after > MIN_SHARE * before)
+    factor = np.where(changed, after, 1.0) / np.where(changed, before, 1.0)
+    return np.where(changed[number], new, old).astype(np.float32), factor

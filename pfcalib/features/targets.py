@@ -120,13 +120,11 @@ def flat_weights(energy: ArrayLike, em: ArrayLike, *, edges: ArrayLike = FLAT_ED
     bins = np.asarray(edges, dtype=np.float64)
     n_bins = len(bins) - 1
     place = np.clip(np.searchsorted(bins, energy, side="right") - 1, 0, n_bins - 1) + n_bins * np.asarray(em, dtype=np.int64)
-    counts = np.bincount(place, minlength=2 * n_bins)
-    weights = 1.0 / counts[place]
-    species = place // n_bins
-    for _ in range(3):  # capping lowers the mean, so a few rounds
-        sums = np.bincount(species, weights, 2)
-        mean = sums / np.maximum(np.bincount(species, minlength=2), 1)
-        weights = np.minimum(weights, MAX_WEIGHT * mean[species])
-    sums = np.bincount(species, weights, 2)
-    weights = weights / sums[species]
+    counts = np.bincount(place, minlength=2 * n_bins).reshape(2, n_bins).astype(np.float64)
+    content = np.where(counts > 0.0, 1.0 / np.maximum(counts, 1.0), 0.0)  # weight of a cluster in each bin of each species
+    for _ in range(100):  # a cap lowers the mean, and that the cap
+        total = np.maximum((content * counts).sum(axis=1, keepdims=True), 1e-300)
+        content = np.minimum(content * counts.sum(axis=1, keepdims=True) / total, MAX_WEIGHT)
+    total = (content * counts).sum(axis=1, keepdims=True)
+    weights = (content / np.maximum(total, 1e-300)).ravel()[place]
     return np.asarray(weights * len(weights) / weights.sum())

@@ -34,19 +34,23 @@ def mixture(y_true: Tensor, y_pred: Tensor) -> Tensor:
     return -ops.logsumexp(log_weights - log_widths - 0.5 * pull * pull - HALF_LOG_2_PI, axis=-1)
 
 
-def class_and_energy(energy_weight: float) -> Callable[[Tensor, Tensor], Tensor]:
+def class_and_energy(energy_weight: float, delta: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Cross-entropy of the class plus a weight times the Huber loss of the energy; both have rows [charged, neutral, y]."""
 
     def loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
         entropy = keras.losses.categorical_crossentropy(y_true[:, :2], y_pred[:, :2])
-        return entropy + energy_weight * _huber(y_true[:, 2] - y_pred[:, 2], 0.1)
+        return entropy + energy_weight * _huber(y_true[:, 2] - y_pred[:, 2], delta)
 
     return loss
 
 
 def huber(delta: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Huber's loss over delta: d^2 / (2 delta) near zero, |d| - delta / 2 beyond delta; shape (n,)."""
-    return lambda y_true, y_pred: _huber(y_true[:, 0] - y_pred[:, 0], delta)
+
+    def loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return _huber(y_true[:, 0] - y_pred[:, 0], delta)
+
+    return loss
 
 
 def _huber(difference: Tensor, delta: float) -> Tensor:
@@ -77,7 +81,7 @@ def build_loss(name: str, *, delta: float, energy_weight: float) -> Any:
         "huber": huber(delta),
         "pinball": pinball,
         "mixture": mixture,
-        "class_and_energy": class_and_energy(energy_weight),
+        "class_and_energy": class_and_energy(energy_weight, delta),
     }
     if name not in losses:
         raise ConfigError(f"loss {name!r} is unknown: expected one of {', '.join(losses)}")

@@ -61,7 +61,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """Model from a .keras file, in safe mode: a file that carries code is refused.
+    """Model from a .keras file, ready to be applied, in safe mode: a file that carries code is refused.
 
     Raises
     ------
@@ -69,6 +69,6 @@ def load_model(path: str | Path) -> keras.Model:
         If the file is missing, broken or not safe.
     """
     try:
-        return keras.saving.load_model(path, custom_objects={"SignedPower": SignedPower, "RunningSum": RunningSum}, safe_mode=True)
+        return keras.saving.load_model(path, custom_objects={"SignedPower": SignedPower, "RunningSum": RunningSum}, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadFileError(f"{path}: not a readable .keras model: {str(error).strip().splitlines()[0]}") from error
