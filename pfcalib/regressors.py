@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.calibration.inversion import Inversion, fit_inversion
+from pfcalib.calibration.inversion import MIN_COUNT, Inversion, fit_inversion
 from pfcalib.errors import ConfigError
 from pfcalib.features.moments import MOMENT_COLUMNS, MOMENT_FEATURES, moment_table
 from pfcalib.features.targets import TargetConfig, flat_weights
@@ -27,6 +27,7 @@ from pfcalib.uncertainty import mixture, mixture_median
 
 SELECTION = SelectionConfig(min_cluster_e=0.1, min_deposit=0.2)
 SPECIES_OF = {"pi0": "neutral", "pic": "charged"}  # as in the names of metrics: as in a selection
+LOWEST_ENERGY = 1e-3  # GeV; a linear scale can go below zero
 TRUTH_COLUMNS = ("truthE", "truthPdgId", "clusterE", "clusterEta", "cluster_ENG_CALIB_TOT", "cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT")
 
 
@@ -89,7 +90,7 @@ def output_energy(config: NetworkConfig, output: NDArray[np.float32], cluster_e:
     else:
         target = output[:, {"energy": 0, "quantiles": LEVELS.index(0.5), "class_and_energy": 2}[config.head]].astype(np.float64)
     energy = config.target.decode(target, np.asarray(cluster_e, dtype=np.float64))
-    return np.maximum(energy, 1e-3)  # a linear scale can go below zero
+    return np.maximum(energy, LOWEST_ENERGY)
 
 
 def fit_regressor(
@@ -110,7 +111,7 @@ def measure_inversion(network: Network, path: PathLike, *, split: str = "validat
     """Inversion of a network on the clusters of its own species."""
     select = network.config.select or SELECTION
     clusters = read_clusters(path, split=split, target=network.config.target, select=select)
-    return fit_inversion(network_energy(network, path, split=split, select=select), clusters.e_true, min_count=max(min(50, len(clusters.rows) // 40), 2))
+    return fit_inversion(network_energy(network, path, split=split, select=select), clusters.e_true, min_count=_min_count(len(clusters.rows)))
 
 
 class EnergyTrees(NamedTuple):
@@ -122,8 +123,8 @@ class EnergyTrees(NamedTuple):
 
     def energy(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """Energies in GeV of clusters with the columns `MOMENT_COLUMNS`."""
-        energy = self.target.decode(self.trees.raw(moment_table(columns)), columns["clusterE"])
-        return energy if self.inversion is None else self.inversion.apply(np.maximum(energy, 1e-3))
+        energy = np.maximum(self.target.decode(self.trees.raw(moment_table(columns)), columns["clusterE"]), LOWEST_ENERGY)
+        return energy if self.inversion is None else self.inversion.apply(energy)
 
 
 def fit_energy_trees(
@@ -147,8 +148,13 @@ def fit_energy_trees(
     held_out = (tables[1], goals[1], weights[1])
     trees = fit_regression_trees(tables[0], goals[0], feature_names=MOMENT_FEATURES, weights=weights[0], validation=held_out, config=config)
     plain = EnergyTrees(trees, target, None)
-    inversion = fit_inversion(plain.energy(parts[1].columns), target.energy_true(parts[1].columns), min_count=max(min(50, len(goals[1]) // 40), 2))
+    inversion = fit_inversion(plain.energy(parts[1].columns), target.energy_true(parts[1].columns), min_count=_min_count(len(goals[1])))
     return plain._replace(inversion=inversion)
+
+
+def _min_count(n_clusters: int) -> int:
+    """Clusters that a bin of an inversion needs: fewer where there are few clusters at all."""
+    return max(min(MIN_COUNT, n_clusters // 40), 2)
 
 
 def _of_species(clusters: Clusters, species: str) -> Clusters:

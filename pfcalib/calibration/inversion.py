@@ -50,7 +50,7 @@ def fit_inversion(e_pred: ArrayLike, e_true: ArrayLike, *, e_min: float = 0.2, e
     ConfigError
         If the range is empty.
     ValidationError
-        If fewer than two bins have enough clusters.
+        If fewer than two bins have enough clusters and a positive median response.
     """
     if not 0.0 < e_min < e_max:
         raise ConfigError(f"inversion: range {e_min} to {e_max} GeV, expected 0 < e_min < e_max")
@@ -59,10 +59,11 @@ def fit_inversion(e_pred: ArrayLike, e_true: ArrayLike, *, e_min: float = 0.2, e
     edges = e_min * (e_max / e_min) ** np.linspace(0.0, 1.0, n_bins + 1)
     curve = response_curve(predicted, truth, edges, min_count=min_count, n_bootstrap=2, rng=np.random.default_rng(0))
     place = np.digitize(truth, edges) - 1
-    known = np.flatnonzero(np.isfinite(curve.median))
+    known = np.flatnonzero(curve.median > 0.0)  # not where a bin is too empty (NaN), or a linear scale went below zero
     if len(known) < 2:
-        raise ValidationError(f"inversion: {len(known)} bins between {e_min} and {e_max} GeV have {min_count} clusters, expected two at least")
+        enough = f"{min_count} clusters and a positive median response"
+        raise ValidationError(f"inversion: {len(known)} bins between {e_min} and {e_max} GeV have {enough}, expected two at least")
     log_true = np.array([np.log(truth[place == b]).mean() for b in known])
     log_predicted = log_true + np.log(curve.median[known])
-    rising = np.maximum.accumulate(log_predicted) == log_predicted  # a point that turns back says nothing
+    rising = np.append(True, log_predicted[1:] > np.maximum.accumulate(log_predicted)[:-1])  # a point that turns back says nothing
     return Inversion(log_predicted[rising], log_true[rising])

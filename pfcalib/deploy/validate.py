@@ -20,7 +20,7 @@ from pfcalib.errors import ValidationError
 
 BATCHES = (1, 7, 256)
 TOLERANCE = 1e-5  # absolute, on probabilities and on logarithms of energies; typical differences are a few 1e-7
-CLASSES_OUTPUT = "p"  # name of the output whose columns are classes
+N_CLASSES = {"p": 2, "p_and_y": 2}  # by the name of the output: so many of its first columns are probabilities of classes
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def check_model(
     results = []
     for batch in batches:
         try:
-            results.append(_compare(run_in_batches(session, inputs, batch), reference, batch, classes=contract.output.name == CLASSES_OUTPUT))
+            results.append(_compare(run_in_batches(session, inputs, batch), reference, batch, n_classes=N_CLASSES.get(contract.output.name, 0)))
         except ValidationError as error:
             problems.append(str(error))
     problems += [problem for result in results for problem in _batch_problems(result, tolerance)]
@@ -183,7 +183,7 @@ def _require_reference(reference: NDArray[np.float32], n_clusters: int, contract
         raise ValidationError(f"reference of cluster {int(np.argwhere(~np.isfinite(reference))[0, 0])} is not finite")
 
 
-def _compare(output: NDArray[np.float32], reference: NDArray[np.float32], batch: int, *, classes: bool) -> BatchParity:
+def _compare(output: NDArray[np.float32], reference: NDArray[np.float32], batch: int, *, n_classes: int) -> BatchParity:
     """Differences of one pass."""
     if output.shape != reference.shape:
         raise ValidationError(f"batch {batch}: output has shape {output.shape}, expected {reference.shape}")
@@ -191,7 +191,7 @@ def _compare(output: NDArray[np.float32], reference: NDArray[np.float32], batch:
     difference = np.abs(np.where(finite, output, reference).astype(np.float64) - reference).max(axis=1)
     bad = ~finite.all(axis=1)
     worst = int(np.argmax(bad)) if bad.any() else int(np.argmax(difference))
-    changed = np.count_nonzero(output.argmax(axis=1) != reference.argmax(axis=1)) if classes else 0
+    changed = np.count_nonzero(output[:, :n_classes].argmax(axis=1) != reference[:, :n_classes].argmax(axis=1)) if n_classes else 0
     return BatchParity(batch, float(difference.max()), worst, int(np.count_nonzero(~finite)), int(changed))
 
 
