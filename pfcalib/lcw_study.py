@@ -105,8 +105,8 @@ def closures_in_mu(
     step : str
         "em" or one of STEPS.
     """
-    mus = np.array(list(clusters))
-    half = 0.5 * float(np.diff(mus).min(initial=np.inf)) if len(mus) > 1 else 0.5
+    mus = np.array(list(clusters), dtype=np.float64)
+    half = 0.5 * float(np.diff(mus).min()) if len(mus) > 1 else 0.5
     edges = np.append(mus - half, mus[-1] + half)
     target, energy, mu, is_em = (
         np.concatenate(parts)

@@ -38,7 +38,7 @@ def test_closures_in_eta_look_at_the_range_of_energy_only(rng):
 
 
 def test_closures_in_mu_have_a_bin_a_point(rng):
-    points = {0.0: clusters(rng), 20.0: clusters(rng, scale=0.95), 40.0: clusters(rng, scale=0.9)}
+    points = {0: clusters(rng), 20: clusters(rng, scale=0.95), 40: clusters(rng, scale=0.9)}
     found = closures_in_mu(points, energies=(1.0, 150.0), rng=rng)
     np.testing.assert_allclose(found["pi0"].value, [1.0, 0.95, 0.9])
     np.testing.assert_allclose(found["pic"].edges, [-10.0, 10.0, 30.0, 50.0])

@@ -30,7 +30,7 @@ from pfcalib.samples.split import split_index, split_of
 
 __all__ = ["LcwConfig", "LcwEnergies", "LcwTables", "apply_lcw", "cached_lcw", "derive_lcw", "fit_lcw"]
 
-N_PASSES = 3  # of fit_lcw
+N_PASSES = 2  # of fit_lcw
 STEP = 20_000  # entries in memory at once
 _APPLY_COLUMNS = (*SCALARS_READ, *CELLS_READ)
 _DERIVE_COLUMNS = (*_APPLY_COLUMNS, "eventNumber", "truthPdgId", *TARGETS, *TRUTH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def fit_lcw(chunks: Chunks, config: LcwConfig | None = None, *, provenance: dict
     Parameters
     ----------
     chunks : iterable of Sample, or a function that gives one
-        Gone through three times, so a generator must come as the function that makes it. One chunk at a time is in memory, and about 100
+        Gone through twice, so a generator must come as the function that makes it. One chunk at a time is in memory, and about 100
         bytes of each cluster. Clusters are used as they come; what to select is up to the caller.
     config : LcwConfig, optional
     provenance : dict, optional
@@ -44,9 +44,10 @@ def fit_lcw(chunks: Chunks, config: LcwConfig | None = None, *, provenance: dict
     if not callable(chunks) and iter(chunks) is chunks:
         raise ValidationError("chunks: an iterator ends after one pass; give a list, or the function that makes it")
     passes: Callable[[], Iterable[Sample]] = chunks if callable(chunks) else lambda: chunks
-    likelihood = fit_likelihood_in_chunks(((sample, sample.is_em) for sample in passes()), config=config.likelihood)
+    sums = np.zeros((*config.weight_shape, 4))
+    likelihood = fit_likelihood_in_chunks(_while_adding_cells(passes(), sums, config), config=config.likelihood)
     nothing = np.zeros(config.cluster_shape)
-    weights, used = _cell_weights(passes(), config)
+    weights, used = _cell_weights(sums, config)
     tables = LcwTables(likelihood, weights, nothing, nothing, config)
     records = concatenate_records([_record(sample, tables, used) for sample in passes()])
     weights, e_cells = close_cells(records, weights, used, config)
@@ -56,13 +57,17 @@ def fit_lcw(chunks: Chunks, config: LcwConfig | None = None, *, provenance: dict
     return LcwTables(likelihood, weights, ooc, dm, config, {**(provenance or {}), "n_clusters": counts})
 
 
-def _cell_weights(chunks: Iterable[Sample], config: LcwConfig) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Content of each bin of cells, and whether it has enough entries; 1 where it has not."""
-    sums = np.zeros((*config.weight_shape, 4))
+def _while_adding_cells(chunks: Iterable[Sample], sums: NDArray[np.float64], config: LcwConfig) -> Iterator[tuple[Sample, NDArray[np.bool_]]]:
+    """Chunks and their classes as the likelihood wants them; their cells are added to the sums of `add_cells` on the way."""
     for sample in chunks:
         truth = np.sum([sample.cells[name] for name in TRUTH], axis=0, dtype=np.float64)
         kind, bins, geo = (~sample.is_em).astype(np.int64), cluster_bins(sample, config), geo_bins(sample.geo, config)
         add_cells(sample.offsets, cell_rows(sample), sample.cells["cluster_cell_E"], truth, bins.energy, kind, *geo, config.density_edges, sums)
+        yield sample, sample.is_em
+
+
+def _cell_weights(sums: NDArray[np.float64], config: LcwConfig) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Content of each bin of cells, and whether it has enough entries; 1 where it has not."""
     n, ratios, true, measured = np.moveaxis(sums, -1, 0)
     up, down = (ratios, n) if config.content == "mean_of_ratios" else (true, measured)
     used = (n > config.min_entries) & (down > 0.0)

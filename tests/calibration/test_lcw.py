@@ -195,7 +195,7 @@ def path(rng, tmp_path):
 def test_a_file_is_derived_from_one_split_and_applied_in_file_order(rng, path):
     told: list[int] = []
     tables = derive_lcw(path, config=SMALL, progress=told.append)
-    assert sum(told) == 3 * 400
+    assert sum(told) == 2 * 400
     assert tables.provenance["sample"] == "pions.root"
     assert 200 < sum(tables.provenance["n_clusters"].values()) < 350
     whole = apply_lcw(path, tables)
