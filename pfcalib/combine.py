@@ -168,7 +168,7 @@ def scan_cut(
     Raises
     ------
     ValidationError
-        If a species is missing, or as `combine_hard`.
+        If a species is missing or no bin holds min_count clusters, or as `combine_hard`.
     """
     p, neutral, charged = _checked(p_em, e_neutral, e_charged)
     em, truth, places = np.asarray(is_em, dtype=np.bool_), np.asarray(e_true, dtype=np.float64), np.asarray(cuts, dtype=np.float64)
@@ -179,6 +179,8 @@ def scan_cut(
         energy = np.where(p >= cut, neutral, charged)
         for name, mask in masks.items():
             merits[name].append(measure_merit(energy[mask], truth[mask], edges, **options))
+    if not np.isfinite([merit.resolution.value for merit in merits[MIXED]]).any():
+        raise ValidationError(f"no bin of true energy holds {min_count} clusters: nothing to choose a cut by")
     return CutScan(places, outcome_rates(p, em, places), {name: tuple(values) for name, values in merits.items()})
 
 

@@ -15,9 +15,16 @@ from pfcalib.plots import CHARGED, GEANT4, GREY, NEUTRAL, SIMULATION, log_ticks,
 from pfcalib.roc import BinnedEstimate, Estimate, roc_curve
 
 SOURCES = (SIMULATION, GEANT4)
-MODEL_COLOURS = {"likelihood": "#555555", "gbdt": "#009e73", "dnn": "#0072b2", "cnn": "#d55e00", "densenet": "#cc79a7"}
+MODEL_COLOURS = {"likelihood": "#555555", "gbdt": "#009e73", "dnn": "#0072b2", "cnn": "#d55e00", "densenet": "#cc79a7", "end_to_end": "#882255"}
 MODEL_MARKERS = {"likelihood": "s", "gbdt": "^", "dnn": "o", "cnn": "D", "densenet": "v"}
-MODEL_LABELS = {"likelihood": "EM likelihood", "gbdt": "boosted trees", "dnn": "DNN", "cnn": "CNN", "densenet": "DenseNet"}
+MODEL_LABELS = {
+    "likelihood": "EM likelihood",
+    "gbdt": "boosted trees",
+    "dnn": "DNN",
+    "cnn": "CNN",
+    "densenet": "DenseNet",
+    "end_to_end": "one network",
+}
 
 
 def _look(name: str) -> dict[str, Any]:
