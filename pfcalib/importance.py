@@ -8,7 +8,7 @@ for has little importance. The shares of a shuffled image do not sum to one, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.evaluate import Metric
 from pfcalib.networks import Network
 from pfcalib.performance import HALF_WIDTH, MIN_COUNT, N_BOOTSTRAP, energy_name
 from pfcalib.probe import Probe, Rows, ask, rows_near
@@ -41,6 +42,7 @@ class Importance(NamedTuple):
 
     intact: dict[str, Estimate]  # by measure, on the inputs as they are
     lost: dict[str, dict[str, Estimate]]  # by measure and region: shuffled minus intact
+    rise: dict[str, dict[str, Estimate]]  # the same over intact; NaN where intact is perfect
 
 
 class DropoutRow(NamedTuple):
@@ -171,12 +173,32 @@ def permutation_importance(
     before = ask(network, {name: array[rows] for name, array in probe.inputs.items()}, cluster_e)
     base = {name: _resampled(measure, before[places[name]], drawn[name]) for name, measure in measures.items()}
     lost: dict[str, dict[str, Estimate]] = {name: {} for name in measures}
+    rise: dict[str, dict[str, Estimate]] = {name: {} for name in measures}
     for region in regions:
         answers = [ask(network, exchange(probe.inputs, region, rows, given), cluster_e) for given in donors[region.within_bins]]
         for name, measure in measures.items():
             after = np.mean([_resampled(measure, answer[places[name]], drawn[name]) for answer in answers], axis=0)
             lost[name][region.name] = _estimate(after - base[name])
-    return Importance({name: _estimate(values) for name, values in base.items()}, lost)
+            rise[name][region.name] = _estimate(np.divide(after - base[name], base[name], out=np.full_like(after, np.nan), where=base[name] > 0.0))
+    return Importance({name: _estimate(values) for name, values in base.items()}, lost, rise)
+
+
+def importance_metrics(found: Importance, regions: Sequence[Region], *, model: str, where: str) -> Iterator[Metric]:
+    """Metrics of a report, ``importance_<region>_<measure>``: by which share the measure rises.
+
+    Parameters
+    ----------
+    found : Importance
+    regions : sequence of Region
+        Those to be quoted, among the ones that were shuffled.
+    model, where : str
+        Names of the network and the sample, for the definitions.
+    """
+    for measure, rise in found.rise.items():
+        for region in regions:
+            name = f"importance_{region.name.lower().replace(' ', '_')}_{measure}"
+            definition = f"relative rise of {measure} when {region.name} is shuffled among clusters of like energy, {model}, {where}"
+            yield (name, *rise[region.name], "", definition)
 
 
 def _resampled(measure: Measure, answer: FloatArray, drawn: Rows) -> FloatArray:
@@ -225,3 +247,13 @@ def layer_dropout(
             widths = (drawn[:, 2] - drawn[:, 0]) / (2.0 * drawn[:, 1])
             table.append(DropoutRow(name, species, centre, _estimate(drawn[:, 1]), _estimate(widths), len(here)))
     return table
+
+
+def tabulate_dropout(rows: Sequence[DropoutRow]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table: a line for each set of layers, a column for each species and energy, with resolution and median."""
+    cells = {
+        (row.layers, row.species, row.energy): f"{row.resolution.value:.3f} ± {row.resolution.error:.3f} ({row.median.value:.2f})" for row in rows
+    }
+    columns = list(dict.fromkeys((row.species, row.energy) for row in rows))
+    header = ["layers", *(f"{species}, {energy:g} GeV" for species, energy in columns)]
+    return header, [[layers, *(cells.get((layers, *column), "") for column in columns)] for layers in dict.fromkeys(row.layers for row in rows)]

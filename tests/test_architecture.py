@@ -47,15 +47,19 @@ MAY_IMPORT = {
     "classifiers": {"calibration", "features", "models", "networks", "samples", "stream"},
     "regions": {"features"},
     "probe": {"deploy", "features", "networks", "performance", "regressors", "samples"},
-    "importance": {"networks", "performance", "probe", "regions", "regressors", "response", "roc"},
+    "importance": {"evaluate", "networks", "performance", "probe", "regions", "regressors", "response", "roc"},
     "attribution": {"deploy", "regions", "roc"},
     "evaluate": {"roc", "columns"},
     "performance": {"evaluate", "response", "roc"},
     "performance_histograms": {"performance", "response"},
     "combine": {"performance", "response", "roc"},
+    "combined_study": {"calibration", "combine", "evaluate", "features", "models", "performance", "regression_study", "regressors", "roc", "samples"},
     "tuned": {"features", "models", "networks", "regressors", "samples", "train"},
-    "tune": {"features", "models", "networks", "provenance", "regressors", "samples", "stream", "train", "tuned"},
+    "tune": {"features", "models", "networks", "regressors", "samples", "train", "tune_space", "tuned"},
+    "tune_space": set(),
+    "tune_results": {"networks", "provenance", "samples", "tune", "tune_space", "tuned"},
     "uncertainty": {"response", "roc"},
+    "domain": {"calibration", "evaluate", "features", "models", "networks", "performance", "produce", "regressors", "response", "roc", "samples"},
     "size_study": {"classifiers", "features", "models", "networks", "roc", "samples"},
     "lcw_study": {"calibration", "performance", "response", "roc", "samples"},
     "reference": {"geometry", "produce", "samples", "simulation"},
@@ -64,7 +68,7 @@ MAY_IMPORT = {
     "throughput": {"columns", "features", "models", "samples", "stream"},
     "run": {"pages", "report", "studies"},
 }
-EVERYTHING = {"cli", "cli_data", "cli_simulate"}  # may import all parts, and does so inside its commands, so that --help answers at once
+EVERYTHING = {"cli", "cli_data", "cli_simulate", "cli_tune"}  # may import all parts, and does so inside its commands, so that --help answers at once
 
 # Packages that only some modules may import (prefixes of module names).
 ONLY_IN = {
@@ -117,7 +121,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
 def part(module: str) -> str:
     """`pfcalib.samples.read` belongs to `samples`; the package itself to the empty part; plots_..., fidelity_..., throughput_... are one each."""
     name = module.split(".")[1] if "." in module else ""
-    return next((whole for whole in ("plots", "fidelity", "throughput", "produce", "engines") if name.startswith(f"{whole}_")), name)
+    return next((whole for whole in ("plots", "fidelity", "throughput", "produce", "engines", "domain") if name.startswith(f"{whole}_")), name)
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES.values())

@@ -14,14 +14,26 @@ from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES
 from pfcalib.features.inputs import INPUT_SHAPES, build_inputs
 from pfcalib.features.targets import TargetConfig
-from pfcalib.importance import class_measures, energy_bins, energy_measures, exchange, layer_dropout, permutation_importance, shuffle_in_bins
+from pfcalib.importance import (
+    DropoutRow,
+    Importance,
+    class_measures,
+    energy_bins,
+    energy_measures,
+    exchange,
+    importance_metrics,
+    layer_dropout,
+    permutation_importance,
+    shuffle_in_bins,
+    tabulate_dropout,
+)
 from pfcalib.models.registry import MODEL_KINDS, build_model
 from pfcalib.networks import SCALARS, Network, NetworkConfig
 from pfcalib.probe import Probe, ask, read_probe, rows_near
 from pfcalib.regions import layer_regions, ring_regions, scalar_regions
 from pfcalib.regressors import SELECTION
 from pfcalib.response import resolution
-from pfcalib.roc import auc
+from pfcalib.roc import Estimate, auc
 from pfcalib.samples.write import write_sample
 from pfcalib.train import TrainConfig
 
@@ -77,6 +89,7 @@ def test_only_the_pixels_with_weights_are_important(weights, rng):
                 assert estimate.value > 20.0 * estimate.error > 0.0
             else:
                 assert estimate == pytest.approx((0.0, 0.0), abs=1e-9), region
+        assert found.rise[name]["EMB2"].value == pytest.approx(lost["EMB2"].value / found.intact[name].value)
         assert lost["EMB2"] == pytest.approx(lost["EMB2 core"])
 
 
@@ -207,3 +220,18 @@ def test_a_probe_holds_the_test_split_in_the_order_of_the_file(tmp_path, rng):
     measures = energy_measures(probe, [10.0], half_width=2.0, min_count=5)
     found = permutation_importance(network, probe, ring_regions("layers"), measures, rng=rng, n_bootstrap=5, n_repeats=1)
     assert all(np.isfinite(estimate.value) for lost in found.lost.values() for estimate in lost.values())
+
+
+def test_metrics_are_named_by_region_and_measure():
+    regions = [region for region in ring_regions("flat") if region.name == "EMB2 core"]
+    rise = {"iqr_pic_10gev": {"EMB2 core": Estimate(0.5, 0.1), "EMB1": Estimate(0.2, 0.1)}}
+    ((name, value, error, unit, definition),) = importance_metrics(Importance({}, {}, rise), regions, model="cnn", where="test split")
+    assert (name, value, error, unit) == ("importance_emb2_core_iqr_pic_10gev", 0.5, 0.1, "")
+    assert "EMB2 core" in definition
+
+
+def test_the_table_has_a_line_for_each_set_of_layers():
+    rows = [DropoutRow(name, "pic", energy, Estimate(1.0, 0.1), Estimate(0.2, 0.01), 50) for name in ("all", "only EMB1") for energy in (1.0, 10.0)]
+    header, lines = tabulate_dropout(rows)
+    assert header == ["layers", "pic, 1 GeV", "pic, 10 GeV"]
+    assert lines == [["all", *["0.200 ± 0.010 (1.00)"] * 2], ["only EMB1", *["0.200 ± 0.010 (1.00)"] * 2]]
