@@ -23,7 +23,7 @@ from pfcalib.calibration.lcw_config import LcwConfig
 from pfcalib.calibration.lcw_tables import add_out_of_cluster, bounded
 
 BINS_PER_DECADE = 10  # of true energy
-MIN_CLUSTERS = 100  # of a kind in a bin of true energy; emptier bins do not count
+MIN_CLUSTERS = 30  # of a kind in a bin of true energy; emptier bins do not count
 LIMITS = (0.5, 2.0)  # of k
 OUTSIDE = 0.1  # weight of a bin of true energy outside of the range of the configuration
 STIFFNESS = 0.02  # weight of the second differences of log k
