@@ -53,7 +53,7 @@ class AttributionImages(NamedTuple):
 
 
 def integrated_gradients(
-    model: keras.Model, inputs: Inputs, *, baseline: Inputs | None = None, output: int = 0, n_steps: int = 32, batch: int = 250
+    model: keras.Model, inputs: Inputs, *, baseline: Inputs | None = None, output: int = 0, n_steps: int = 64, batch: int = 250
 ) -> Attribution:
     """Attributions of one output of a network.
 
