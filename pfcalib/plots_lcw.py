@@ -1,4 +1,4 @@
-"""Figures of the study of local cell weighting: the map of P_EM, maps of cell weights, and closure step by step."""
+"""Figures of the study of local cell weighting: the map of P_EM, maps of cell weights, closure step by step and against pile-up."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pfcalib.plots import CHARGED, GREY, NEUTRAL, SIMULATION, log_ticks, name_source, styled
 from pfcalib.response import ResponseCurve
+from pfcalib.roc import BinnedEstimate
 
 STEP_LABELS = {
     "em": (r"EM scale", r"$E_\mathrm{dep}$"),
@@ -20,6 +21,7 @@ STEP_LABELS = {
     "full": (r"dead material", r"$E_\mathrm{dep} + E_\mathrm{out} + E_\mathrm{dead}$"),
 }
 SPECIES_LOOKS = {"pi0": (NEUTRAL, "o", r"$\pi^0$"), "pic": (CHARGED, "s", r"$\pi^\pm$")}
+PILEUP_LOOKS = (("#999999", "s"), ("#000000", "o"), ("#009e73", "^"), ("#cc79a7", "v"))  # colour, marker
 MEV_IN_GEV = 1e3
 
 
@@ -133,6 +135,43 @@ def plot_steps(
     low, high = axes[0, 0].get_ylim()
     axes[0, 0].set_ylim(*(y_limits or (low, high + 0.1 * (high - low))))
     axes[0, 0].set_ylabel(r"median of $E_\mathrm{calib}$ / target")
-    axes[0, -1].legend(loc="lower right")
+    axes[0, 0].legend(loc="lower right")
+    name_source(axes[0, 0], *sources)
+    return np.asarray(axes[0])
+
+
+@styled
+def plot_pileup(
+    closures: Mapping[str, Mapping[str, BinnedEstimate]], *, tolerance: float = 0.02, sources: Sequence[str] = (SIMULATION,)
+) -> NDArray[Any]:
+    """Median response against the mean number of interactions, one panel a kind.
+
+    Parameters
+    ----------
+    closures : mapping of str to mapping of str to BinnedEstimate
+        ``closures[label][species]``, a bin around each mu, as of `pfcalib.lcw_study.closures_in_mu`.
+    tolerance : float
+        Half width of a band around 1.
+    sources : sequence of str
+
+    Returns
+    -------
+    ndarray of Axes, shape (n_species,)
+    """
+    names = list(next(iter(closures.values())))
+    _, axes = plt.subplots(1, len(names), figsize=(4.4 * len(names) + 0.4, 4.0), sharey=True, squeeze=False)
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.axhspan(1.0 - tolerance, 1.0 + tolerance, color=GREY, alpha=0.15, linewidth=0.0)
+        ax.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
+        for (label, by_species), (colour, marker) in zip(closures.items(), PILEUP_LOOKS, strict=False):
+            found = by_species[name]
+            mu = 0.5 * (found.edges[1:] + found.edges[:-1])
+            ax.errorbar(mu, found.value, yerr=found.error, color=colour, marker=marker, linewidth=1.0, label=label)
+        ax.set_xlabel(r"$\mu$")
+        ax.text(0.95, 0.95, f"{SPECIES_LOOKS[name][2]} clusters", transform=ax.transAxes, ha="right", va="top")
+    low, high = axes[0, 0].get_ylim()
+    axes[0, 0].set_ylim(low, high + 0.12 * (high - low))
+    axes[0, 0].set_ylabel(r"median of $E_\mathrm{calib}$ / target")
+    axes[0, 0].legend(loc="best")
     name_source(axes[0, 0], *sources)
     return np.asarray(axes[0])

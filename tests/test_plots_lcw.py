@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pfcalib.calibration.lcw import LcwConfig
-from pfcalib.plots_lcw import STEP_LABELS, plot_p_em_maps, plot_steps, plot_weight_maps
+from pfcalib.plots_lcw import STEP_LABELS, plot_p_em_maps, plot_pileup, plot_steps, plot_weight_maps
 from pfcalib.response import response_curve
+from pfcalib.roc import BinnedEstimate
 
 mpl.use("Agg")
 
@@ -43,4 +44,11 @@ def test_every_step_has_a_panel_with_both_kinds(rng):
     axes = plot_steps({step: {"pi0": curve, "pic": curve} for step in STEP_LABELS})
     assert [ax.texts[0].get_text() for ax in axes] == [label for label, _ in STEP_LABELS.values()]
     assert len(axes[0].get_lines()) == 3
-    assert len(axes[-1].get_legend().get_texts()) == 3
+    assert len(axes[0].get_legend().get_texts()) == 3
+
+
+def test_points_of_pileup_stand_at_their_mu():
+    found = BinnedEstimate(np.array([-10.0, 10.0, 30.0]), np.array([1.0, 0.9]), np.array([0.01, 0.01]), np.array([100, 100]))
+    axes = plot_pileup({"LCW": {"pi0": found, "pic": found}, "old tables": {"pi0": found, "pic": found}})
+    assert [list(container[0].get_xdata()) for container in axes[1].containers] == [[0.0, 20.0]] * 2
+    assert len(axes[0].get_legend().get_texts()) == 2
