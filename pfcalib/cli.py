@@ -18,6 +18,7 @@ import typer
 
 from pfcalib.cli_data import convert, derive_lcw, inspect
 from pfcalib.cli_simulate import Seed, simulate
+from pfcalib.cli_tune import tune
 from pfcalib.console import console
 from pfcalib.errors import ConfigError, PfcalibError, ValidationError
 
@@ -46,6 +47,7 @@ app.command()(simulate)
 app.command()(inspect)
 app.command()(convert)
 app.command(name="derive-lcw")(derive_lcw)
+app.command()(tune)
 
 
 @app.command()

@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "probe": {"deploy", "features", "networks", "performance", "regressors", "samples"},
     "importance": {"evaluate", "networks", "performance", "probe", "regions", "regressors", "response", "roc"},
     "attribution": {"deploy", "regions", "roc"},
+    "insight": {"attribution", "evaluate", "importance", "networks", "performance", "probe", "regions", "regressors", "roc", "samples"},
     "evaluate": {"roc", "columns"},
     "performance": {"evaluate", "response", "roc"},
     "performance_histograms": {"performance", "response"},
