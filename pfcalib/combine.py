@@ -8,7 +8,7 @@ learnt on one species each (ATL-PHYS-PUB-2020-018, section 6). `oracle` knows th
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -173,7 +173,7 @@ def scan_cut(
     p, neutral, charged = _checked(p_em, e_neutral, e_charged)
     em, truth, places = np.asarray(is_em, dtype=np.bool_), np.asarray(e_true, dtype=np.float64), np.asarray(cuts, dtype=np.float64)
     masks = mixed_masks(em)
-    options = {"rng": rng, "n_bootstrap": n_bootstrap, "min_count": min_count}
+    options: dict[str, Any] = {"rng": rng, "n_bootstrap": n_bootstrap, "min_count": min_count}
     merits: dict[str, list[Merit]] = {name: [] for name in masks}
     for cut in places:
         energy = np.where(p >= cut, neutral, charged)

@@ -123,6 +123,12 @@ def test_the_scan_finds_the_cut_of_a_shifted_score(rng):
     assert scan.resolutions[MIXED][list(cuts).index(scan.best)].value < 0.9 * scan.resolutions[MIXED][-1].value
 
 
+def test_a_scan_without_a_filled_bin_is_refused(rng):
+    p, is_em, e_neutral, e_charged, e_true = toy(rng, 50)
+    with pytest.raises(ValidationError, match="no bin of true energy holds 1000 clusters"):
+        scan_cut(p, is_em, e_neutral, e_charged, e_true, [0.5], edges=EDGES, rng=rng, min_count=1000)
+
+
 def test_the_masks_of_the_species_make_up_the_mixed_one():
     masks = mixed_masks([True, False, False])
     assert masks[MIXED].all()
