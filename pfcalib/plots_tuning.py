@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from pfcalib.plots import CHARGED, GREY, NEUTRAL, log_ticks, name_source, styled
 
 LOSS_LABEL = r"validation loss of ln($E_\mathrm{dep}$ / $E_\mathrm{EM}$)"
-PARAMETER_LABELS = {"learning_rate": "learning rate", "batch_size": "batch size", "pixel_power": "power of pixels"}
+PARAMETER_LABELS = {"learning_rate": "learning rate", "batch_size": "batch size", "pixel_power": "power of pixels", "n_layers": "hidden layers"}
 PRUNED: dict[str, Any] = {"marker": "x", "color": GREY, "linestyle": "none", "label": "pruned"}
 COMPLETE: dict[str, Any] = {"marker": "o", "color": CHARGED, "linestyle": "none", "label": "complete"}
 BEST: dict[str, Any] = {"marker": "*", "color": NEUTRAL, "linestyle": "none", "markersize": 13, "label": "best"}
@@ -90,7 +90,7 @@ def plot_history(studies: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> NDArray[
 
 
 def _loss_limits(loss: NDArray[np.float64], pruned: NDArray[np.bool_]) -> tuple[float, float]:
-    """Limits that hold all complete trials, and pruned ones that are not far above them; the rest sticks to the upper end."""
+    """Limits that hold all complete trials, and pruned ones that are not far above them; the rest lies beyond."""
     complete = loss[~pruned & np.isfinite(loss)]
     if not len(complete):
         return 0.0, 1.0
@@ -121,11 +121,11 @@ def plot_slices(
     """
     loss, cut = np.asarray(losses, dtype=np.float64), np.asarray(pruned, dtype=np.bool_)
     low, high = _loss_limits(loss, cut)
-    shown = np.minimum(loss, high)
+    shown = np.minimum(loss, high - 0.02 * (high - low))
     _, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values), 3.7), sharey=True, squeeze=False)
     for ax, (name, chosen) in zip(axes[0], values.items(), strict=True):
         x = _positions(ax, chosen, log=name in log)
-        ax.plot(x[cut], shown[cut], clip_on=False, **PRUNED)
+        ax.plot(x[cut], shown[cut], **PRUNED)
         ax.plot(x[~cut], shown[~cut], **COMPLETE)
         ax.plot(x[:1], shown[:1], **DEFAULT)
         ax.plot(x[best], shown[best], **BEST)

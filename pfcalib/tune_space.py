@@ -102,3 +102,24 @@ def settings(family: str, parameters: Mapping[str, Any]) -> Settings:
 def _widths(n_layers: int, width: int, taper: str) -> list[int]:
     halvings = {"none": [0] * n_layers, "last": [0] * (n_layers - 1) + [1], "each": list(range(n_layers))}[taper]
     return [max(width // 2**halving, MIN_WIDTH) for halving in halvings]
+
+
+def describe(family: str) -> list[tuple[str, str, str, str]]:
+    """Name, meaning, range and default of each parameter of a family, in words.
+
+    >>> describe("cnn")[2]
+    ('merged_width', 'units behind the merged branches', '32 to 128, logarithmic', '50')
+    """
+    rows = []
+    for name, parameter in SPACES[family].items():
+        if isinstance(parameter, Choice):
+            text = ", ".join(map(str, parameter.values))
+        else:
+            text = f"{parameter.low:g} to {parameter.high:g}{', logarithmic' if parameter.log else ''}"
+        rows.append((name, parameter.meaning, text, str(DEFAULTS[family][name])))
+    return rows
+
+
+def logarithmic(family: str) -> list[str]:
+    """Names of the parameters of a family that are drawn flat in their logarithm."""
+    return [name for name, parameter in SPACES[family].items() if isinstance(parameter, Range) and parameter.log]
