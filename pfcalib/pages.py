@@ -28,6 +28,13 @@ HEADLINES = {
     "03_classification": tuple(f"auc_{model}{where}" for model in ("likelihood", "gbdt", "dnn", "cnn", "densenet") for where in ("", "_geant4")),
     "05_geant4": ("testem3_lar_mev", "testem3_pb_mev", "tile_pi_over_e_10gev", "gev_per_second_geant4", "speedup_over_geant4"),
     "06_generator": ("throughput_ratio_root", "throughput_ratio_cache", "memory_growth_mb", "images_per_second"),
+    "07_lcw": tuple(f"{what}_lcw_{species}_10gev" for species in ("pi0", "pic") for what in ("median", "iqr")),
+    "08_regression": tuple(f"ratio_to_lcw_{model}_{species}_10gev" for model in ("gbdt", "dnn", "cnn", "densenet") for species in ("pi0", "pic")),
+    "09_combined": (
+        *(f"auc_{model}" for model in ("likelihood", "gbdt", "cnn", "densenet")),
+        *(f"iqr_{model}_mixed_10gev" for model in ("lcw", "gbdt", "combined_soft", "end_to_end", "oracle")),
+    ),
+    "10_domain_shift": tuple(f"ratio_to_lcw_{recipe}_10gev_{sample}" for recipe in ("cnn_a_pic", "mixed_pic") for sample in ("b", "c", "d")),
 }
 
 
