@@ -1,13 +1,13 @@
-"""Boosted trees give scikit-learn's probabilities, survive a file without pickle, and refuse files that are not theirs."""
+"""Boosted trees give scikit-learn's probabilities and numbers, survive a file without pickle, and refuse files that are not theirs."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
-from pfcalib.models.trees import BoostedTrees, TreesConfig, _from_sklearn, fit_trees
+from pfcalib.models.trees import BoostedTrees, TreesConfig, _from_sklearn, fit_regression_trees, fit_trees
 from pfcalib.roc import auc
 
 NAMES = ("a", "b", "c")
@@ -90,3 +90,39 @@ def test_a_table_of_another_width_is_refused(data):
 def test_options_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="max_iter = 0"):
         TreesConfig(max_iter=0)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error"])
+def test_a_regression_gives_the_numbers_of_scikit_learn(data, rng, loss):
+    table = data[0]
+    target = np.nan_to_num(table[:, 0] * table[:, 1]) + 0.1 * rng.normal(size=len(table))
+    weights = rng.random(len(table))
+    trees = fit_regression_trees(table, target, feature_names=NAMES, weights=weights, config=TreesConfig(max_iter=30, loss=loss, seed=3))
+    model = HistGradientBoostingRegressor(loss=loss, max_iter=30, early_stopping=False, random_state=3).fit(table, target, sample_weight=weights)
+    other = np.concatenate([rng.normal(size=(2000, 3)), np.full((1, 3), np.nan), np.full((1, 3), np.inf), -np.full((1, 3), np.inf)])
+    for rows in (table, other):
+        np.testing.assert_allclose(trees.raw(rows), model.predict(rows), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("loss", "wanted"), [("squared_error", np.mean), ("absolute_error", np.median)])
+def test_the_loss_decides_between_mean_and_median(loss, wanted, rng):
+    side = rng.random(6000) < 0.5
+    target = rng.exponential(size=6000) + 2.0 * side
+    trees = fit_regression_trees(side[:, None], target, feature_names=("side",), config=TreesConfig(max_iter=200, loss=loss))
+    for value in (False, True):
+        assert trees.raw([[value]])[0] == pytest.approx(wanted(target[side == value]), abs=0.02)
+
+
+def test_a_regression_stops_at_its_validation_part_and_survives_its_file(data, rng, tmp_path):
+    table = data[0]
+    target, noise = np.nan_to_num(table[:, 0]), rng.normal(size=1000)
+    settings = TreesConfig(max_iter=200, patience=5)
+    trees = fit_regression_trees(table, target, feature_names=NAMES, validation=(table[:1000], noise, np.ones(1000)), config=settings)
+    assert trees.n_trees < 50
+    trees.save(tmp_path / "trees.npz")
+    np.testing.assert_array_equal(BoostedTrees.load(tmp_path / "trees.npz").raw(table), trees.raw(table))
+
+
+def test_a_loss_that_is_none_of_a_regression_is_refused():
+    with pytest.raises(ConfigError, match="loss = 'hinge'"):
+        TreesConfig(loss="hinge")

@@ -64,3 +64,15 @@ def test_what_makes_no_sense_is_refused(sample):
         choose_clusters(sample.scalars, split="all", balance="both")
     with pytest.raises(ConfigError, match="'training'"):
         choose_clusters(sample.scalars, split="training")
+
+
+def test_a_species_is_all_that_and_nothing_else(sample):
+    rows = {
+        species: choose_clusters(sample.scalars, split="all", select=SelectionConfig(species=species)).rows
+        for species in ("all", "neutral", "charged")
+    }
+    assert sample.is_em[rows["neutral"]].all()
+    assert not sample.is_em[rows["charged"]].any()
+    np.testing.assert_array_equal(np.sort(np.concatenate([rows["neutral"], rows["charged"]])), rows["all"])
+    with pytest.raises(ConfigError, match="species must be one of all, neutral, charged, got 'muon'"):
+        SelectionConfig(species="muon")
