@@ -140,7 +140,9 @@ def plot_slices(
 def _positions(ax: Axes, chosen: Sequence[Any], *, log: bool) -> NDArray[np.float64]:
     """Places on the x axis: numbers where they lie, names and the few values of a choice side by side, the points of one slightly apart."""
     distinct = sorted(set(chosen))
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct) and len(distinct) > 4:
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
+    continuous = all(isinstance(value, float) for value in distinct) and len(distinct) == len(chosen)
+    if numbers and (log or continuous or len(distinct) > 4):
         if log:
             log_ticks(ax)
         return np.asarray(chosen, dtype=np.float64)

@@ -108,6 +108,7 @@ def importances(study: optuna.Study, *, seed: int, n_resampled: int = N_RESAMPLE
 
 
 def _importances(trials: Sequence[optuna.trial.FrozenTrial], seed: int) -> dict[str, float]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
     study.add_trials(trials)
     if len({trial.value for trial in trials}) < 2:  # nothing varies

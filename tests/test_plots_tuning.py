@@ -45,3 +45,11 @@ def test_slices_show_numbers_where_they_lie_and_names_side_by_side():
     stars = [line for line in axes[0].get_lines() if line.get_label() == "best"]
     assert stars[0].get_xdata() == [1e-2]
     assert [label.get_text() for label in axes[1].get_xticklabels()] == ["each", "last", "none"]
+
+
+def test_few_trials_of_a_continuous_parameter_are_no_choice():
+    values = {"dropout": [0.1, 0.013, 0.15], "pixel_power": [0.5, 1.0, 0.5], "learning_rate": [1e-3, 1e-3, 2e-3]}
+    axes = plots.plot_slices(values, [3.0, 2.0, 1.0], [False] * 3, best=2, title="DNN", log=("learning_rate",))
+    assert [line.get_xdata()[0] for line in axes[0].get_lines() if line.get_label() == "default"] == [0.1]
+    assert [label.get_text() for label in axes[1].get_xticklabels()] == ["0.5", "1.0"]
+    assert axes[2].get_xscale() == "log"
