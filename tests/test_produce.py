@@ -113,6 +113,18 @@ class TestSample:
         assert np.mean(turned < 0.0) > 0.8  # positive charges turn towards smaller phi
 
 
+def test_higher_noise_cuts_make_smaller_and_fewer_clusters(sample):
+    def made(*thresholds):
+        scalars, _, cells = produce_chunk(dataclasses.replace(SMALL, thresholds=thresholds), 0)
+        return len(scalars["clusterE"]), len(cells["cluster_cell_ID"])
+
+    usual, no_boundary, high_seed = made(4.0, 2.0, 0.0), made(4.0, 2.0, 2.0), made(6.0, 2.0, 0.0)
+    first = sample["eventNumber"] < SMALL.chunk
+    assert usual == (first.sum(), np.diff(sample.offsets)[first].sum())
+    assert no_boundary[1] < 0.7 * usual[1]
+    assert high_seed[0] < usual[0]
+
+
 def test_each_species_comes_equally_often(rng):
     particles = shoot(dataclasses.replace(SMALL, particles=("pi0", "gamma")), 4000, rng)
     assert abs(np.mean(particles.pdg_id == 22) - 0.5) < 4.0 * 0.5 / np.sqrt(4000)
@@ -154,7 +166,9 @@ class TestCache:
         paths = {cached_sample(dataclasses.replace(SMALL, n_processes=n), cache_dir=tmp_path) for n in (1, 2)}
         assert len(paths) == 1
 
-    @pytest.mark.parametrize("change", [{"seed": 2}, {"mu": 40.0}, {"e_min": 1.0}, {"particles": ("pi0",)}, {"chunk": 60}])
+    @pytest.mark.parametrize(
+        "change", [{"seed": 2}, {"mu": 40.0}, {"e_min": 1.0}, {"particles": ("pi0",)}, {"chunk": 60}, {"thresholds": (4.0, 2.0, 1.0)}]
+    )
     def test_any_other_setting_does(self, change, calls, tmp_path):
         paths = {cached_sample(config, cache_dir=tmp_path) for config in (SMALL, dataclasses.replace(SMALL, **change))}
         assert len(paths) == 2
@@ -178,6 +192,10 @@ class TestCache:
         ({"eta_max": 0.8}, r"eta_max must lie in \[0, 0\.8\) on the grid 'barrel', not 0\.8"),
         ({"grid": "window"}, r"eta_max must lie in \[0, 0\.2\) on the grid 'window', not 0\.7"),
         ({"mu": -1.0}, r"mu must be at least 0, not -1\.0"),
+        ({"thresholds": (2.0, 4.0, 0.0)}, r"seed >= growth >= boundary >= 0, not 2\.0, 4\.0, 0\.0"),
+        ({"thresholds": (4.0, 2.0, 3.0)}, "seed >= growth >= boundary >= 0"),
+        ({"thresholds": (4.0, 2.0, -1.0)}, "seed >= growth >= boundary >= 0"),
+        ({"thresholds": (4.0, 2.0)}, r"thresholds must be three, seed, growth and boundary, not \(4\.0, 2\.0\)"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(options, message):

@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
+from pfcalib.features.augment import AugmentConfig
 from pfcalib.features.images import build_images
 from pfcalib.features.inputs import INPUT_SHAPES, build_inputs
+from pfcalib.features.targets import TargetConfig, flat_weights
 from pfcalib.geometry import BARREL, WINDOW
 from pfcalib.samples.schema import concatenate
 from pfcalib.samples.select import SelectionConfig, choose_clusters
@@ -195,6 +197,9 @@ def test_what_a_stream_keeps_of_a_cluster_is_few_bytes(paths):
         stream = ClusterStream(paths, source=source, split="all", balance=None)
         kept = sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray) and value.flags.owndata)
         assert kept <= 16 * stream.n_clusters
+    stream = ClusterStream(paths, split="all", balance=None, target=TargetConfig())
+    kept = sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray) and value.flags.owndata)
+    assert kept <= 24 * stream.n_clusters
 
 
 def test_what_cannot_be_streamed_is_refused(paths, tmp_path, rng):
@@ -219,3 +224,110 @@ def test_the_window_grid_streams_like_the_barrel(tmp_path, rng):
     for grid in (WINDOW, BARREL):
         write_sample(tmp_path / f"{grid.name}.root", make_sample(rng, 50, grid))
         assert ClusterStream(tmp_path / f"{grid.name}.root", balance=None)[0][0]["pixels"].shape[1] == 936
+
+
+def batches_of(stream):
+    """Inputs, answers and weights of one epoch."""
+    batches = [stream[i] for i in range(len(stream))]
+    inputs = {name: np.concatenate([batch[0][name] for batch in batches]) for name in batches[0][0]}
+    return inputs, *(np.concatenate([batch[i] for batch in batches]) for i in range(1, len(batches[0])))
+
+
+@pytest.mark.parametrize("source", ["cache", "root"])
+@pytest.mark.parametrize("with_class", [False, True])
+def test_targets_are_the_logarithm_of_true_over_measured_energy(samples, paths, source, with_class):
+    target = TargetConfig(with_class=with_class)
+    stream = ClusterStream(paths, source=source, split="train", balance=None, shuffle=False, target=target, batch_size=64)
+    _, answers, weights = batches_of(stream)
+    chosen = concatenate(samples)[stream.rows]
+    e_true = chosen["cluster_ENG_CALIB_TOT"].astype(np.float64)
+    np.testing.assert_allclose(answers[:, -1], np.log(e_true / chosen["clusterE"]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(weights, flat_weights(e_true, chosen.is_em), rtol=1e-5)
+    assert answers.shape == (stream.n_clusters, 3 if with_class else 1)
+    assert answers.dtype == weights.dtype == np.float32
+    if with_class:
+        np.testing.assert_array_equal(answers[:, :2], stream.labels)
+
+
+def test_targets_weights_and_images_of_a_shuffled_batch_belong_together(paths):
+    options = {"balance": None, "target": TargetConfig(), "scalars": ("clusterE",)}
+    shuffled, ordered = (batches_of(ClusterStream(paths, shuffle=shuffle, **options)) for shuffle in (True, False))
+    order = [np.argsort(part[0]["scalars"][:, 0]) for part in (shuffled, ordered)]
+    np.testing.assert_array_equal(shuffled[0]["pixels"][order[0]], ordered[0]["pixels"][order[1]])
+    for i in (1, 2):
+        np.testing.assert_array_equal(shuffled[i][order[0]], ordered[i][order[1]])
+
+
+def test_a_target_that_is_not_flat_brings_no_weights_unless_the_classes_are_balanced_by_them(paths):
+    flat, plain = TargetConfig(), TargetConfig(flat=False)
+    assert len(ClusterStream(paths, balance=None, target=plain)[0]) == 2
+    balanced = [ClusterStream(paths, balance="weight", target=target) for target in (None, plain, flat)]
+    np.testing.assert_array_equal(balanced[0].weights, balanced[1].weights)
+    assert not np.array_equal(balanced[0].weights, balanced[2].weights)
+
+
+def test_a_cluster_without_a_target_is_told_before_the_training(tmp_path, rng):
+    sample = make_sample(rng, 40)
+    sample.scalars["cluster_ENG_CALIB_TOT"][:] = 0.0
+    write_sample(tmp_path / "data.root", sample)
+    with pytest.raises(ValidationError, match=r"true energy of cluster 0 is 0\.0 GeV"):
+        ClusterStream(tmp_path / "data.root", balance=None, target=TargetConfig())
+
+
+@pytest.mark.parametrize("source", ["cache", "root"])
+@pytest.mark.parametrize("scale", ["log_ratio", "ratio"])
+def test_an_augmented_batch_is_consistent_in_pixels_scalars_and_target(samples, paths, source, scale):
+    target = TargetConfig(scale=scale)
+    options = {"source": source, "split": "train", "balance": None, "shuffle": False, "target": target, "scalars": ("clusterE", "clusterEta")}
+    plain = batches_of(ClusterStream(paths, **options))
+    changed = batches_of(ClusterStream(paths, augment=AugmentConfig(noise=1.0, cut=3.0), **options))
+    chosen = concatenate(samples)[ClusterStream(paths, **options).rows]
+    cluster_e = 10.0 ** changed[0]["scalars"][:, 0].astype(np.float64)
+    moved = changed[0]["scalars"][:, 0] != plain[0]["scalars"][:, 0]
+    assert 0.6 < moved.mean() < 0.95
+    np.testing.assert_allclose(target.decode(changed[1][:, 0], cluster_e), chosen["cluster_ENG_CALIB_TOT"], rtol=1e-5)
+    np.testing.assert_array_equal(changed[2], plain[2])
+    np.testing.assert_array_equal(changed[0]["scalars"][:, 1], plain[0]["scalars"][:, 1])
+    np.testing.assert_array_equal(changed[0]["pixels"][~moved], plain[0]["pixels"][~moved])
+
+
+def test_the_pixels_of_an_augmented_cluster_are_shares_of_its_new_energy(tmp_path, rng):
+    """All cells lie in the window and in layers with an image, so the pixels sum to one before and after."""
+    sample = make_sample(rng, 200)
+    keep = np.isin(sample.geo.sampling[sample.cells["cluster_cell_ID"]], (1, 2, 3, 12, 13, 14))
+    sample.cells["cluster_cell_E"][~keep] = 0.0
+    owner = np.repeat(np.arange(200), np.diff(sample.offsets))
+    sample.scalars["clusterE"] = np.bincount(owner, sample.cells["cluster_cell_E"], 200).astype(np.float32)
+    sample.geo.sigma[:] = np.where(np.isin(sample.geo.sampling, (1, 2, 3, 12, 13, 14)), 0.05, 0.0)
+    write_sample(tmp_path / "inside.root", sample)
+    options = {"split": "all", "balance": None, "shuffle": False, "select": SelectionConfig(min_cluster_e=1e-6), "target": TargetConfig()}
+    plain, changed = (batches_of(ClusterStream(tmp_path / "inside.root", augment=augment, **options)) for augment in (None, AugmentConfig()))
+    inside = np.abs(plain[0]["pixels"].sum(axis=1) - 1.0) < 1e-5
+    assert inside.mean() > 0.5
+    np.testing.assert_allclose(changed[0]["pixels"].sum(axis=1)[inside], 1.0, atol=1e-4)
+    assert np.mean(np.any(changed[0]["pixels"] != plain[0]["pixels"], axis=1)) > 0.6
+
+
+def test_seed_and_epoch_decide_the_augmentation(paths):
+    options = {"balance": None, "shuffle": False, "augment": AugmentConfig()}
+    one, two = (ClusterStream(paths, **options) for _ in range(2))
+    first = epoch_of(one)[0]["pixels"]
+    np.testing.assert_array_equal(first, epoch_of(two)[0]["pixels"])
+    one.set_epoch(1)
+    assert not np.array_equal(first, epoch_of(one)[0]["pixels"])
+    one.set_epoch(0)
+    np.testing.assert_array_equal(first, epoch_of(one)[0]["pixels"])
+    np.testing.assert_array_equal(one[1][0]["pixels"], two[1][0]["pixels"])
+    assert not np.array_equal(first, epoch_of(ClusterStream(paths, seed=2, **options))[0]["pixels"])
+
+
+def test_augmentation_leaves_no_trace_in_the_stream(paths):
+    stream = ClusterStream(paths, balance=None, shuffle=False, augment=AugmentConfig(), scalars=("clusterE",), target=TargetConfig())
+    first = batches_of(stream)
+    second = batches_of(stream)
+    for name in first[0]:
+        np.testing.assert_array_equal(first[0][name], second[0][name])
+    np.testing.assert_array_equal(first[1], second[1])
+    np.testing.assert_array_equal(
+        stream._scalar_input[:, 0], batches_of(ClusterStream(paths, balance=None, shuffle=False, scalars=("clusterE",)))[0]["scalars"][:, 0]
+    )

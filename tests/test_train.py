@@ -11,8 +11,11 @@ import pytest
 from factories import make_sample
 
 from pfcalib.errors import BadFileError, ConfigError
+from pfcalib.features.augment import AugmentConfig
+from pfcalib.features.targets import TargetConfig
 from pfcalib.history import History
 from pfcalib.models.dnn import DnnConfig, build_dnn
+from pfcalib.models.heads import HEADS
 from pfcalib.models.registry import load_model
 from pfcalib.samples.write import SampleWriter
 from pfcalib.stream import ClusterStream
@@ -173,7 +176,10 @@ def test_a_broken_history_is_refused(tmp_path, text):
         History.read(tmp_path / "history.csv")
 
 
-@pytest.mark.parametrize(("option", "value"), [("learning_rate", 0.0), ("batch_size", -1), ("schedule", "linear"), ("patience", 0)])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("learning_rate", 0.0), ("batch_size", -1), ("schedule", "linear"), ("patience", 0), ("huber_delta", 0.0), ("clip_norm", 0.0)],
+)
 def test_settings_out_of_range_are_refused(option, value):
     with pytest.raises(ConfigError, match=option):
         TrainConfig(**{option: value})
@@ -195,3 +201,68 @@ def test_a_stream_from_a_file_trains_a_network_and_a_restart_sees_the_same_batch
     with pytest.raises(Killed):
         train("broken", say=killer(1))
     np.testing.assert_allclose(train("broken").history["loss"], unbroken.history["loss"], rtol=1e-5)
+
+
+def goals_of(head, pixels):
+    """What a head shall learn from the first two pixels."""
+    y = (0.2 * pixels[:, :1] - 0.1 * pixels[:, 1:2]).astype(np.float32)
+    labels = np.eye(2, dtype=np.float32)[(y[:, 0] > 0).astype(int)]
+    return {"classes": labels, "class_and_energy": np.concatenate([labels, y], axis=1)}.get(head, y)
+
+
+@pytest.mark.parametrize(("head", "loss"), [(head, loss) for head, (_, losses) in HEADS.items() for loss in losses])
+def test_every_loss_trains_its_head_and_the_file_is_read_back(head, loss, rng, tmp_path):
+    pixels, weights = rng.normal(size=(600, 6)).astype(np.float32), rng.uniform(0.5, 1.5, 600).astype(np.float32)
+    arrays = ({"pixels": pixels}, goals_of(head, pixels), weights)
+    keras.utils.set_random_seed(1)
+    model = build_dnn(DnnConfig(n_pixels=6, widths=(16,), dropout=0.05, head=head, n_components=2))
+    config = TrainConfig(learning_rate=1e-2, batch_size=64, epochs=8, loss=loss, clip_norm=1.0)
+    parts = [tuple(cut(part, rows) for part in arrays) for rows in (slice(0, 400), slice(400, 600))]
+    losses = fit_model(model, *parts, config, out_dir=tmp_path, **SILENT).history["val_loss"]
+    assert losses.min() < losses[0] - 0.2 * abs(losses[0])
+    np.testing.assert_array_equal(load_model(tmp_path / "model.keras")(parts[1][0]), model(parts[1][0]))
+
+
+def test_a_killed_regression_on_augmented_clusters_goes_on_as_if_unbroken(rng, tmp_path):
+    sample = make_sample(rng, 300)
+    with SampleWriter(tmp_path / "sample.root", sample.geo, sample.metadata) as writer:
+        writer.extend(sample.scalars, sample.offsets, sample.cells)
+    settings = TrainConfig(learning_rate=1e-3, epochs=3, loss="huber", clip_norm=1.0)
+
+    def train(folder, say=lambda line: None):
+        keras.utils.set_random_seed(1)
+        model = build_dnn(DnnConfig(widths=(4,), head="energy", with_scalars=True))
+        options = {"target": TargetConfig(), "balance": None, "scalars": ("clusterE", "clusterEta"), "batch_size": 32}
+        training = ClusterStream(tmp_path / "sample.root", augment=AugmentConfig(), **options)
+        validation = ClusterStream(tmp_path / "sample.root", split="validation", shuffle=False, **options)
+        return fit_model(model, training, validation, settings, out_dir=tmp_path / folder, say=say)
+
+    unbroken = train("unbroken")
+    with pytest.raises(Killed):
+        train("broken", say=killer(2))
+    resumed = train("broken")
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(resumed.history[name], unbroken.history[name], rtol=1e-4)
+    assert "accuracy" not in resumed.history
+
+
+def test_a_watcher_sees_every_epoch_and_may_end_the_training(data, tmp_path):
+    seen = []
+
+    def watch(epoch, row):
+        seen.append((epoch, row["val_loss"]))
+        assert (tmp_path / f"epoch-{epoch:04d}.weights.h5").exists()
+        if epoch == 1 and len(seen) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit_model(make_model(), *data, QUICK, out_dir=tmp_path, watch=watch, **SILENT)
+    assert [epoch for epoch, _ in seen] == [0, 1]
+    result = fit_model(make_model(), *data, QUICK, out_dir=tmp_path, watch=watch, **SILENT)
+    assert [epoch for epoch, _ in seen] == [0, 1, 2, 3]
+    np.testing.assert_allclose([loss for _, loss in seen], result.history["val_loss"])
+
+
+def test_an_unknown_loss_is_refused_before_anything_is_trained(data, tmp_path):
+    with pytest.raises(ConfigError, match="loss 'hinge' is unknown"):
+        fit_model(make_model(), *data, dataclasses.replace(QUICK, loss="hinge"), out_dir=tmp_path, **SILENT)
