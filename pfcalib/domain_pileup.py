@@ -32,7 +32,7 @@ class PileupCurves(NamedTuple):
 
 def follow_pileup(
     paths: Mapping[float, Path], *, networks: Mapping[str, TrainedNetwork], tables: Mapping[str, LcwTables],
-    energies: tuple[float, float], rng: np.random.Generator, split: str = "test",
+    energies: tuple[float, float], rng: np.random.Generator, split: str = "test", min_count: int = MIN_COUNT,
 ) -> PileupCurves:  # fmt: skip
     """Calibrations against pile-up, on clusters of one band of true energy; networks with the inversion of the first sample of their recipe.
 
@@ -46,6 +46,8 @@ def follow_pileup(
         Band of true energy.
     rng : numpy.random.Generator
     split : str
+    min_count : int
+        Clusters that a point needs.
     """
     mus = np.array(list(paths), dtype=np.float64)
     middle = 0.5 * (mus[1:] + mus[:-1])
@@ -59,7 +61,7 @@ def follow_pileup(
         masks = species_masks(found.is_em)
         curves.append(
             {
-                (m, s): response_curve(e[mask], found.e_true[mask], energies, min_count=MIN_COUNT, rng=rng)
+                (m, s): response_curve(e[mask], found.e_true[mask], energies, min_count=min_count, rng=rng)
                 for m, e in found.energy.items()
                 for s, mask in masks.items()
             }
