@@ -135,7 +135,7 @@ def plot_steps(
     low, high = axes[0, 0].get_ylim()
     axes[0, 0].set_ylim(*(y_limits or (low, high + 0.1 * (high - low))))
     axes[0, 0].set_ylabel(r"median of $E_\mathrm{calib}$ / target")
-    axes[0, 0].legend(loc="lower right")
+    axes[0, -1].legend(loc="upper right", bbox_to_anchor=(1.0, 0.91))
     name_source(axes[0, 0], *sources)
     return np.asarray(axes[0])
 

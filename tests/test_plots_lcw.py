@@ -44,7 +44,7 @@ def test_every_step_has_a_panel_with_both_kinds(rng):
     axes = plot_steps({step: {"pi0": curve, "pic": curve} for step in STEP_LABELS})
     assert [ax.texts[0].get_text() for ax in axes] == [label for label, _ in STEP_LABELS.values()]
     assert len(axes[0].get_lines()) == 3
-    assert len(axes[0].get_legend().get_texts()) == 3
+    assert len(axes[-1].get_legend().get_texts()) == 3
 
 
 def test_points_of_pileup_stand_at_their_mu():
