@@ -44,7 +44,7 @@ def plot_resolution(resolutions: Mapping[str, Mapping[str, BinnedEstimate]], *, 
 
 
 def _draw_points(ax: Axes, estimate: BinnedEstimate, place: float, look: Any) -> None:
-    """Points with errors at a place in their bins, joined by a line."""
+    """Points with errors, joined by a line; the place, from 0 to 1, sets those of several calibrations a little apart."""
     low, high = estimate.edges[:-1], estimate.edges[1:]
     style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": look.line, "linewidth": 0.9, "label": look.label}
-    ax.errorbar(low + place * (high - low), estimate.value, yerr=estimate.error, **style)
+    ax.errorbar(0.5 * (low + high) + 0.3 * (place - 0.5) * (high - low), estimate.value, yerr=estimate.error, **style)

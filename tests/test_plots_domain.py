@@ -15,5 +15,5 @@ def test_each_species_has_a_panel_and_each_calibration_its_points():
     assert len(axes) == 2
     lines = [container.lines[0] for container in axes[0].containers]
     assert [line.get_ydata().tolist() for line in lines] == [[0.1, 0.2], [0.1, 0.2]]
-    assert lines[0].get_xdata() == pytest.approx([-10 + 20 / 3, 10 + 20 / 3])
+    assert lines[0].get_xdata() == pytest.approx([-1.0, 19.0])
     assert axes[0].get_ylim()[0] == 0.0
