@@ -35,6 +35,7 @@ HEADLINES = {
         *(f"iqr_{model}_mixed_10gev" for model in ("lcw", "gbdt", "combined_soft", "end_to_end", "oracle")),
     ),
     "10_domain_shift": tuple(f"ratio_to_lcw_{recipe}_10gev_{sample}" for recipe in ("cnn_a_pic", "mixed_pic") for sample in ("b", "c", "d")),
+    "11_hyperparameters": tuple(f"gain_{family}_test" for family in ("dnn", "cnn", "densenet")),
 }
 
 

@@ -131,7 +131,7 @@ class _Epochs(keras.callbacks.Callback):
 def seed_dropout(model: keras.Model, *, seed: int, epoch: int) -> None:
     """Start the random numbers of dropout layers anew from seed, epoch and place in the model: checkpoints do not hold them."""
     for place, layer in enumerate(model.layers):
-        if isinstance(layer, keras.layers.Dropout):
+        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0.0:  # one of rate 0 has no random numbers
             layer.seed_generator.state.assign(np.random.SeedSequence((seed, epoch, place)).generate_state(2))
 
 

@@ -266,3 +266,9 @@ def test_a_watcher_sees_every_epoch_and_may_end_the_training(data, tmp_path):
 def test_an_unknown_loss_is_refused_before_anything_is_trained(data, tmp_path):
     with pytest.raises(ConfigError, match="loss 'hinge' is unknown"):
         fit_model(make_model(), *data, dataclasses.replace(QUICK, loss="hinge"), out_dir=tmp_path, **SILENT)
+
+
+def test_a_network_without_dropout_is_trained(data, tmp_path):
+    model = build_dnn(DnnConfig(n_pixels=6, widths=(8,), dropout=0.0))
+    result = fit_model(model, *data, dataclasses.replace(QUICK, epochs=1), out_dir=tmp_path, **SILENT)
+    assert len(result.history["loss"]) == 1
