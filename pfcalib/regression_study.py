@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +21,11 @@ from pfcalib.regressors import SELECTION, SPECIES_OF, Clusters, EnergyTrees, Reg
 from pfcalib.response import response_curve
 from pfcalib.roc import BinnedEstimate, Estimate
 from pfcalib.samples.read import PathLike
+from pfcalib.size_study import MIN_BATCH, MIN_STEPS, SizeStudyConfig
 from pfcalib.uncertainty import central_interval, coverage, interval_coverage, mixture, pull, quantile_interval, quantile_pull, sharpness
 
 Say = Callable[[str], None]
 NORMALISATION = "pixels: cell energy over clusterE; scalars: log10(clusterE / GeV), clusterEta; target: {scale} of the {truth} energy"
-MIN_STEPS, MIN_BATCH = 30, 32  # a small sample is trained in smaller batches, so that an epoch has enough steps
 
 
 def fit_apart(path: PathLike, config: NetworkConfig, *, invert: bool = True, say: Say | None = None) -> dict[str, Regressor]:
@@ -71,22 +71,8 @@ def fit_variants(path: PathLike, configs: Mapping[str, NetworkConfig], *, split:
     return variants
 
 
-@dataclass(frozen=True, kw_only=True)
-class RegressionSizes:
-    """Numbers of training clusters, rising, and how many epochs the network gets at each."""
-
-    sizes: tuple[int, ...]
-    epochs: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.sizes) != len(self.epochs) or not self.sizes or min(*self.sizes, *self.epochs) < 1:
-            raise ConfigError(f"sizes {self.sizes} and epochs {self.epochs}: expected as many of both, above 0")
-        if any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
-            raise ConfigError(f"sizes {self.sizes}: expected to rise")
-
-
 def study_regression_sizes(
-    path: PathLike, sizes: RegressionSizes, config: NetworkConfig, trees: TreesConfig, clusters: Mapping[str, Clusters], *, say: Say | None = None
+    path: PathLike, sizes: SizeStudyConfig, config: NetworkConfig, trees: TreesConfig, clusters: Mapping[str, Clusters], *, say: Say | None = None
 ) -> dict[str, list[NDArray[np.float64]]]:
     """Energies on the test split after trainings on random parts of the training split, of a network and of trees, both for one species.
 
@@ -94,7 +80,7 @@ def study_regression_sizes(
     ----------
     path : path-like
         ROOT sample.
-    sizes : RegressionSizes
+    sizes : SizeStudyConfig
     config : NetworkConfig
         Of the species wanted; its epochs and number of clusters are replaced, its batch size is an upper limit.
     trees : TreesConfig
