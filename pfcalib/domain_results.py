@@ -275,3 +275,12 @@ def choose_remedy(found: Mapping[str, Estimate], candidates: Sequence[str]) -> s
     'tuned'
     """
     return min((found[name].value, name) for name in candidates)[1]
+
+
+def lead(ahead: Estimate, behind: Estimate) -> float:
+    """Standard deviations by which the first lies nearer to zero than the second; their errors are taken as independent.
+
+    >>> lead(Estimate(-1.0, 0.3), Estimate(2.0, 0.4))
+    2.0
+    """
+    return float((abs(behind.value) - abs(ahead.value)) / np.hypot(ahead.error, behind.error))

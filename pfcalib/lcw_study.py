@@ -91,6 +91,17 @@ def closures_in_eta(
     return closures
 
 
+def worst_in_eta(closures: dict[str, dict[str, BinnedEstimate]]) -> dict[str, Estimate]:
+    """Largest abs(median - 1) of any step in any bin of |eta|, and the error of that bin, by species."""
+    worst = {}
+    for species in next(iter(closures.values())):
+        off = np.concatenate([np.abs(by_species[species].value - 1.0) for by_species in closures.values()])
+        error = np.concatenate([by_species[species].error for by_species in closures.values()])
+        place = int(np.nanargmax(off))
+        worst[species] = Estimate(float(off[place]), float(error[place]))
+    return worst
+
+
 def closures_in_mu(
     clusters: dict[float, CalibratedClusters], *, energies: tuple[float, float], rng: np.random.Generator, step: str = "full"
 ) -> dict[str, BinnedEstimate]:

@@ -8,7 +8,8 @@ from factories import make_sample
 
 from pfcalib.calibration.lcw import LcwConfig, fit_lcw
 from pfcalib.calibration.likelihood import LikelihoodConfig
-from pfcalib.lcw_study import STEPS, CalibratedClusters, calibrate_split, closures_in_eta, closures_in_mu, step_curves, worst_closures
+from pfcalib.lcw_study import STEPS, CalibratedClusters, calibrate_split, closures_in_eta, closures_in_mu, step_curves, worst_closures, worst_in_eta
+from pfcalib.roc import BinnedEstimate
 from pfcalib.samples.split import split_of
 from pfcalib.samples.write import write_sample
 
@@ -56,3 +57,11 @@ def test_a_split_of_a_file_is_calibrated_in_file_order(rng, tmp_path):
     np.testing.assert_array_equal(found.energy["full"], expected.full)
     np.testing.assert_array_equal(found.energy["em"], sample["clusterE"][rows])
     np.testing.assert_array_equal(found.is_em, sample.is_em[rows])
+
+
+def test_the_worst_bin_in_eta_is_found_over_all_steps_with_its_own_error():
+    def binned(value, error):
+        return BinnedEstimate(np.array([0.0, 0.1, 0.2]), np.array(value), np.array(error), np.array([9, 9]))
+
+    closures = {"em": {"pi0": binned([1.01, np.nan], [0.1, 0.2])}, "cells": {"pi0": binned([1.0, 0.96], [0.3, 0.4])}}
+    assert worst_in_eta(closures)["pi0"] == pytest.approx((0.04, 0.4))
