@@ -56,10 +56,17 @@ def styled(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        _load_backend()
         with plt.rc_context(STYLE):
             return function(*args, **kwargs)
 
     return wrapped
+
+
+@functools.cache
+def _load_backend() -> None:
+    """Have the backend set itself up outside of any context, whose end would undo it: a notebook would show its first figure only."""
+    plt.close(plt.figure())
 
 
 def name_source(ax: Axes, *sources: str) -> None:
