@@ -97,6 +97,24 @@ def test_the_batch_does_not_matter_and_the_baseline_may_be_chosen(rng):
     assert same.incompleteness == 0.0
 
 
+def test_the_incompleteness_is_the_gap_over_the_change_of_the_answer():
+    """Attributions of 3 and 1 to changes of 2 and 2 leave gaps of 1 and -1, half of the change."""
+    inputs = {"a": np.array([[1.0], [0.5]], np.float32), "b": np.array([[2.0], [0.5]], np.float32)}
+    found = Attribution(inputs, np.array([5.0, 3.0]), np.array([3.0, 1.0]))
+    np.testing.assert_allclose(found.gap, [1.0, -1.0])
+    assert found.incompleteness == pytest.approx(0.5)
+    assert found._replace(answer=found.baseline).incompleteness == pytest.approx(3.0)
+
+
+def test_one_step_along_a_curved_line_is_incomplete():
+    """A square has the slope 2 x / 4 at the one point on the line: half of the answer is missing."""
+    pixels = keras.Input((1,), name="pixels")
+    model = keras.Model({"pixels": pixels}, pixels**2)
+    line = {"pixels": np.array([[1.0], [3.0]], dtype=np.float32)}
+    assert integrated_gradients(model, line, n_steps=1).incompleteness == pytest.approx(0.5)
+    assert integrated_gradients(model, line, n_steps=4).incompleteness == pytest.approx(0.0, abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["flat", "layers", "stacks"])
 def test_images_hold_all_of_the_attribution(kind, rng):
     inputs = {name: array for name, array in inputs_of(kind, rng).items() if name != "scalars"}

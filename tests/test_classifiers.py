@@ -12,6 +12,8 @@ from pfcalib.errors import ConfigError
 from pfcalib.features.moments import MOMENT_FEATURES, moment_table
 from pfcalib.models.trees import TreesConfig, fit_trees
 from pfcalib.networks import NetworkConfig, fit_network, network_folder, open_stream, take_clusters
+from pfcalib.samples.select import BALANCE_EDGES
+from pfcalib.samples.split import SPLITS
 from pfcalib.samples.write import write_sample
 from pfcalib.size_study import SizeStudyConfig, study_sizes
 from pfcalib.train import TrainConfig
@@ -90,6 +92,39 @@ def test_the_study_of_sizes_gives_one_point_a_size(path):
     assert [point.n_clusters for point in points] == [50, 150]
     for point in points:
         assert point.lead.value == pytest.approx(point.network.value - point.trees.value)
+
+
+def test_trees_learn_from_as_many_clusters_as_the_size_says(path):
+    """Fewer than two leaves hold teach nothing, and that is so for no other number."""
+    columns = {split: read_columns(path, split=split, seed=3) for split in SPLITS}
+    sizes, trees = SizeStudyConfig(sizes=(30, 150), epochs=(1, 1)), replace(TREES, min_samples_leaf=20)
+    few, more = study_sizes(path, sizes, TINY, trees, columns)
+    assert few.trees.value == 0.5
+    assert more.trees.value > 0.7
+
+
+def test_the_validation_split_stops_the_trees_of_the_study_of_sizes(path):
+    """Labels that are all wrong let them stop at once; those of the test split say nothing of it."""
+    columns = {split: read_columns(path, split=split, seed=3) for split in SPLITS}
+    sizes, trees = SizeStudyConfig(sizes=(150,), epochs=(1,)), TreesConfig(max_iter=30, patience=1)
+    wrong = {**columns["validation"], "is_em": ~columns["validation"]["is_em"]}
+    areas = [
+        study_sizes(path, sizes, TINY, trees, {**columns, "validation": validation})[0].trees.value
+        for validation in (columns["validation"], wrong)
+    ]
+    assert areas[0] != areas[1]
+
+
+def test_trees_learn_from_as_many_neutral_as_charged_clusters_of_each_energy(tmp_path):
+    sample = make_sample(np.random.default_rng(5), 1600)
+    kept = ~sample.is_em | (np.arange(1600) % 16 < 2)  # a quarter of the neutral ones
+    write_sample(tmp_path / "charged.root", sample[kept])
+    assert read_columns(tmp_path / "charged.root", split="train", balance=None, seed=3)["is_em"].mean() < 0.3
+    columns = read_columns(tmp_path / "charged.root", split="train", seed=3)
+    deposits = [columns["cluster_ENG_CALIB_TOT"][columns["is_em"] == side] for side in (True, False)]
+    neutral, charged = (np.histogram(energy, BALANCE_EDGES)[0] for energy in deposits)
+    assert neutral.sum() > 30
+    np.testing.assert_array_equal(neutral, charged)
 
 
 @pytest.mark.parametrize(("sizes", "epochs"), [((50, 40), (1, 1)), ((50,), (1, 1)), ((), ()), ((0,), (1,))])

@@ -15,6 +15,8 @@ from pfcalib.regressors import Clusters
 from pfcalib.response import energy_edges
 
 EDGES = energy_edges(1.0, 100.0, per_decade=3)
+FOREST = TreesConfig(max_iter=12, max_leaf_nodes=15, learning_rate=0.25)
+SPARSE = TreesConfig(max_iter=2, max_leaf_nodes=7, learning_rate=0.25)
 
 
 @pytest.fixture
@@ -40,13 +42,41 @@ def test_balanced_clusters_are_half_neutral(clusters):
 
 
 def test_forests_learn_class_and_energies(clusters):
-    clusters = take_rows(clusters, np.arange(1200))
-    forests = study.fit_forests(clusters, clusters, config=TreesConfig(max_iter=12, max_leaf_nodes=15, learning_rate=0.25))
-    energies = forests.energies(clusters)
-    assert np.mean((energies.p_em > 0.5) == clusters.is_em) > 0.9
-    right = np.where(clusters.is_em, energies.e_neutral, energies.e_charged) / clusters.e_true
+    train, held_out, seen = (take_rows(clusters, np.arange(4000) // 1300 == part) for part in range(3))
+    forests = study.fit_forests(train, held_out, config=FOREST)
+    energies = forests.energies(seen)
+    assert np.mean((energies.p_em > 0.5) == seen.is_em) > 0.9
+    right = np.where(seen.is_em, energies.e_neutral, energies.e_charged) / seen.e_true
     assert np.median(right) == pytest.approx(1.0, abs=0.02)
-    assert np.median(forests.together.energy(clusters.columns) / clusters.e_true) == pytest.approx(1.0, abs=0.03)
+    together = forests.together.energy(seen.columns) / seen.e_true
+    assert np.median(together) == pytest.approx(1.0, abs=0.03)
+
+
+def test_forests_are_inverted_to_the_truth_of_the_validation_split(clusters):
+    """Its deposits are twice as large, so all energies double, of whatever clusters."""
+    train, held_out = (take_rows(clusters, np.arange(4000) % 2 == part) for part in (0, 1))
+    deposit = 2.0 * held_out.e_true
+    columns = {**held_out.columns, "cluster_ENG_CALIB_TOT": deposit}
+    forests = study.fit_forests(train, held_out._replace(columns=columns, e_true=deposit), config=SPARSE)
+    energies = forests.energies(train)
+    apart = np.where(train.is_em, energies.e_neutral, energies.e_charged)
+    for energy in (apart, forests.together.energy(train.columns)):
+        assert np.median(energy / train.e_true) == pytest.approx(2.0, rel=0.04)
+
+
+def test_forests_give_even_odds_where_nothing_tells_the_species(clusters, rng):
+    """One cluster in five is neutral, and few of these have much energy: balanced, neither counts."""
+    e_true = clusters.e_true
+    is_em = rng.random(len(e_true)) < np.where(e_true < 10.0, 0.35, 0.05)
+    blind = clusters.columns | {
+        "clusterE": e_true, "cluster_CENTER_LAMBDA": rng.uniform(1.0, 2.0, len(e_true))
+    }
+    blind = clusters._replace(columns=blind, is_em=is_em)
+    train, held_out = (take_rows(blind, np.arange(4000) % 4 // 3 == part) for part in (0, 1))
+    p_em = study.fit_forests(train, held_out, config=SPARSE).energies(held_out).p_em
+    assert np.mean(held_out.is_em) < 0.25
+    for energies in (held_out.e_true < 10.0, held_out.e_true >= 10.0):
+        assert np.mean(p_em[energies]) == pytest.approx(0.5, abs=0.08)
 
 
 def test_the_better_classifier_gains(clusters, rng):
@@ -80,10 +110,24 @@ def test_a_score_that_is_no_probability_is_better_cut_than_weighted(clusters, rn
     assert taken.combination == "combined_hard"
 
 
-def test_the_inversion_takes_a_common_bias_out(clusters):
-    biased = study.Energies(clusters.is_em.astype(float), 1.1 * clusters.e_em, 1.43 * clusters.e_em)
-    for energy in study.combine_inverted(biased, biased, clusters, cut=0.5, scale="log"):
-        assert np.median(energy / clusters.e_true) == pytest.approx(1.0, abs=0.01)
+def test_the_inversion_takes_out_the_bias_of_the_validation_split_and_no_other(clusters):
+    """The validation split reads 1.1 of the truth; what the test split reads above that stays."""
+    held_out, seen = (take_rows(clusters, np.arange(4000) % 4 // 3 == part) for part in (0, 1))
+    biased = [
+        study.Energies(part.is_em.astype(float), bias * part.e_em, 1.3 * bias * part.e_em)
+        for part, bias in ((held_out, 1.1), (seen, 1.1 * 1.2))
+    ]
+    for energy in study.combine_inverted(*biased, held_out, cut=0.5, scale="log"):
+        assert np.median(energy / seen.e_true) == pytest.approx(1.2, abs=0.02)
+
+
+def test_the_inversion_is_measured_on_the_validation_split_even_for_the_same_clusters(clusters):
+    p_em = clusters.is_em.astype(float)
+    learnt, tested = (
+        study.Energies(p_em, bias * clusters.e_em, 1.3 * bias * clusters.e_em) for bias in (1.1, 1.32)
+    )
+    for energy in study.combine_inverted(learnt, tested, clusters, cut=0.5, scale="log"):
+        assert np.median(energy / clusters.e_true) == pytest.approx(1.2, abs=0.02)
 
 
 def test_lcw_takes_the_given_probabilities_where_they_are_known(clusters, monkeypatch):

@@ -14,7 +14,7 @@ from pfcalib.domain import TrainedTrees, fit_coarse_inversion, fit_recipes, fit_
 from pfcalib.domain_recipes import DomainConfig, RecipeConfig, plan_recipes
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.models.trees import TreesConfig
-from pfcalib.regressors import Clusters, network_energy
+from pfcalib.regressors import Clusters, network_energy, read_clusters
 from pfcalib.samples.write import write_sample
 from pfcalib.tuned import regression_config
 
@@ -98,6 +98,20 @@ def test_trees_of_a_mixture_know_all_its_samples(paths):
     assert {name: list(trained.inversions) for name, trained in trees.items()} == {"gbdt": ["a"], "gbdt_mixed": ["a", "b", "d"]}
 
 
+def test_trees_are_inverted_to_the_truth_of_the_validation_split_of_each_home(paths):
+    """The test split is not even there."""
+    known = {
+        home: {split: part for split, part in splits.items() if split != "test"}
+        for home, splits in read_splits(paths).items()
+    }
+    trees = fit_tree_recipes(known, {"b": 0.2, "d": 0.1}, config=TreesConfig(max_iter=1), seed=1)
+    for trained in trees.values():
+        for home in trained.inversions:
+            part = known[home]["validation"]
+            energy = trained.energy(part.columns, sample=home)
+            assert np.median(energy / part.e_true) == pytest.approx(1.0, abs=1e-4)
+
+
 def test_all_recipes_are_trained_and_found_again(paths, base):
     chosen = {name: plan_recipes(base, DomainConfig(epochs={"tuned": 1, "mixed": 1}))[name] for name in ("dnn_a", "tuned_b", "mixed", "remeasured")}
     lines: list[str] = []
@@ -110,6 +124,20 @@ def test_all_recipes_are_trained_and_found_again(paths, base):
     plain = network_energy(networks["tuned_b"].network, paths["b"], split="test")
     assert energy == pytest.approx(networks["tuned_b"].inversions["b"].apply(plain))
     assert not np.allclose(plain, network_energy(networks["dnn_a"].network, paths["b"], split="test"))
+
+
+def test_networks_are_inverted_to_the_truth_of_the_validation_split_of_each_home(paths, base):
+    """So few clusters make one factor, which puts their median at one and no other."""
+    plan = plan_recipes(base, DomainConfig(epochs={"mixed": 1}))
+    network = fit_recipes({"mixed": plan["mixed"]}, paths)["mixed"]
+    for home in network.inversions:
+        median = {}
+        for split in ("validation", "test"):
+            e_true = read_clusters(paths[home], split=split).e_true
+            energy = network.energy(paths[home], sample=home, split=split)
+            median[split] = np.median(energy / e_true)
+        assert median["validation"] == pytest.approx(1.0, abs=1e-4)
+        assert abs(median["test"] - 1.0) > 1e-3
 
 
 def test_a_recipe_may_start_only_from_one_that_is_there(paths, base):

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from factories import make_sample
 
+from pfcalib.calibration.inversion import Inversion
+from pfcalib.calibration.lcw import LcwConfig, fit_lcw
+from pfcalib.calibration.likelihood import LikelihoodConfig
+from pfcalib.domain import TrainedTrees, read_splits
 from pfcalib.domain_results import (
     Calibrated,
     Point,
+    calibrate_splits,
     choose_remedy,
     closeness,
     closeness_metrics,
@@ -19,12 +25,55 @@ from pfcalib.domain_results import (
     sample_metrics,
 )
 from pfcalib.roc import Estimate
+from pfcalib.samples.split import SPLITS, split_of
+from pfcalib.samples.write import write_sample
+
+SMALL = LcwConfig(
+    likelihood=LikelihoodConfig(n_eta=2, n_energy=3, n_density=4, n_lambda=5),
+    n_energy=3,
+    n_density=4,
+    n_cluster_eta=2,
+    n_lambda=3,
+)
 
 
 def _toy(rng: np.random.Generator, widths: dict[str, float], n: int = 4000, e_true: float = 10.0) -> Calibrated:
     """Calibrations with Gaussian responses of known widths, clusters of both species at one energy."""
     truth = np.full(n, e_true)
     return Calibrated({name: truth * (1.0 + width * rng.standard_normal(n)) for name, width in widths.items()}, truth, np.arange(n) % 2 == 0)
+
+
+class Measured:
+    """Trees that have learnt nothing."""
+
+    def energy(self, columns):
+        return columns["clusterE"].astype(np.float64)
+
+
+def test_lcw_stands_for_the_deposit_and_trees_for_their_own_sample(rng, tmp_path):
+    """Of local cell weighting the sum of the cells is taken, nothing outside of the cluster."""
+    sample = make_sample(rng, 300)
+    for name, share in (("OUT_T", 0.3), ("DEAD_TOT", 0.6)):
+        sample.scalars[f"cluster_ENG_CALIB_{name}"] = share * sample["clusterE"]
+    path = tmp_path / "b.root"
+    write_sample(path, sample)
+    tables = fit_lcw([sample], SMALL)
+    weighted = tables.apply(sample)
+    assert np.median(weighted.full / weighted.cells) > 1.4
+    clusters = read_splits({"b": path})["b"]
+    factors = {home: Inversion(np.zeros(1), np.log([x])) for home, x in {"a": 2.0, "b": 2.5}.items()}
+    trees = {"gbdt": TrainedTrees(Measured(), factors)}
+    found = calibrate_splits(path, "b", clusters, networks={}, trees=trees, tables={"lcw": tables})
+    assert list(found) == ["validation", "test"]
+    for split, calibrated in found.items():
+        rows = clusters[split].rows
+        assert len(rows) > 20
+        assert np.all(split_of(sample["eventNumber"][rows]) == SPLITS.index(split))
+        np.testing.assert_allclose(calibrated.energy["lcw"], weighted.cells[rows], rtol=1e-6)
+        np.testing.assert_array_equal(calibrated.energy["em"], sample["clusterE"][rows])
+        np.testing.assert_allclose(calibrated.energy["gbdt"], 2.5 * sample["clusterE"][rows])
+        np.testing.assert_array_equal(calibrated.e_true, sample["cluster_ENG_CALIB_TOT"][rows])
+        np.testing.assert_array_equal(calibrated.is_em, sample.is_em[rows])
 
 
 def test_points_of_a_sample_lie_side_by_side_and_mixed_is_asked_where_it_matters():

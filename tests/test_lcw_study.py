@@ -59,6 +59,18 @@ def test_a_split_of_a_file_is_calibrated_in_file_order(rng, tmp_path):
     np.testing.assert_array_equal(found.is_em, sample.is_em[rows])
 
 
+def test_targets_add_what_is_out_of_the_cluster_and_then_what_is_in_dead_material(rng, tmp_path):
+    sample = make_sample(rng, 300)
+    sample.scalars["cluster_ENG_CALIB_OUT_T"] = 0.2 * sample["clusterE"]
+    sample.scalars["cluster_ENG_CALIB_DEAD_TOT"] = 0.5 * sample["clusterE"]
+    write_sample(tmp_path / "pions.root", sample)
+    found = calibrate_split(tmp_path / "pions.root", fit_lcw([sample], SMALL), split="all")
+    deposit, measured = found.target["em"], found.energy["em"]
+    np.testing.assert_allclose(deposit / measured, np.where(found.is_em, 1.0, 1.3), rtol=1e-5)
+    for step, outside in (("cells", 0.0), ("ooc", 0.2), ("full", 0.7)):
+        np.testing.assert_allclose(found.target[step], deposit + outside * measured, rtol=1e-5)
+
+
 def test_the_worst_bin_in_eta_is_found_over_all_steps_with_its_own_error():
     def binned(value, error):
         return BinnedEstimate(np.array([0.0, 0.1, 0.2]), np.array(value), np.array(error), np.array([9, 9]))

@@ -113,6 +113,26 @@ def test_the_study_of_sizes_calibrates_the_test_split_at_each_size(path, splits)
         study.study_regression_sizes(path, SizeStudyConfig(sizes=(10**6,), epochs=(1,)), ENERGY, TREES, alone)
 
 
+def test_trees_of_the_study_of_sizes_learn_from_as_many_clusters_as_the_size_says(path, splits):
+    """Fewer than two leaves hold leave all to the inversion, which knows no moment but the energy."""
+    alone = {split: study.take_rows(part, ~part.is_em) for split, part in splits.items()}
+    sizes, config = SizeStudyConfig(sizes=(30, 300), epochs=(1, 1)), for_species(ENERGY, "charged")
+    trees = replace(TREES, min_samples_leaf=20)
+    found = study.study_regression_sizes(path, sizes, config, trees, alone)["gbdt"]
+    in_order = [np.diff(energy[np.argsort(alone["test"].e_em)]) > 0.0 for energy in found]
+    assert [bool(rising.all()) for rising in in_order] == [True, False]
+
+
+def test_the_study_of_sizes_inverts_trees_to_the_truth_of_the_validation_split(path, splits):
+    alone = {split: study.take_rows(part, ~part.is_em) for split, part in splits.items()}
+    doubled = 2.0 * alone["validation"].e_true
+    columns = {**alone["validation"].columns, "cluster_ENG_CALIB_TOT": doubled}
+    alone["validation"] = alone["validation"]._replace(columns=columns, e_true=doubled)
+    sizes, config = SizeStudyConfig(sizes=(300,), epochs=(1,)), for_species(ENERGY, "charged")
+    (energy,) = study.study_regression_sizes(path, sizes, config, TREES, alone)["gbdt"]
+    assert np.median(energy / alone["test"].e_true) == pytest.approx(2.0, rel=0.05)
+
+
 def test_closure_in_a_variable_takes_the_kept_clusters_of_each_species(splits, rng):
     clusters = splits["test"]
     keep = clusters.e_true > 5.0

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from factories import make_sample
 
-from pfcalib.calibration.inversion import Inversion
 from pfcalib.errors import ConfigError
 from pfcalib.features.targets import TargetConfig
 from pfcalib.models.heads import LEVELS
@@ -20,6 +19,7 @@ from pfcalib.regressors import (
     fit_energy_trees,
     fit_regressor,
     for_species,
+    measure_inversion,
     network_energy,
     output_energy,
     read_clusters,
@@ -53,6 +53,8 @@ def path(tmp_path_factory):
     deposit = 10.0 ** np.random.default_rng(8).uniform(-0.3, 2.5, len(sample))
     sample.scalars["cluster_ENG_CALIB_TOT"] = deposit.astype(np.float32)
     sample.scalars["clusterE"] = response_of(deposit).astype(np.float32)
+    for name, share in (("OUT_T", 0.1), ("DEAD_TOT", 0.3)):
+        sample.scalars[f"cluster_ENG_CALIB_{name}"] = (share * deposit).astype(np.float32)
     file = tmp_path_factory.mktemp("samples") / "toy.root"
     write_sample(file, sample)
     return file
@@ -82,8 +84,7 @@ def test_clusters_are_those_of_the_file_that_pass_the_selection(path, splits):
 
 def test_truth_follows_the_target(path):
     clusters = read_clusters(path, split="test", target=TargetConfig(truth="full"))
-    names = ("cluster_ENG_CALIB_TOT", "cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT")
-    np.testing.assert_allclose(clusters.e_true, sum(clusters.columns[name].astype(np.float64) for name in names))
+    np.testing.assert_allclose(clusters.e_true, 1.4 * clusters.columns["cluster_ENG_CALIB_TOT"], rtol=1e-6)
 
 
 def test_a_network_calibrates_what_is_a_function_of_the_measured_energy(path, splits, regressor):
@@ -180,7 +181,24 @@ def test_a_classifier_gives_no_energy():
         output_energy(NetworkConfig(name="dnn"), np.zeros((1, 2), dtype=np.float32), np.ones(1))
 
 
-def test_the_inversion_is_measured_on_the_validation_split_and_belongs_to_the_regressor(regressor):
-    assert isinstance(regressor.inversion, Inversion)
-    assert np.all(np.diff(regressor.inversion.log_predicted) > 0.0)
-    assert regressor._replace(inversion=None).inversion is None
+def points(inversion):
+    return np.stack([inversion.log_predicted, inversion.log_corrected])
+
+
+def test_the_inversion_of_a_regressor_is_that_of_the_validation_split(path, regressor):
+    of_validation, of_test = (
+        points(measure_inversion(regressor.network, path, split=split)) for split in ("validation", "test")
+    )
+    np.testing.assert_array_equal(points(regressor.inversion), of_validation)
+    np.testing.assert_array_equal(points(measure_inversion(regressor.network, path)), of_validation)
+    assert of_validation.shape != of_test.shape or not np.allclose(of_validation, of_test)
+
+
+def test_trees_are_inverted_to_the_truth_of_the_validation_split(splits):
+    """Its deposits are twice as large, so all energies double."""
+    deposit = 2.0 * splits["validation"].e_true
+    columns = {**splits["validation"].columns, "cluster_ENG_CALIB_TOT": deposit}
+    held_out = splits["validation"]._replace(columns=columns, e_true=deposit)
+    trees = fit_energy_trees(splits["train"], held_out, config=TreesConfig(max_iter=20))
+    ratio = trees.energy(splits["test"].columns) / splits["test"].e_true
+    assert np.median(ratio) == pytest.approx(2.0, rel=0.05)
