@@ -1,6 +1,6 @@
 """pfcalib: calorimeter clusters to validated networks."""
 
-from pfcalib.kernel_cache import use_kernel_cache
+from pfcalib.cache import use_kernel_cache
 
 __version__ = "0.1.0"
 

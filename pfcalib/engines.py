@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -16,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pfcalib.cache import cache_folder, cache_key, new_file
 from pfcalib.errors import ConfigError
 from pfcalib.fidelity import shower_moments
 from pfcalib.fidelity_bins import Comparison, Moments, compare_showers, mean, simulate_copies
@@ -25,7 +24,7 @@ from pfcalib.roc import Estimate
 from pfcalib.samples.showers import Showers, write_showers
 from pfcalib.simulation.geant4.config import Geant4Config
 from pfcalib.simulation.geant4.data import find_data
-from pfcalib.simulation.geant4.engine import SOURCES, describe_geant4, simulate_batches
+from pfcalib.simulation.geant4.engine import describe_geant4, simulate_batches
 from pfcalib.simulation.geant4.shots import build_shots
 from pfcalib.simulation.hits import TRUTH, Hits
 from pfcalib.simulation.particles import Particles, simulate_gun
@@ -115,16 +114,13 @@ def simulate_geant4(
     n_processes : int
         Workers; the showers do not depend on it.
     cache_dir : path-like, optional
-        By default $PFCALIB_CACHE, else ~/.cache/pfcalib.
+        By default `cache.cache_folder`.
     progress : callable, optional
         Called with the number of events finished since the last call.
     """
-    folder = Path(cache_dir or os.environ.get("PFCALIB_CACHE") or Path.home() / ".cache" / "pfcalib") / "geant4"
-    folder.mkdir(parents=True, exist_ok=True)
     data = find_data()
-    settings = [dataclasses.asdict(part) for part in (config, Geant4Config())] + [data.label]
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + SOURCES).hexdigest()[:16]
-    path = folder / f"{config.name}-{config.n_events}-{key}.root"
+    key = cache_key("simulation", "geant4", config=config, geant4=Geant4Config(), data=data.label)
+    path = Path(cache_dir or cache_folder()) / "geant4" / f"{config.name}-{config.n_events}-{key}.root"
     stored = path.with_suffix(".npz")
     particles, rng = start_pions(config)
     if not (path.exists() and stored.exists()):
@@ -141,13 +137,8 @@ def simulate_geant4(
 
 
 def _store(path: Path, run: Run) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **run.hits._asdict(), job_energy=run.job_energy, job_seconds=run.job_seconds)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **run.hits._asdict(), job_energy=run.job_energy, job_seconds=run.job_seconds)
 
 
 def _load(path: Path, particles: Particles, generator: str) -> Run:

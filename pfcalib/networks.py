@@ -1,14 +1,11 @@
 """Networks of a study: trained on a sample once, kept under a name that holds all they depend on, and applied to any sample.
 
-A network lies in ``models/<name>-<hash>`` beside its sample; the hash covers the samples, the settings and the code of features, models and
-training, so another study with the same settings finds it there, and a change of any of these trains anew.
+A network lies in ``models/<name>-<key>`` beside its sample; the key covers the content of the samples, the settings and the versions of features
+and training, so another study with the same settings finds it there, and a change of any of these trains anew.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pfcalib.cache import cache_key, locked
 from pfcalib.deploy.export import predict
 from pfcalib.errors import ConfigError
 from pfcalib.features.augment import AugmentConfig
@@ -26,15 +24,12 @@ from pfcalib.mixture import MixedStream
 from pfcalib.models.heads import HEADS
 from pfcalib.models.registry import MODEL_KINDS, build_model, copy_weights
 from pfcalib.samples.read import PathLike
+from pfcalib.samples.rootfile import content_id
 from pfcalib.samples.select import Balance, SelectionConfig
 from pfcalib.stream import ClusterStream
 from pfcalib.train import Data, TrainConfig, TrainResult, Watch, fit_model
 
 SCALARS = ("clusterE", "clusterEta")  # what the input "scalars" of a network holds
-_CODE = (
-    *("features/*.py", "models/*.py", "samples/select.py", "samples/split.py"),
-    *("mixture.py", "stream.py", "train.py"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,19 +155,10 @@ def take_clusters(stream: ClusterStream, n_clusters: int) -> tuple[Any, ...]:
 
 def network_folder(path: PathLike, config: NetworkConfig, *, extras: Sequence[Extra] = (), start: Network | None = None) -> Path:
     """Where the trained network of a sample lies, or will; the other arguments are those of `fit_network`."""
-    path = Path(path)
-    package = Path(__file__).parent
-    settings: dict[str, Any] = {"sample": _identity(path), **asdict(config), "options": config.model_options, "kind": config.inputs}
-    settings |= {"extras": [[*_identity(extra.path), extra.share] for extra in extras]} if extras else {}
+    settings: dict[str, Any] = {"sample": content_id(path), "config": {**asdict(config), "options": config.model_options, "kind": config.inputs}}
+    settings |= {"extras": [[content_id(extra.path), extra.share] for extra in extras]} if extras else {}
     settings |= {"start": start.folder.name} if start else {}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for source in sorted(source for pattern in _CODE for source in package.glob(pattern)):
-        digest.update(source.read_bytes())
-    return path.parent / "models" / f"{config.name}-{digest.hexdigest()[:16]}"
-
-
-def _identity(path: Path) -> list[Any]:
-    return [path.name, path.stat().st_size]
+    return Path(path).parent / "models" / f"{config.name}-{cache_key('features', 'training', **settings)}"
 
 
 def fit_network(
@@ -214,9 +200,7 @@ def fit_network(
     if extras and (config.n_clusters is not None or not (min(shares) > 0.0 and sum(shares) < 1.0)):
         raise ConfigError(f"extra samples go with all clusters of the first, and shares above 0 that sum to less than 1, not {shares}")
     folder = folder or network_folder(path, config, extras=extras, start=start)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, also if the process dies
+    with locked(folder):
         model = build_model(config.name, seed=config.train.seed, **config.model_options)
         if start is not None:
             copy_weights(start.model, model)

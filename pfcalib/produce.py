@@ -9,8 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib import __version__
+from pfcalib.cache import cache_folder, cache_key
 from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import TopoConfig, find_clusters
 from pfcalib.clustering.truth import cluster_truth
@@ -34,7 +33,6 @@ from pfcalib.samples.write import SampleWriter
 from pfcalib.simulation.digitise import NoiseConfig, digitise, noise_sigma
 from pfcalib.simulation.geant4.config import require_geant4
 from pfcalib.simulation.geant4.data import find_data
-from pfcalib.simulation.geant4.engine import SOURCES as GEANT4_SOURCES
 from pfcalib.simulation.geant4.engine import describe_geant4, simulate_batches
 from pfcalib.simulation.geant4.shots import build_shots
 from pfcalib.simulation.hits import Hits
@@ -176,37 +174,24 @@ def produce_sample(path: str | os.PathLike[str], config: ProduceConfig, *, progr
     return path
 
 
-def _hash_sources() -> bytes:
-    """Hash of all code that makes samples of single particles."""
-    package, digest = Path(__file__).parent, hashlib.sha256()
-    parts = ("simulation/*.py", "clustering/*.py", "samples/write.py", "columns.py", "geometry.py", "produce.py", "produce_config.py")
-    for source in sorted(source for part in parts for source in package.glob(part) if source.name != "pythia.py"):
-        digest.update(source.read_bytes())
-    return digest.digest()
-
-
-SOURCES = _hash_sources()  # at import: what runs, even if the files change meanwhile
-
-
 def cached_sample(config: ProduceConfig, *, cache_dir: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
     """Path of the sample of a configuration, made on first use.
 
-    The name of the file holds a hash of the configuration and of the code that makes samples, so a change of either makes a new one.
+    The name of the file holds a key of the configuration and of the versions of simulation and clustering, so a change of either makes a new one.
 
     Parameters
     ----------
     config : ProduceConfig
     cache_dir : path-like, optional
-        By default $PFCALIB_CACHE, else ~/.cache/pfcalib.
+        By default `cache.cache_folder`.
     progress : callable, optional
         See `produce_sample`.
     """
-    folder = Path(cache_dir or os.environ.get("PFCALIB_CACHE") or Path.home() / ".cache" / "pfcalib")
     settings = dataclasses.asdict(config) | {"n_processes": 1}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + SOURCES)
+    stages, data = ("simulation", "clustering"), {}
     if config.engine == "geant4":
-        digest.update(GEANT4_SOURCES + find_data().label.encode())
-    path = folder / f"{config.grid}-{config.n_events}-{digest.hexdigest()[:16]}.root"
+        stages, data = (*stages, "geant4"), {"data": find_data().label}
+    path = Path(cache_dir or cache_folder()) / f"{config.grid}-{config.n_events}-{cache_key(*stages, config=settings, **data)}.root"
     return path if path.exists() else produce_sample(path, config, progress=progress)
 
 

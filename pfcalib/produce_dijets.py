@@ -8,9 +8,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
-import json
 import multiprocessing
 import os
 from collections.abc import Generator, Iterator
@@ -20,13 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pfcalib import __version__
+from pfcalib.cache import cache_folder, cache_key
 from pfcalib.clustering.topo import TopoConfig
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL
-from pfcalib.produce import FIELD, GENERATOR, SOURCES, Chunk, Progress, cluster_hits
+from pfcalib.produce import FIELD, GENERATOR, Chunk, Progress, cluster_hits
 from pfcalib.samples.schema import CellGeo
 from pfcalib.samples.write import SampleWriter
-from pfcalib.simulation import pythia
 from pfcalib.simulation.detector import FRONT
 from pfcalib.simulation.digitise import NOISE_SETTINGS, NoiseConfig, noise_sigma
 from pfcalib.simulation.particles import Particles, propagate
@@ -190,13 +188,13 @@ def produce_dijets(path: str | os.PathLike[str], config: DijetSampleConfig, *, p
 def cached_dijets(config: DijetSampleConfig, *, cache_dir: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
     """Path of the sample of a configuration, made on first use.
 
-    The name of the file holds a hash of the configuration, of the code that makes samples and of the version of Pythia.
+    The name of the file holds a key of the configuration, of the versions of simulation and clustering and of that of Pythia.
 
     Parameters
     ----------
     config : DijetSampleConfig
     cache_dir : path-like, optional
-        By default $PFCALIB_CACHE, else ~/.cache/pfcalib.
+        By default `cache.cache_folder`.
     progress : callable, optional
         See `produce_dijets`.
 
@@ -206,14 +204,10 @@ def cached_dijets(config: DijetSampleConfig, *, cache_dir: str | os.PathLike[str
         If Pythia is not installed.
     """
     require_pythia()
-    folder = Path(cache_dir or os.environ.get("PFCALIB_CACHE") or Path.home() / ".cache" / "pfcalib")
     settings = dataclasses.asdict(config) | {"n_processes": 1}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + SOURCES + DIJET_SOURCES + _version().encode())
-    path = folder / f"dijets-{config.n_events}-{digest.hexdigest()[:16]}.root"
+    key = cache_key("simulation", "pythia", "clustering", config=settings, pythia8=_version())
+    path = Path(cache_dir or cache_folder()) / f"dijets-{config.n_events}-{key}.root"
     return path if path.exists() else produce_dijets(path, config, progress=progress)
-
-
-DIJET_SOURCES = b"".join(hashlib.sha256(Path(source).read_bytes()).digest() for source in (pythia.__file__, __file__))  # at import, as SOURCES
 
 
 def _version() -> str:

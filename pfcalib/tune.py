@@ -7,8 +7,6 @@ there. All is kept in an SQLite file, by Optuna (arXiv:1907.10902).
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import multiprocessing
 import os
@@ -25,6 +23,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from pfcalib.cache import cache_key, locked
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.features.targets import TargetConfig
 from pfcalib.models.registry import build_model
@@ -104,8 +103,8 @@ def study_place(path: PathLike, config: TuneConfig, *, storage: PathLike | None 
 
     The name covers sample, settings, search space and code, but neither the number of trials nor workers and timeout: a call may add trials.
     """
-    facts = [network_folder(path, config.network(DEFAULTS[config.family])).name, SPACES[config.family], config.n_validation]
-    name = f"{config.family}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+    network = network_folder(path, config.network(DEFAULTS[config.family])).name
+    name = f"{config.family}-{cache_key(network=network, space=SPACES[config.family], n_validation=config.n_validation)}"
     return Place(Path(storage) if storage is not None else Path(path).parent / "tune" / f"{name}.db", name)
 
 
@@ -278,8 +277,7 @@ def _try(study: optuna.Study, trial: optuna.Trial, config: TuneConfig, parameter
 @contextmanager
 def _locked(place: Place, suffix: str) -> Iterator[None]:
     """Hold a lock beside the storage; it is given back when the file is closed, also if the process dies."""
-    with place.storage.with_name(f".{place.storage.name}.{place.name}.{suffix}").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(place.storage.with_name(f"{place.storage.name}.{place.name}.{suffix}")):
         yield
 
 

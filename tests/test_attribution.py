@@ -107,12 +107,13 @@ def test_the_incompleteness_is_the_gap_over_the_change_of_the_answer():
 
 
 def test_one_step_along_a_curved_line_is_incomplete():
-    """A square has the slope 2 x / 4 at the one point on the line: half of the answer is missing."""
+    """The slope of a square at the one point on the line is x / 2: half of it is missing."""
     pixels = keras.Input((1,), name="pixels")
     model = keras.Model({"pixels": pixels}, pixels**2)
     line = {"pixels": np.array([[1.0], [3.0]], dtype=np.float32)}
     assert integrated_gradients(model, line, n_steps=1).incompleteness == pytest.approx(0.5)
-    assert integrated_gradients(model, line, n_steps=4).incompleteness == pytest.approx(0.0, abs=1e-6)
+    fine = integrated_gradients(model, line, n_steps=4)
+    assert fine.incompleteness == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["flat", "layers", "stacks"])

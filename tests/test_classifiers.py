@@ -97,14 +97,15 @@ def test_the_study_of_sizes_gives_one_point_a_size(path):
 def test_trees_learn_from_as_many_clusters_as_the_size_says(path):
     """Fewer than two leaves hold teach nothing, and that is so for no other number."""
     columns = {split: read_columns(path, split=split, seed=3) for split in SPLITS}
-    sizes, trees = SizeStudyConfig(sizes=(30, 150), epochs=(1, 1)), replace(TREES, min_samples_leaf=20)
+    sizes = SizeStudyConfig(sizes=(30, 150), epochs=(1, 1))
+    trees = replace(TREES, min_samples_leaf=20)
     few, more = study_sizes(path, sizes, TINY, trees, columns)
     assert few.trees.value == 0.5
     assert more.trees.value > 0.7
 
 
 def test_the_validation_split_stops_the_trees_of_the_study_of_sizes(path):
-    """Labels that are all wrong let them stop at once; those of the test split say nothing of it."""
+    """Labels that are all wrong let them stop at once; the test split does not."""
     columns = {split: read_columns(path, split=split, seed=3) for split in SPLITS}
     sizes, trees = SizeStudyConfig(sizes=(150,), epochs=(1,)), TreesConfig(max_iter=30, patience=1)
     wrong = {**columns["validation"], "is_em": ~columns["validation"]["is_em"]}
@@ -119,9 +120,12 @@ def test_trees_learn_from_as_many_neutral_as_charged_clusters_of_each_energy(tmp
     sample = make_sample(np.random.default_rng(5), 1600)
     kept = ~sample.is_em | (np.arange(1600) % 16 < 2)  # a quarter of the neutral ones
     write_sample(tmp_path / "charged.root", sample[kept])
-    assert read_columns(tmp_path / "charged.root", split="train", balance=None, seed=3)["is_em"].mean() < 0.3
-    columns = read_columns(tmp_path / "charged.root", split="train", seed=3)
-    deposits = [columns["cluster_ENG_CALIB_TOT"][columns["is_em"] == side] for side in (True, False)]
+    options = {"split": "train", "seed": 3}
+    everything = read_columns(tmp_path / "charged.root", balance=None, **options)
+    assert everything["is_em"].mean() < 0.3
+    columns = read_columns(tmp_path / "charged.root", **options)
+    deposit, is_em = columns["cluster_ENG_CALIB_TOT"], columns["is_em"]
+    deposits = [deposit[is_em == side] for side in (True, False)]
     neutral, charged = (np.histogram(energy, BALANCE_EDGES)[0] for energy in deposits)
     assert neutral.sum() > 30
     np.testing.assert_array_equal(neutral, charged)

@@ -42,7 +42,8 @@ def test_balanced_clusters_are_half_neutral(clusters):
 
 
 def test_forests_learn_class_and_energies(clusters):
-    train, held_out, seen = (take_rows(clusters, np.arange(4000) // 1300 == part) for part in range(3))
+    parts = [take_rows(clusters, np.arange(4000) // 1300 == part) for part in range(3)]
+    train, held_out, seen = parts
     forests = study.fit_forests(train, held_out, config=FOREST)
     energies = forests.energies(seen)
     assert np.mean((energies.p_em > 0.5) == seen.is_em) > 0.9
@@ -57,7 +58,8 @@ def test_forests_are_inverted_to_the_truth_of_the_validation_split(clusters):
     train, held_out = (take_rows(clusters, np.arange(4000) % 2 == part) for part in (0, 1))
     deposit = 2.0 * held_out.e_true
     columns = {**held_out.columns, "cluster_ENG_CALIB_TOT": deposit}
-    forests = study.fit_forests(train, held_out._replace(columns=columns, e_true=deposit), config=SPARSE)
+    held_out = held_out._replace(columns=columns, e_true=deposit)
+    forests = study.fit_forests(train, held_out, config=SPARSE)
     energies = forests.energies(train)
     apart = np.where(train.is_em, energies.e_neutral, energies.e_charged)
     for energy in (apart, forests.together.energy(train.columns)):
@@ -65,7 +67,7 @@ def test_forests_are_inverted_to_the_truth_of_the_validation_split(clusters):
 
 
 def test_forests_give_even_odds_where_nothing_tells_the_species(clusters, rng):
-    """One cluster in five is neutral, and few of these have much energy: balanced, neither counts."""
+    """One cluster in five is neutral, few of much energy: balanced, neither counts."""
     e_true = clusters.e_true
     is_em = rng.random(len(e_true)) < np.where(e_true < 10.0, 0.35, 0.05)
     blind = clusters.columns | {
@@ -124,7 +126,8 @@ def test_the_inversion_takes_out_the_bias_of_the_validation_split_and_no_other(c
 def test_the_inversion_is_measured_on_the_validation_split_even_for_the_same_clusters(clusters):
     p_em = clusters.is_em.astype(float)
     learnt, tested = (
-        study.Energies(p_em, bias * clusters.e_em, 1.3 * bias * clusters.e_em) for bias in (1.1, 1.32)
+        study.Energies(p_em, bias * clusters.e_em, 1.3 * bias * clusters.e_em)
+        for bias in (1.1, 1.32)
     )
     for energy in study.combine_inverted(learnt, tested, clusters, cut=0.5, scale="log"):
         assert np.median(energy / clusters.e_true) == pytest.approx(1.2, abs=0.02)

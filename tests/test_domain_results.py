@@ -61,7 +61,8 @@ def test_lcw_stands_for_the_deposit_and_trees_for_their_own_sample(rng, tmp_path
     weighted = tables.apply(sample)
     assert np.median(weighted.full / weighted.cells) > 1.4
     clusters = read_splits({"b": path})["b"]
-    factors = {home: Inversion(np.zeros(1), np.log([x])) for home, x in {"a": 2.0, "b": 2.5}.items()}
+    by_home = {"a": 2.0, "b": 2.5}
+    factors = {home: Inversion(np.zeros(1), np.log([x])) for home, x in by_home.items()}
     trees = {"gbdt": TrainedTrees(Measured(), factors)}
     found = calibrate_splits(path, "b", clusters, networks={}, trees=trees, tables={"lcw": tables})
     assert list(found) == ["validation", "test"]

@@ -1,5 +1,7 @@
 """Both engines get the same pions, what Geant4 made is kept, and the comparison finds what differs and nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -141,3 +143,14 @@ class TestContest:
     def test_another_scale_is_found(self, contest, sigma):
         shifted = contest.fast._replace(signal=1.15 * contest.fast.signal)
         assert np.abs(compare_with(contest, shifted, EDGES, sigma=sigma)).max() > 4.0
+
+    def test_shares_of_layers_below_a_hundredth_do_not_count(self, contest, sigma):
+        """A hundredth of the energy in EMB2 takes its share out of both bins, and nothing else."""
+        fast, geant4 = contest.moments
+        wide = {f"width_{axis}_EMB2": np.full(len(geant4["response"]), np.nan) for axis in ("eta", "phi")}
+        numbers = []
+        for factor in (1.0, 0.01):
+            moments = {**geant4, **wide, "share_EMB2": factor * geant4["share_EMB2"]}
+            changed = replace(contest, moments=(fast, moments))
+            numbers.append(len(compare_with(changed, contest.fast, EDGES, sigma=sigma)))
+        assert numbers[0] - numbers[1] == len(EDGES) - 1

@@ -15,6 +15,7 @@ from pfcalib.mixture import MixedStream
 from pfcalib.models.heads import HEADS
 from pfcalib.networks import Extra, NetworkConfig, _data, apply_network, fit_network, network_folder, open_stream
 from pfcalib.regressors import SELECTION
+from pfcalib.samples.read import read_sample
 from pfcalib.samples.select import SelectionConfig
 from pfcalib.samples.write import write_sample
 from pfcalib.train import TrainConfig
@@ -176,3 +177,14 @@ def test_a_known_function_of_the_clusters_is_recovered(paths, tmp_path):
     error = apply_network(network, stream)[:, 0] - target
     assert np.median(np.abs(error)) < 0.04
     assert np.corrcoef(apply_network(network, stream)[:, 0], target)[0, 1] > 0.9
+
+
+def test_a_network_belongs_to_the_content_of_its_sample_not_to_its_name(paths, tmp_path):
+    """Another sample of the same name gets a network of its own; the same sample, made again elsewhere, finds its network."""
+    sample = read_sample(paths[0])
+    names = []
+    for folder, shift in (("first", 0.0), ("again", 0.0), ("other", 0.25)):
+        scalars = {**sample.scalars, "clusterE": sample["clusterE"] + np.float32(shift)}
+        write_sample(tmp_path / folder / "pions.root", replace(sample, scalars=scalars))
+        names.append(network_folder(tmp_path / folder / "pions.root", ENERGY).name)
+    assert names[0] == names[1] != names[2]

@@ -114,7 +114,7 @@ def test_the_study_of_sizes_calibrates_the_test_split_at_each_size(path, splits)
 
 
 def test_trees_of_the_study_of_sizes_learn_from_as_many_clusters_as_the_size_says(path, splits):
-    """Fewer than two leaves hold leave all to the inversion, which knows no moment but the energy."""
+    """Fewer than two leaves hold leave all to the inversion, which knows but the energy."""
     alone = {split: study.take_rows(part, ~part.is_em) for split, part in splits.items()}
     sizes, config = SizeStudyConfig(sizes=(30, 300), epochs=(1, 1)), for_species(ENERGY, "charged")
     trees = replace(TREES, min_samples_leaf=20)

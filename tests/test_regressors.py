@@ -84,7 +84,8 @@ def test_clusters_are_those_of_the_file_that_pass_the_selection(path, splits):
 
 def test_truth_follows_the_target(path):
     clusters = read_clusters(path, split="test", target=TargetConfig(truth="full"))
-    np.testing.assert_allclose(clusters.e_true, 1.4 * clusters.columns["cluster_ENG_CALIB_TOT"], rtol=1e-6)
+    deposit = clusters.columns["cluster_ENG_CALIB_TOT"]
+    np.testing.assert_allclose(clusters.e_true, 1.4 * deposit, rtol=1e-6)
 
 
 def test_a_network_calibrates_what_is_a_function_of_the_measured_energy(path, splits, regressor):
@@ -187,7 +188,8 @@ def points(inversion):
 
 def test_the_inversion_of_a_regressor_is_that_of_the_validation_split(path, regressor):
     of_validation, of_test = (
-        points(measure_inversion(regressor.network, path, split=split)) for split in ("validation", "test")
+        points(measure_inversion(regressor.network, path, split=split))
+        for split in ("validation", "test")
     )
     np.testing.assert_array_equal(points(regressor.inversion), of_validation)
     np.testing.assert_array_equal(points(measure_inversion(regressor.network, path)), of_validation)

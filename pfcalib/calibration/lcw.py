@@ -10,21 +10,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import filelock
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pfcalib.cache import cache_key, locked
 from pfcalib.calibration.lcw_config import LcwConfig
 from pfcalib.calibration.lcw_fit import TARGETS, TRUTH, fit_lcw
 from pfcalib.calibration.lcw_tables import CELLS_READ, SCALARS_READ, LcwEnergies, LcwTables, require_probabilities
 from pfcalib.errors import ValidationError
 from pfcalib.samples.read import PathLike, iterate_sample
+from pfcalib.samples.rootfile import content_id
 from pfcalib.samples.schema import Sample
 from pfcalib.samples.split import split_index, split_of
 
@@ -112,27 +110,13 @@ def apply_lcw(paths: PathLike | Sequence[PathLike], tables: LcwTables, *, p_em: 
 def cached_lcw(path: PathLike, split: str = "train", config: LcwConfig | None = None) -> Path:
     """Path of the tables of a sample, derived on first use; parameters and errors as in `derive_lcw`.
 
-    They lie beside the sample. The name holds a hash of the sample's name and size, the split, the configuration and the code of the calibration,
-    so a change of any of these derives new ones. A second process that wants the same tables waits for the first one.
+    They lie beside the sample. The name holds a key of the sample's content, the split, the configuration and the version of the derivation, so a
+    change of any of these derives new ones. A second process that wants the same tables waits for the first one.
     """
     config, path = config or LcwConfig(), Path(path)
-    settings = {"sample": [path.name, path.stat().st_size], "split": split, **dataclasses.asdict(config)}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + SOURCES)
-    target = path.parent / "calibrations" / f"lcw-{path.stem}-{digest.hexdigest()[:16]}.json"
-    if not target.exists():
-        target.parent.mkdir(exist_ok=True)
-        with filelock.FileLock(target.with_suffix(".lock")):
-            if not target.exists():
-                derive_lcw(path, split=split, config=config).save(target)
+    key = cache_key("features", "lcw", sample=content_id(path), split=split, config=config)
+    target = path.parent / "calibrations" / f"lcw-{path.stem}-{key}.json"
+    with locked(target):
+        if not target.exists():
+            derive_lcw(path, split=split, config=config).save(target)
     return target
-
-
-def _hash_sources() -> bytes:
-    """Hash of the code that derives the tables."""
-    folder, digest = Path(__file__).parent, hashlib.sha256()
-    for source in sorted([*folder.glob("l*.py"), *folder.glob("kernels/*.py")]):
-        digest.update(source.read_bytes())
-    return digest.digest()
-
-
-SOURCES = _hash_sources()  # at import: what runs, even if the files change meanwhile

@@ -6,7 +6,6 @@ cell. It is keyed by the content of the ROOT file and appears under its name onl
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 import os
@@ -21,10 +20,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 
+from pfcalib.cache import cache_key, file_sha256, locked
 from pfcalib.columns import CELL_GEO, COLUMNS, SCALARS
 from pfcalib.errors import BadFileError, ValidationError
 from pfcalib.samples.kernels.ranges import read_ranges
@@ -32,7 +31,6 @@ from pfcalib.samples.read import PathLike, iterate_sample, read_sample
 from pfcalib.samples.rootfile import identity, is_url, require_readable
 from pfcalib.samples.schema import GEO_PREFIX, CellGeo
 
-LAYOUT = 2  # goes up when the arrays below change; part of the key, as are the columns
 CELL_RECORD = np.dtype([("cell", "int32"), ("energy", "float32")])  # row of CellGeo; GeV, times the cluster's share
 _ARRAYS, _INDEX, _GEO = "arrays.bin", "index.json", "geo.npz"
 _ALIGNMENT = 64  # bytes
@@ -61,7 +59,7 @@ class CachedSample:
         for name, (n_bytes, digest) in index["files"].items():
             if (found := (folder / name).stat().st_size) != n_bytes:
                 raise ValueError(f"{name} has {found} bytes, expected {n_bytes}")
-            if verify and _sha256(folder / name) != digest:
+            if verify and file_sha256(folder / name) != digest:
                 raise ValueError(f"the checksum of {name} is not what it was")
         self._descriptor = os.open(folder / _ARRAYS, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
@@ -134,7 +132,7 @@ def open_cache(path: PathLike, *, cache_dir: PathLike | None = None, verify: boo
     if cached is not None:
         return cached
     final.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(_lock(final)):
+    with locked(final):
         cached = _try_open(final, verify=verify, warn=True)  # another process may have been first
         if cached is None:
             _build(path, final)
@@ -160,10 +158,10 @@ def clear_cache(paths: PathLike | Sequence[PathLike], *, cache_dir: PathLike | N
         folder = _cache_folder(path, cache_dir)
         named = re.compile(re.escape(path.stem) + r"-[0-9a-f]{16}")
         for final in [entry for entry in folder.glob("*") if named.fullmatch(entry.name)]:
-            with filelock.FileLock(_lock(final)):
+            with locked(final):
                 n_bytes += sum(file.stat().st_size for file in final.rglob("*"))
                 _discard(final)
-            _lock(final).unlink(missing_ok=True)
+            final.with_name(f".{final.name}.lock").unlink(missing_ok=True)
     return n_bytes
 
 
@@ -175,17 +173,8 @@ def _cache_folder(path: Path, cache_dir: PathLike | None) -> Path:
     return Path(tempfile.gettempdir()) / f"pfcalib_cache_{os.getuid()}"
 
 
-def _lock(final: Path) -> Path:
-    return final.parent / f".{final.name}.lock"
-
-
 def _digest(path: Path) -> str:
-    return hashlib.sha256(f"{LAYOUT} {' '.join(SCALARS)} {_sha256(path)}".encode()).hexdigest()[:16]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return cache_key("maps", columns=SCALARS, file=file_sha256(path))
 
 
 def _try_open(final: Path, *, verify: bool, warn: bool = False) -> CachedSample | None:
@@ -241,7 +230,7 @@ def _write_arrays(path: Path, folder: Path) -> None:
     starts = _join(folder, parts)
     places = {name: (dtype, starts[name][0], starts[name][1] // np.dtype(dtype).itemsize) for name, dtype in types.items()}
     cells = (starts["cells"][0], starts["cells"][1] // CELL_RECORD.itemsize)
-    checks = {name: ((folder / name).stat().st_size, _sha256(folder / name)) for name in (_ARRAYS, _GEO)}
+    checks = {name: ((folder / name).stat().st_size, file_sha256(folder / name)) for name in (_ARRAYS, _GEO)}
     index = {"arrays": places, "cells": cells, "files": checks}
     (folder / _INDEX).write_text(json.dumps(index), encoding="ascii")
 

@@ -15,11 +15,12 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
+from pfcalib.cache import file_sha256
 from pfcalib.columns import CELL_GEO, COLUMNS
 from pfcalib.errors import BadFileError
 from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.locate import PathLike, is_url, require_served, seekable
-from pfcalib.samples.schema import GEO_PREFIX, GEO_TREE, METADATA, CellGeo
+from pfcalib.samples.schema import CONTENT, GEO_PREFIX, GEO_TREE, METADATA, CellGeo
 
 _LARGE_FILES = 1_000_000  # versions from which a ROOT file has 64-bit places
 Identity = tuple[int, int, int, int]  # device, inode, bytes, time of the last change in ns
@@ -34,6 +35,21 @@ def identity(path: PathLike) -> Identity | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def content_id(path: PathLike) -> str:
+    """What tells the content of a sample from any other, whatever the file is called: a hash.
+
+    It is the one of the columns, where `samples.write` has put it into the file, so that a sample that is made again is the same
+    sample; else that of the bytes of the file.
+    """
+    require_readable(path)
+    if not is_url(path) and Path(path).suffix == ".root":
+        with open_sample(path) as file:
+            if CONTENT in file.keys(cycle=False):
+                return str(file[CONTENT])
+    with seekable(path) as place:
+        return file_sha256(place)
 
 
 def require_readable(path: PathLike) -> None:

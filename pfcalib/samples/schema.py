@@ -17,6 +17,7 @@ from pfcalib.geometry import Grid
 CLUSTER_TREE = "ClusterTree"  # one entry a cluster
 GEO_TREE = "CellGeo"  # one entry: vectors over all cells
 METADATA = "metadata"  # a string of JSON
+CONTENT = "content"  # a string: hash of all columns and cells, see `samples.write`
 GEO_PREFIX = "cell_geo_"
 EM_PDG_IDS = (111, 22, 11)  # pi0, photon, electron; by absolute value
 

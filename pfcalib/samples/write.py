@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,9 +16,10 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
+from pfcalib.cache import new_file
 from pfcalib.columns import COLUMNS, JAGGED, SCALARS
 from pfcalib.errors import ValidationError
-from pfcalib.samples.schema import CLUSTER_TREE, GEO_PREFIX, GEO_TREE, METADATA, CellGeo, Sample
+from pfcalib.samples.schema import CLUSTER_TREE, CONTENT, GEO_PREFIX, GEO_TREE, METADATA, CellGeo, Sample
 
 CHUNK = 20_000  # clusters held back before they are written
 _CELL_PREFIX = "cluster_cell_"
@@ -71,27 +73,27 @@ class SampleWriter:
         self._jagged = tuple(name for name in columns if COLUMNS[name].jagged)
         self._geo, self._chunk = geo, chunk
         self.metadata = dict(metadata)
+        self._hashes = {name: hashlib.sha256() for name in (*columns, "counts")}
         self._pending: list[Sample] = []
         self._n_pending = 0
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = uproot.recreate(self._temporary, compression=uproot.ZSTD(3))
+        self._new = new_file(self.path)
+        self._file = uproot.recreate(self._new.__enter__(), compression=uproot.ZSTD(3))
         self._tree = self._file.mktree(CLUSTER_TREE, self._branches(), title="one entry a cluster")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.push(self._new)  # gives the file its name, or removes it, when all below is done
+            stack.callback(self._file.close)
             if kind is None:
                 self._flush()
                 self._write_geo()
+                self._file[CONTENT] = self._content()
                 self._file[METADATA] = json.dumps(self.metadata, sort_keys=True)
-            self._file.close()
-            if kind is None:
-                self._temporary.replace(self.path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
+            else:
+                raise error  # type: ignore[misc]
 
     def extend(self, scalars: Mapping[str, NDArray[Any]], offsets: NDArray[np.int64], cells: Mapping[str, NDArray[Any]]) -> None:
         """Append clusters; arguments as in `Sample`, arrays are cast to the dtypes of `pfcalib.columns`."""
@@ -139,12 +141,20 @@ class SampleWriter:
         chunks, self._pending, self._n_pending = self._pending, [], 0
         if not any(len(chunk) for chunk in chunks):
             return
-        arrays: dict[str, Any] = {name: np.concatenate([chunk.scalars[name] for chunk in chunks]) for name in self._scalars}
-        if self._jagged:
-            counts = np.concatenate([np.diff(chunk.offsets) for chunk in chunks])
-            cells = {name: np.concatenate([chunk.cells[name] for chunk in chunks]) for name in self._jagged}
-            arrays[_CELL_PREFIX[:-1]] = _records(np.concatenate([[0], np.cumsum(counts)]), cells, _CELL_PREFIX)
-        self._tree.extend(arrays)
+        scalars: dict[str, Any] = {name: np.concatenate([chunk.scalars[name] for chunk in chunks]) for name in self._scalars}
+        cells = {name: np.concatenate([chunk.cells[name] for chunk in chunks]) for name in self._jagged}
+        counts = np.concatenate([np.diff(chunk.offsets) for chunk in chunks])
+        records = {_CELL_PREFIX[:-1]: _records(np.concatenate([[0], np.cumsum(counts)]), cells, _CELL_PREFIX)} if cells else {}
+        self._tree.extend(scalars | records)
+
+        for name, array in {**scalars, **cells, "counts": counts}.items():
+            self._hashes[name].update(np.ascontiguousarray(array).data)
+
+    def _content(self) -> str:
+        """Hash of all columns and cells, which does not depend on the chunks in which they came."""
+        digests = {name: part.hexdigest() for name, part in self._hashes.items()}
+        digests |= {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in self._geo.arrays().items()}
+        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     def _write_geo(self) -> None:
         records = _records(np.array([0, len(self._geo)]), self._geo.arrays(), GEO_PREFIX)

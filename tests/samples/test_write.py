@@ -9,6 +9,7 @@ import uproot
 from pfcalib.columns import CELL_GEO, JAGGED, SCALARS
 from pfcalib.errors import ValidationError
 from pfcalib.samples.read import read_sample
+from pfcalib.samples.rootfile import content_id
 from pfcalib.samples.write import SampleWriter, write_sample
 
 
@@ -83,3 +84,24 @@ def test_missing_and_unknown_columns_are_named(sample, tmp_path):
         writer.extend({name: array for name, array in sample.scalars.items() if name != "truthE"}, sample.offsets, sample.cells)
     with pytest.raises(ValidationError, match="colour"):
         SampleWriter(tmp_path / "a.root", sample.geo, {}, columns=["colour"])
+
+
+def test_the_content_of_a_file_is_its_columns_whatever_its_name_and_chunks(tmp_path, sample):
+    for name, chunk in (("first", 1000), ("second", 7)):
+        write_sample(tmp_path / f"{name}.root", sample, chunk=chunk)
+    assert content_id(tmp_path / "first.root") == content_id(tmp_path / "second.root")
+
+
+def test_one_other_value_is_another_content(tmp_path, sample):
+    write_sample(tmp_path / "first.root", sample)
+    sample.scalars["clusterE"][3] += 0.5
+    write_sample(tmp_path / "second.root", sample)
+    assert (tmp_path / "first.root").stat().st_size == pytest.approx((tmp_path / "second.root").stat().st_size, abs=64)
+    assert content_id(tmp_path / "first.root") != content_id(tmp_path / "second.root")
+
+
+def test_a_file_without_a_content_of_its_own_is_told_by_its_bytes(tmp_path):
+    for name, text in (("first", "a"), ("second", "b"), ("third", "a")):
+        (tmp_path / f"{name}.h5").write_text(text)
+    contents = [content_id(tmp_path / f"{name}.h5") for name in ("first", "second", "third")]
+    assert contents[0] == contents[2] != contents[1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import os
 import re
 import shutil
@@ -14,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pfcalib.cache import VARIABLE, cache_folder, cache_key
 from pfcalib.errors import ConfigError
 from pfcalib.simulation.geant4 import formulas, tables
 from pfcalib.simulation.geant4.config import require_geant4
@@ -66,7 +65,7 @@ def find_data(environment: Mapping[str, str] | None = None) -> DataSets:
     environment = os.environ if environment is None else environment
     folders = configured_folders(environment)
     if folders is None:
-        folder = synthetic_tables(Path(environment.get("PFCALIB_CACHE") or Path.home() / ".cache" / "pfcalib").absolute())
+        folder = synthetic_tables(Path(environment.get(VARIABLE) or cache_folder()).absolute())
         folders = {name: folder / start for name, (start, _) in NEEDED.items()}
     synthetic = any((folder.parent / tables.MARK).is_file() for folder in folders.values())
     variables = {FOLDER: str(folders["G4LEDATA"].parent), **{name: str(folder) for name, folder in folders.items()}}
@@ -112,9 +111,7 @@ def synthetic_tables(cache: Path) -> Path:
     ConfigError
         If the folder cannot be written.
     """
-    source = inspect.getsource(tables) + inspect.getsource(formulas)
-    key = hashlib.sha256(source.encode() + library_version().encode()).hexdigest()[:12]
-    folder = cache / f"geant4-tables-{key}"
+    folder = cache / f"geant4-tables-{cache_key('geant4_tables', library=library_version())}"
     if (folder / tables.MARK).is_file():
         return folder
     try:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pfcalib.cache import cache_key
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.geometry import GRIDS, Grid
 from pfcalib.simulation.geant4.actions import PHYSICS
@@ -56,18 +57,6 @@ def describe_geant4(data: DataSets, config: Geant4Config | None = None) -> dict[
         "readout": f"Birks' law and a gate of {config.gate:g} ns; no noise, no field in the calorimeter",
         "scale": f"EM scale: visible energy in argon x {config.lar_scale:g}, in scintillator x {config.tile_scale:g}",
     }
-
-
-def _hash_sources() -> bytes:
-    """Hash of the code that decides what Geant4 shoots and scores."""
-    package, digest = Path(__file__).parents[2], hashlib.sha256()
-    for part in ("simulation/geant4/*.py", "simulation/hits.py", "simulation/particles.py", "simulation/detector.py", "geometry.py"):
-        for source in sorted(package.glob(part)):
-            digest.update(source.read_bytes())
-    return digest.digest()
-
-
-SOURCES = _hash_sources()  # at import: what runs, even if the files change meanwhile
 
 
 def simulate_showers_geant4(
@@ -203,8 +192,8 @@ def _batch(shots: Shots, jobs: Sequence[Job], grid: Grid) -> Batch:
 
 def work_key(batches: Sequence[Shots], grid: Grid, config: Geant4Config, data: DataSets) -> str:
     """Name of the folder of a job: it changes with whatever decides the hits, so nothing of another job is taken for this one's."""
-    digest = hashlib.sha256(SOURCES + json.dumps([grid.name, dataclasses.asdict(config), data.label]).encode())
+    digest = hashlib.sha256()
     for shots in batches:
         for array in (shots.rows, shots.pdg_id, shots.seeds, shots.event):
             digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    return cache_key("geant4", shots=digest.hexdigest(), grid=grid.name, config=config, data=data.label)
