@@ -55,9 +55,13 @@ def test_a_setting_that_is_not_plain_is_refused():
 
 
 def test_a_file_whose_writing_fails_is_not_there(tmp_path):
-    with pytest.raises(RuntimeError, match="half way"), new_file(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("half way")
+    def write_half():
+        with new_file(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write_half()
     assert not list(tmp_path.iterdir())
 
 

@@ -13,8 +13,8 @@ import nbformat
 import pytest
 
 from pfcalib.errors import ConfigError
-from pfcalib.pages import require_formula
-from pfcalib.studies import PROFILES, find_studies, read_parameters, read_profiles, resolve_parameters
+from pfcalib.reporting.catalogue import PROFILES, find_studies, read_parameters, read_profiles, resolve_parameters
+from pfcalib.reporting.site import require_formula
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = find_studies(ROOT)
@@ -156,7 +156,7 @@ def good() -> Any:
     cells = [
         new.new_markdown_cell("# 01 Tiny\n\nA question?"),
         new.new_markdown_cell("Energy $E$ in GeV; see [paper](https://example.org)."),
-        new.new_code_cell("from pfcalib.report import Report"),
+        new.new_code_cell("from pfcalib.reporting.results import Report"),
         new.new_markdown_cell("| profile | events | epochs | minutes |\n|---|---|---|---|\n| smoke | 10 | 1 | 1 |"),
         new.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
         new.new_code_cell('report = Report("01_tiny", out_dir, {"profile": profile}, seed)', metadata={"tags": ["setup"]}),

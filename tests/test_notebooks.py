@@ -8,9 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pfcalib.report import MAX_FIGURE_BYTES, read_results
-from pfcalib.run import plan_study, run_study
-from pfcalib.studies import find_studies
+from pfcalib.reporting.catalogue import find_studies
+from pfcalib.reporting.results import MAX_FIGURE_BYTES, read_results
+from pfcalib.reporting.runner import plan_study, run_study
 
 ROOT = Path(__file__).resolve().parents[1]
 

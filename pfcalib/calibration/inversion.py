@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.response import response_curve
+from pfcalib.metrics.response import response_curve
 
 PER_DECADE = 8
 MIN_COUNT = 50

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.calibration.kernels.cells import add_cells
 from pfcalib.calibration.lcw_closure import ClusterRecord, close_cells, close_dead_material, close_out_of_cluster, concatenate_records
 from pfcalib.calibration.lcw_config import LcwConfig
 from pfcalib.calibration.lcw_tables import LcwTables, bins_of, cell_rows, cluster_bins, geo_bins
 from pfcalib.calibration.likelihood import EmLikelihood, fit_likelihood_in_chunks
+from pfcalib.calibration.weighting import add_cells
 from pfcalib.errors import ValidationError
 from pfcalib.samples.schema import Sample
 

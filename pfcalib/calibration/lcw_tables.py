@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.calibration.kernels.cells import GEV_TO_MEV, sum_weighted
 from pfcalib.calibration.lcw_config import SAMPLINGS, LcwConfig, config_from_json
 from pfcalib.calibration.lcw_store import Axis, StoredTable, read_tables, write_tables
 from pfcalib.calibration.likelihood import AXES, EmLikelihood
+from pfcalib.calibration.weighting import GEV_TO_MEV, sum_weighted
 from pfcalib.columns import LAYER_NAMES
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.samples.schema import CellGeo, Sample

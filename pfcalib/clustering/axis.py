@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pfcalib.clustering.tables import CellTable
+from pfcalib.clustering.arrays import CellTable
 
 MAX_AXIS_ANGLE = np.deg2rad(20.0)
 MIN_SPREAD = 1e-6  # mm2, smallest eigenvalue of a matrix that has an axis

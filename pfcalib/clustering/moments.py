@@ -10,8 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from pfcalib.clustering.arrays import CellTable, cell_table
 from pfcalib.clustering.axis import shape_moments
-from pfcalib.clustering.tables import CellTable, cell_table
 from pfcalib.clustering.topo import Clusters
 from pfcalib.columns import MOMENTS
 from pfcalib.geometry import Grid

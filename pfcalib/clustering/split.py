@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pfcalib.clustering.arrays import CellTable, Workspace
 from pfcalib.clustering.order import comes_first, sort_falling
-from pfcalib.clustering.tables import CellTable, Workspace
 
 PRIMARY, SECONDARY = 1, 2  # what a cell may be the local maximum of
 _MIN_ENERGY = 0.001  # GeV, energy of a cluster in the weights where it is not positive (public ATLAS software)

@@ -25,7 +25,7 @@ from pfcalib.deploy.contract import (
     sha256_of,
     write_reference,
 )
-from pfcalib.deploy.validate import ParityReport, check_stored_model, require_parity
+from pfcalib.deploy.validator import ParityReport, check_stored_model, require_parity
 from pfcalib.errors import ValidationError
 from pfcalib.models.heads import MEANINGS
 

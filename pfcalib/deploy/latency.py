@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.deploy.validate import open_session
+from pfcalib.deploy.validator import open_session
 from pfcalib.errors import ValidationError
 
 

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from pfcalib.deploy.contract import contract_path, read_contract, read_reference, reference_path, sha256_of
-from pfcalib.deploy.validate import TOLERANCE, open_session, run_in_batches
+from pfcalib.deploy.validator import TOLERANCE, open_session, run_in_batches
 from pfcalib.errors import ValidationError
 
 

@@ -1,7 +1,7 @@
 """Losses by name, one for each purpose of a head; all are means over the clusters of a batch, weighted where weights are given.
 
 `mse` leads to the conditional mean of the target, `mae` to its median, `huber` from one to the other; `pinball` to quantiles (Koenker and
-Bassett, Econometrica 46 (1978) 33), `mixture` to a density (Bishop, NCRG/94/004).
+Bassett, Econometrica 46 (1978) 33), `training.mixture` to a density (Bishop, NCRG/94/004).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pfcalib.samples.faults import FaultLog, find_bad_values
 from pfcalib.samples.layouts.protocol import Reader
-from pfcalib.samples.layouts.registry import open_reader
+from pfcalib.samples.layouts.recognise import open_reader
 from pfcalib.samples.read import PathLike, entries_at_once, read_entries
 from pfcalib.samples.rootfile import identity
 from pfcalib.samples.schema import Sample

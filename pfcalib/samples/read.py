@@ -14,7 +14,7 @@ from pfcalib.errors import BadFileError
 from pfcalib.samples.faults import BadEntriesError, Fault, FaultLog, drop_unsound, require_aligned, require_sound
 from pfcalib.samples.layouts.pfcalib_tree import read_columns
 from pfcalib.samples.layouts.protocol import ENTRY, Reader
-from pfcalib.samples.layouts.registry import open_reader
+from pfcalib.samples.layouts.recognise import open_reader
 from pfcalib.samples.locate import as_paths
 from pfcalib.samples.rootfile import Identity, PathLike, get_tree, identity, open_sample, read_geo, read_metadata
 from pfcalib.samples.schema import Sample, concatenate

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
-from pfcalib.samples.cache import CachedSample, open_cache
 from pfcalib.samples.faults import require_sound
 from pfcalib.samples.layouts.protocol import Reader
-from pfcalib.samples.layouts.registry import open_reader
+from pfcalib.samples.layouts.recognise import open_reader
+from pfcalib.samples.maps import CachedSample, open_cache
 from pfcalib.samples.read import STEP, PathLike, read_entries
 from pfcalib.samples.rootfile import get_tree, identity, open_sample
 from pfcalib.samples.schema import CLUSTER_TREE, CellGeo
@@ -57,7 +57,7 @@ class Source(Protocol):
 
 
 class CacheSource:
-    """Any cluster at any time from the memory maps of `pfcalib.samples.cache`.
+    """Any cluster at any time from the memory maps of `pfcalib.samples.maps`.
 
     Parameters
     ----------

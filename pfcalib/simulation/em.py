@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import Slabs
 from pfcalib.simulation.kernels import DENSITY, EM, LEAK, Scratch, Setup, Track, deposit, find_slab, inlined, kernel
+from pfcalib.simulation.parameters import ShowerConfig
 
 PRESAMPLER, FRONT_SLAB = 2, 4  # slabs of the presampler and of the first calorimeter layer
 GAP_SLAB = 8  # slab of the aluminium between the lead-argon layers and the tiles

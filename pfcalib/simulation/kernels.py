@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import GridArrays, Slabs
+from pfcalib.simulation.parameters import ShowerConfig
 
 kernel = njit(cache=True, error_model="numpy", fastmath=True)
 inlined = njit(cache=True, error_model="numpy", fastmath=True, forceinline=True)  # for leaves of the innermost loops

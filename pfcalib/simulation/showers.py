@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
-from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import FRONT, build_slabs, grid_arrays
 from pfcalib.simulation.hadronic import hadron
 from pfcalib.simulation.hits import Hits
 from pfcalib.simulation.kernels import DEAD, DENSITY, LEAK, PHI_AXIS, Scratch, Setup, Track, kernel, new_scratch, pop, push
 from pfcalib.simulation.nuclear import NEUTRON, PION, PROTON, PROTON_MASS
+from pfcalib.simulation.parameters import ShowerConfig
 from pfcalib.simulation.particles import Particles, decay_pi0, propagate
 from pfcalib.simulation.upstream import ELECTRON, PHOTON, electron, photon
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pfcalib.deploy.export import export_onnx
-from pfcalib.deploy.validate import open_session, run_in_batches
-from pfcalib.models.registry import MODEL_KINDS, build_model
+from pfcalib.deploy.validator import open_session, run_in_batches
+from pfcalib.models.families import MODEL_KINDS, build_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

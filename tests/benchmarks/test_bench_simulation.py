@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pfcalib.geometry import WINDOW
-from pfcalib.produce import ProduceConfig, produce_chunk
 from pfcalib.simulation.particles import simulate_gun
+from pfcalib.simulation.produce import ProduceConfig, produce_chunk
 from pfcalib.simulation.showers import simulate_showers
 
 GEANT4 = 33.0  # GeV/s on one core of the same kind, full simulation of the reference slice

@@ -7,9 +7,9 @@ import pytest
 from factories import make_sample
 
 from pfcalib.geometry import BARREL
-from pfcalib.samples.cache import open_cache
+from pfcalib.samples.maps import open_cache
 from pfcalib.samples.write import SampleWriter
-from pfcalib.stream import ClusterStream
+from pfcalib.training.stream import ClusterStream
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 

@@ -7,7 +7,7 @@ import pytest
 
 from pfcalib.calibration.inversion import LARGEST_STEP, Inversion, fit_inversion
 from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.response import response_curve
+from pfcalib.metrics.response import response_curve
 
 EDGES = 0.3 * 10.0 ** (np.arange(37) / 10.0)  # 0.3 GeV to 1.2 TeV, other bins than those of the inversion
 

@@ -10,7 +10,7 @@ from factories import make_sample
 
 from pfcalib.calibration.likelihood import EmLikelihood, LikelihoodConfig, bin_indices, fit_likelihood
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
-from pfcalib.roc import auc
+from pfcalib.metrics.roc import auc
 
 COARSE = LikelihoodConfig(n_eta=2, n_energy=3, n_density=4, n_lambda=5)
 

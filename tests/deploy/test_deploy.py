@@ -16,9 +16,9 @@ from onnx import numpy_helper
 from pfcalib.deploy.contract import contract_path, read_contract, read_reference, reference_path, sha256_of
 from pfcalib.deploy.export import export_onnx
 from pfcalib.deploy.latency import measure_latency
-from pfcalib.deploy.validate import check_model, check_stored_model, require_parity
+from pfcalib.deploy.validator import check_model, check_stored_model, require_parity
 from pfcalib.errors import ValidationError
-from pfcalib.models.registry import MODEL_KINDS, build_model
+from pfcalib.models.families import MODEL_KINDS, build_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -248,5 +248,5 @@ def test_latency_is_a_median_between_its_quartiles(flat):
 
 
 def test_validation_loads_no_keras():
-    code = "import sys, pfcalib.deploy.validate, pfcalib.deploy.latency; print(sorted({'keras', 'tensorflow', 'tf2onnx'} & sys.modules.keys()))"
+    code = "import sys, pfcalib.deploy.validator, pfcalib.deploy.latency; print(sorted({'keras', 'tensorflow', 'tf2onnx'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"

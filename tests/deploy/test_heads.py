@@ -8,13 +8,13 @@ import pytest
 
 from pfcalib.deploy.contract import read_contract, read_reference
 from pfcalib.deploy.export import export_onnx
-from pfcalib.deploy.validate import check_model, check_stored_model, open_session, run_in_batches
+from pfcalib.deploy.validator import check_model, check_stored_model, open_session, run_in_batches
 from pfcalib.features.targets import TargetConfig
+from pfcalib.models.families import MODEL_KINDS, build_model
 from pfcalib.models.heads import HEADS, MEANINGS, output_width
-from pfcalib.models.registry import MODEL_KINDS, build_model
-from pfcalib.networks import NetworkConfig
-from pfcalib.regressors import output_energy
-from pfcalib.train import TrainConfig
+from pfcalib.training.fit import TrainConfig
+from pfcalib.training.networks import NetworkConfig
+from pfcalib.training.regressors import output_energy
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

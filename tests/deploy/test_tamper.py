@@ -6,9 +6,9 @@ import pytest
 
 from pfcalib.deploy.export import export_onnx
 from pfcalib.deploy.tamper import tamper_model
-from pfcalib.deploy.validate import check_stored_model
+from pfcalib.deploy.validator import check_stored_model
 from pfcalib.errors import ValidationError
-from pfcalib.models.registry import build_model
+from pfcalib.models.families import build_model
 
 
 @pytest.fixture(scope="module")

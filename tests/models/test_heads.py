@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pfcalib.errors import ConfigError
+from pfcalib.models.families import build_model, copy_weights, load_model
 from pfcalib.models.heads import HEADS, LEVELS, MAX_LOG_WIDTH, MEANINGS, MIN_LOG_WIDTH, RunningSum, output_width, split_mixture
-from pfcalib.models.registry import build_model, copy_weights, load_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

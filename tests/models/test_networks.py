@@ -10,7 +10,7 @@ from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.features.inputs import INPUT_SHAPES
 from pfcalib.models.blocks import SignedPower
 from pfcalib.models.dnn import DnnConfig
-from pfcalib.models.registry import MODEL_KINDS, build_model, load_model
+from pfcalib.models.families import MODEL_KINDS, build_model, load_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

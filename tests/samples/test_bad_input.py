@@ -24,7 +24,7 @@ from samples.real_root import MLTree, mltree_of, write_files
 from pfcalib import cli
 from pfcalib.errors import BadFileError
 from pfcalib.samples.check import check_sample
-from pfcalib.samples.convert import convert_sample
+from pfcalib.samples.conversion import convert_sample
 from pfcalib.samples.faults import FaultLog
 from pfcalib.samples.read import iterate_sample, read_sample
 from pfcalib.samples.schema import Sample

@@ -7,7 +7,7 @@ import uproot
 from pfcalib.errors import BadFileError
 from pfcalib.geometry import BARREL, WINDOW
 from pfcalib.samples.packaged import packaged_sample
-from pfcalib.samples.showers import SHOWER_TREE, Showers, read_showers, write_showers
+from pfcalib.samples.showerfile import SHOWER_TREE, Showers, read_showers, write_showers
 
 METADATA = {"generator": "by hand", "seed": 1}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from pfcalib.geometry import WINDOW
-from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import GridArrays, Slabs, build_slabs
 from pfcalib.simulation.hits import Hits
 from pfcalib.simulation.kernels import DENSITY, Scratch, Setup, new_scratch
+from pfcalib.simulation.parameters import ShowerConfig
 
 MATERIALS = {"argon": "PreSamplerB", "lead-argon": "EMB2", "iron-scintillator": "TileBar1"}
 LAYER_NAMES = [layer.name for layer in WINDOW.layers]

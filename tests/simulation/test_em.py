@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from pfcalib.geometry import WINDOW
-from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import build_slabs, grid_arrays
 from pfcalib.simulation.em import profile, radial, shower
 from pfcalib.simulation.kernels import Setup, Track, new_scratch
+from pfcalib.simulation.parameters import ShowerConfig
 from pfcalib.simulation.particles import Particles
 from pfcalib.simulation.showers import simulate_showers
 from pfcalib.simulation.upstream import ELECTRON, K_MIN, PHOTON, attenuation, electron, radiate

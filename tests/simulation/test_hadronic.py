@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from pfcalib.geometry import WINDOW
-from pfcalib.simulation.config import ShowerConfig
 from pfcalib.simulation.detector import FRONT, build_slabs
+from pfcalib.simulation.parameters import ShowerConfig
 from pfcalib.simulation.particles import Particles
 from pfcalib.simulation.showers import simulate_showers
 from tests.simulation.blocks import material, per_layer, signal

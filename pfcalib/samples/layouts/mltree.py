@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from pfcalib.columns import COLUMNS, EXTRA, JAGGED, LAYER_NAMES, SCALARS
 from pfcalib.samples.faults import BadEntriesError
+from pfcalib.samples.layouts.matching import makes_clusters, nearest_particle
 from pfcalib.samples.layouts.protocol import ENTRY, Layout, Reader
-from pfcalib.samples.layouts.truth import makes_clusters, nearest_particle
 from pfcalib.samples.rootfile import (
     PathLike,
     as_column,

@@ -1,4 +1,4 @@
-"""Files of single showers before noise and clustering (`pfcalib.samples.showers`): ``ShowerTree`` with one entry a shower."""
+"""Files of single showers before noise and clustering (`pfcalib.samples.showerfile`): ``ShowerTree`` with one entry a shower."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pfcalib.samples.rootfile import (
     root_trees,
 )
 from pfcalib.samples.schema import Sample
-from pfcalib.samples.showers import SHOWER_TREE
+from pfcalib.samples.showerfile import SHOWER_TREE
 
 _SCALARS = ("truthPdgId", "truthE", "truthEta", "truthPhi")
 _CELLS = {"cluster_cell_ID": "hit_ID", "cluster_cell_E": "hit_E"}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pfcalib.cache import VARIABLE, cache_folder, cache_key
 from pfcalib.errors import ConfigError
-from pfcalib.simulation.geant4 import formulas, tables
+from pfcalib.simulation.geant4 import tables
 from pfcalib.simulation.geant4.config import require_geant4
 
 FOLDER = "GEANT4_DATA_DIR"

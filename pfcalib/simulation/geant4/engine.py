@@ -7,9 +7,7 @@ the hits depend neither on the number of workers nor on how the rows were cut in
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Generator, Sequence

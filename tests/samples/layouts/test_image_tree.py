@@ -12,7 +12,7 @@ from pfcalib.features.images import IMAGE_SHAPES, build_images
 from pfcalib.geometry import BARREL
 from pfcalib.samples.faults import FaultLog
 from pfcalib.samples.layouts.image_tree import IMAGES, event_hash, image_grid
-from pfcalib.samples.layouts.registry import open_reader, recognise
+from pfcalib.samples.layouts.recognise import open_reader, recognise
 from pfcalib.samples.read import read_sample
 
 LAYERS = tuple(IMAGE_SHAPES)

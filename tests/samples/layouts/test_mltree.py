@@ -11,7 +11,7 @@ from pfcalib.errors import BadFileError
 from pfcalib.features.images import build_images
 from pfcalib.geometry import BARREL, WINDOW
 from pfcalib.samples.faults import FaultLog
-from pfcalib.samples.layouts.registry import open_reader, recognise
+from pfcalib.samples.layouts.recognise import open_reader, recognise
 from pfcalib.samples.read import iterate_sample, read_sample
 from pfcalib.samples.write import write_sample
 

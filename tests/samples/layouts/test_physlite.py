@@ -15,7 +15,7 @@ from samples.real_root import write_files
 from pfcalib.errors import BadFileError
 from pfcalib.samples.faults import FaultLog
 from pfcalib.samples.layouts.physlite import open_clusters
-from pfcalib.samples.layouts.registry import recognise
+from pfcalib.samples.layouts.recognise import recognise
 from pfcalib.samples.read import iterate_sample, read_sample
 from pfcalib.samples.schema import Sample
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from pfcalib.geometry import WINDOW
-from pfcalib.samples.layouts.registry import open_reader, recognise
+from pfcalib.samples.layouts.recognise import open_reader, recognise
 from pfcalib.samples.packaged import packaged_sample
 from pfcalib.samples.read import read_sample
-from pfcalib.samples.showers import Showers, read_showers, write_showers
+from pfcalib.samples.showerfile import Showers, read_showers, write_showers
 
 PIONS = packaged_sample("geant4_pions")
 

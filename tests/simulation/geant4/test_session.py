@@ -6,7 +6,7 @@ import pytest
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL, WINDOW
 from pfcalib.samples.packaged import packaged_sample
-from pfcalib.samples.showers import read_showers
+from pfcalib.samples.showerfile import read_showers
 from pfcalib.simulation.geant4.session import PARTICLES, require_rows
 from pfcalib.simulation.geant4.shots import build_shots
 from pfcalib.simulation.particles import Particles

@@ -1,0 +1,89 @@
+"""The command that makes samples: single particles by the fast engine or by Geant4, or dijets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pfcalib.cli.console import console, progress_bar
+from pfcalib.errors import ConfigError
+
+ONLY_FOR = {"guns": ("particles", "e_min", "e_max", "engine", "grid"), "dijets": ("pt_hat_min", "pt_hat_max")}
+
+Seed = Annotated[int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")]
+
+
+def simulate(
+    context: typer.Context,
+    output: Annotated[Path, typer.Argument(help="ROOT file to be written.", show_default=False)],
+    n_events: Annotated[int, typer.Option("--events", "-n", min=1, help="Events; a gun shoots one particle each.")] = 10_000,
+    process: Annotated[str, typer.Option(help="guns (single particles) or dijets (by Pythia 8, an extra; fast engine, barrel).")] = "guns",
+    particles: Annotated[str, typer.Option(help="Guns: particles, drawn with equal shares: pi0, pi+, pi-, gamma, e-.")] = "pi0,pi+,pi-",
+    e_min: Annotated[float, typer.Option(help="Guns: lowest energy, GeV; flat in log E.")] = 0.2,
+    e_max: Annotated[float, typer.Option(help="Guns: highest energy, GeV.")] = 2000.0,
+    pt_hat_min: Annotated[float, typer.Option(help="Dijets: lowest transverse momentum of the hard scattering, GeV; about flat in its log.")] = 20.0,
+    pt_hat_max: Annotated[float, typer.Option(help="Dijets: highest transverse momentum of the hard scattering, GeV.")] = 200.0,
+    eta_max: Annotated[
+        float | None, typer.Option(help="Largest |eta| of particles. By default 0.7, on the window 0.05, for dijets 0.8.", show_default=False)
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Guns: fast (parametrised showers) or geant4 (a second of one core for 20-40 GeV).")] = "fast",
+    grid: Annotated[str, typer.Option(help="Guns: barrel (64,000 cells) or window (1,000 cells, the Geant4 reference).")] = "barrel",
+    noise: Annotated[str, typer.Option(help="nominal (electronics) or pileup (with a term that grows with mu, 40 interactions).")] = "nominal",
+    mu: Annotated[float | None, typer.Option(min=0, help="Mean number of interactions per crossing; by default that of --noise.")] = None,
+    thresholds: Annotated[str, typer.Option(help="Clustering: seed, growth and boundary, in units of the noise of a cell.")] = "4,2,0",
+    seed: Seed = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes; the output does not depend on it.")] = 1,
+) -> None:
+    """Shoot particles or make dijets, cluster their showers and write a sample."""
+    if process not in ONLY_FOR:
+        raise ConfigError(f"--process must be one of {', '.join(ONLY_FOR)}, not {process!r}")
+    _require_fitting(process, [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"])
+    cuts = parse_thresholds(thresholds)
+    with progress_bar("events", n_events) as advance:
+        if process == "dijets":
+            from pfcalib.simulation.dijets import DijetConfig, DijetSampleConfig, produce_dijets
+
+            limit = {} if eta_max is None else {"eta_max": eta_max}
+            dijets = DijetConfig(pt_hat_min=pt_hat_min, pt_hat_max=pt_hat_max, **limit)
+            jets = DijetSampleConfig(n_events=n_events, dijets=dijets, noise=noise, mu=mu, thresholds=cuts, seed=seed, n_processes=processes)
+            produce_dijets(output, jets, progress=advance)
+        else:
+            from pfcalib.simulation.produce import ProduceConfig, produce_sample
+
+            names = tuple(name.strip() for name in particles.split(","))
+            eta = eta_max if eta_max is not None else 0.05 if grid == "window" else 0.7
+            config = ProduceConfig(
+                n_events=n_events, particles=names, e_min=e_min, e_max=e_max, eta_max=eta, engine=engine, grid=grid, noise=noise, mu=mu,
+                thresholds=cuts, seed=seed, n_processes=processes,
+            )  # fmt: skip
+            produce_sample(output, config, progress=advance)
+    console.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+def parse_thresholds(text: str) -> tuple[float, float, float]:
+    """Three numbers from a text such as ``4,2,0``.
+
+    Raises
+    ------
+    ConfigError
+        If there are not three, or one is no number.
+
+    >>> parse_thresholds("4,2,0")
+    (4.0, 2.0, 0.0)
+    """
+    try:
+        seed, growth, boundary = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--thresholds must be three numbers such as 4,2,0, not {text!r}") from None
+    return seed, growth, boundary
+
+
+def _require_fitting(process: str, given: Sequence[str]) -> None:
+    """Refuse options on the command line that only mean something for another process."""
+    for other, names in ONLY_FOR.items():
+        strange = [f"--{name.replace('_', '-')}" for name in names if name in given]
+        if other != process and strange:
+            raise ConfigError(f"{', '.join(strange)}: only for --process {other}, not for {process}")

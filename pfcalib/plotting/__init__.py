@@ -1,0 +1,1 @@
+"""General figures: curves with a ratio panel, distributions, ROC curves, maps, an event display."""

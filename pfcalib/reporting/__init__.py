@@ -1,0 +1,1 @@
+"""Studies as notebooks: found, run, recorded and shown."""

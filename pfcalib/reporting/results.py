@@ -1,0 +1,259 @@
+"""The record of a study: metrics, checks, tables and figures with their provenance, as results.json and summary.md.
+
+A notebook opens one :class:`Report`, fills it, and ends with :meth:`Report.finish`, which writes everything before it raises.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jsonschema
+import numpy as np
+
+from pfcalib import provenance
+from pfcalib.errors import ConfigError, ValidationError
+
+MAX_FIGURE_BYTES = 200_000
+FIGURE_DPI = (90, 75, 60, 45)  # the first that keeps the file below MAX_FIGURE_BYTES
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Report:
+    """What one study found.
+
+    Parameters
+    ----------
+    study : str
+        Name of the notebook without its ending, ``NN_name``.
+    out_dir : path
+        Folder for results.json, summary.md and figures/; it is made.
+    parameters : mapping of str to JSON value
+        All parameters of the run; must hold ``profile``.
+    seed : int
+        Seed of the whole job.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> report = Report("01_example", folder, {"profile": "smoke"}, seed=1)
+    >>> report.metric("auc_dnn", 0.97, 0.01, "", "area under the ROC curve of the DNN, test split")
+    >>> report.check("auc_dnn beats the likelihood", 0.97, "> 0.9", passed=True)
+    >>> report.finish().results["status"]
+    'passed'
+    """
+
+    def __init__(self, study: str, out_dir: str | Path, parameters: Mapping[str, Any], seed: int) -> None:
+        if "profile" not in parameters:
+            raise ConfigError(f"{study}: the parameters of a report must hold 'profile'")
+        self.out_dir = Path(out_dir)
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        self.results = empty_results(study, parameters, seed)
+        self._start = time.perf_counter()
+
+    def metric(self, name: str, value: float | None, error: float | None, unit: str, definition: str) -> None:
+        """Record a number with one standard deviation and what it means; None where there is no such number.
+
+        A value or error that is not finite is stored as null together with a failed check, so that the other results survive.
+        """
+        self._require_new(name, self.results["metrics"])
+        numbers = {"value": None if value is None else float(value), "error": None if error is None else float(error)}
+        for part, number in numbers.items():
+            if number is not None and not math.isfinite(number):
+                self.check(f"{part} of {name} is finite", str(number), "finite", False)
+        self.results["metrics"][name] = {**{key: _finite(number) for key, number in numbers.items()}, "unit": unit, "definition": definition}
+
+    def check(self, name: str, value: Any, limit: float | str, passed: bool, *, required: bool = True) -> None:
+        """Record a verdict; with ``required=False`` it is a goal, whose miss is told but does not fail the study."""
+        if any(name == check["name"] for check in self.results["checks"]):
+            raise ConfigError(f"check {name!r} is recorded twice")
+        self.results["checks"].append(
+            {"name": name, "value": _plain(value), "limit": _plain(limit), "passed": bool(passed), "required": required},
+        )
+
+    def table(self, name: str, columns: Iterable[str], rows: Iterable[Iterable[Any]], *, caption: str = "") -> None:
+        """Record a short table of numbers and texts, shown in summary.md."""
+        self._require_new(name, [table["name"] for table in self.results["tables"]])
+        columns, cells = list(columns), [[_plain(cell) for cell in row] for row in rows]
+        if any(len(row) != len(columns) for row in cells):
+            raise ConfigError(f"table {name!r}: every row must have {len(columns)} entries, one a column")
+        self.results["tables"].append({"name": name, "caption": caption, "columns": columns, "rows": cells})
+
+    def figure(self, drawing: Any, name: str, *, caption: str = "") -> Path:
+        """Save a figure, or the figure of given axes, as a small ``figures/<name>.png``; return its path."""
+        self._require_new(name, [figure["name"] for figure in self.results["figures"]])
+        if isinstance(drawing, np.ndarray | list | tuple):  # the axes of one figure
+            drawing = np.asarray(drawing, dtype=object).flat[0]
+        figure = drawing if hasattr(drawing, "savefig") else drawing.figure
+        path = self.out_dir / "figures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        for dpi in FIGURE_DPI:
+            figure.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+            if path.stat().st_size < MAX_FIGURE_BYTES:
+                break
+        self.results["figures"].append({"name": name, "file": f"figures/{name}.png", "caption": caption})
+        return path
+
+    def add_input(self, path: str | Path) -> None:
+        """Record the SHA-256 of a file that the results depend on, by its name without folder."""
+        self.results["provenance"]["inputs"][Path(path).name] = provenance.sha256(path)
+
+    def finish(self) -> Report:
+        """Write results.json and summary.md, and only then raise if a required check failed.
+
+        Returns
+        -------
+        Report
+            Itself; a notebook shows it as the summary.
+
+        Raises
+        ------
+        pfcalib.errors.ValidationError
+            With the failed checks; or if a result does not fit the schema.
+        """
+        self.results["provenance"]["seconds"] = round(time.perf_counter() - self._start, 3)
+        failed = [check for check in self.results["checks"] if check["required"] and not check["passed"]]
+        self.results["status"] = "failed" if failed else "passed"
+        write_results(self.results, self.out_dir)
+        if failed:
+            listed = "; ".join(f"{check['name']} = {format_value(check['value'])} (limit {check['limit']})" for check in failed)
+            raise ValidationError(f"{self.results['study']}: {len(failed)} of {len(self.results['checks'])} checks failed: {listed}")
+        return self
+
+    def _repr_markdown_(self) -> str:
+        return render_summary(self.results)
+
+    @staticmethod
+    def _require_new(name: str, taken: Iterable[str]) -> None:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{name!r} must be snake_case: small letters, digits and underscores")
+        if name in taken:
+            raise ConfigError(f"{name!r} is recorded twice")
+
+
+def empty_results(study: str, parameters: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    """Results with their provenance and nothing in them."""
+    state = provenance.commit()
+    kept = {name: value for name, value in parameters.items() if name != "out_dir"}
+    return {
+        **{"study": study, "profile": parameters["profile"], "status": "failed"},
+        **{"metrics": {}, "checks": [], "tables": [], "figures": []},
+        "provenance": {
+            **{"commit": state.commit, "dirty": state.dirty, "parameters": json.loads(json.dumps(kept)), "seed": seed},
+            **{"versions": provenance.versions(), "seconds": 0.0, "machine": provenance.machine(), "inputs": {}},
+        },
+    }
+
+
+@functools.cache
+def results_schema() -> dict[str, Any]:
+    """The JSON schema of results.json."""
+    schema: dict[str, Any] = json.loads(importlib.resources.files("pfcalib.reporting").joinpath("results.schema.json").read_text("utf-8"))
+    return schema
+
+
+def require_results(results: Mapping[str, Any], where: str) -> None:
+    """Refuse results that do not fit the schema, or whose status contradicts their checks.
+
+    Raises
+    ------
+    pfcalib.errors.ValidationError
+        Naming ``where`` and the offending entry.
+    """
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(results_schema()).iter_errors(results))
+    if error is not None:
+        raise ValidationError(f"{where}: {error.json_path}: {error.message}")
+    if results["status"] == "passed" and not all(check["passed"] for check in results["checks"] if check["required"]):
+        raise ValidationError(f"{where}: status is 'passed', yet a required check failed")
+
+
+def write_results(results: Mapping[str, Any], out_dir: Path) -> None:
+    """Write results.json, validated, and the summary.md rendered from it; each complete or not at all."""
+    require_results(results, str(out_dir / "results.json"))
+    write_text(out_dir / "results.json", json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(out_dir / "summary.md", render_summary(results))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file completely or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read and validate a results.json.
+
+    Raises
+    ------
+    pfcalib.errors.ValidationError
+        If it is no JSON or does not fit the schema.
+    """
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValidationError(f"{path}: not readable as JSON ({error})") from error
+    require_results(results, str(path))
+    return results
+
+
+def render_summary(results: Mapping[str, Any]) -> str:
+    """Results as a page of Markdown."""
+    return template_environment().get_template("summary.md.j2").render(results=results)
+
+
+def format_value(value: Any, error: float | None = None) -> str:
+    """A number as a reader wants it: to two digits of its error, or to four significant digits.
+
+    >>> format_value(0.97123, 0.0123), format_value(1234.5678), format_value(None)
+    ('0.971 ± 0.012', '1235', '–')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str | int):
+        return str(value)
+    if not error:
+        return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+@functools.cache
+def template_environment() -> jinja2.Environment:
+    """The templates of the package; HTML is escaped, an unknown name is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pfcalib.reporting"),
+        autoescape=jinja2.select_autoescape(("html.j2",)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = format_value
+    environment.filters["cell"] = lambda value: format_value(value).replace("|", "\\|").replace("\n", " ")
+    return environment
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """A numpy or Python scalar as JSON; a number that is not finite becomes its name."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,206 @@
+"""Papermill made strict: a study is checked before it starts, run in a process of its own, and its folder is complete or not there.
+
+Everything is written to a temporary folder beside ``reports/<study>/<profile>``, which takes that name at the end; a notebook that
+breaks leaves its executed copy and results marked failed there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nbformat
+import papermill
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+
+from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.reporting.catalogue import Study, find_root, find_studies, read_profiles, resolve_parameters
+from pfcalib.reporting.results import empty_results, read_results, write_results
+from pfcalib.reporting.site import render_notebook
+
+PUBLISHED_PROFILE = "standard"
+
+logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters like `x: int | None`, which it fails to see
+
+Say = Callable[[str], None]  # takes a piece of progress text, which brings its own line end
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run that has passed every check before its start."""
+
+    root: Path
+    study: Study
+    profile: str
+    parameters: dict[str, Any]  # all but out_dir
+    publish: bool  # copy the results to reports/<study>, where they are committed
+
+    @property
+    def folder(self) -> Path:
+        """Where the results will lie."""
+        return self.root / "reports" / self.study.name / self.profile
+
+
+class RunResult(NamedTuple):
+    """How a run ended."""
+
+    study: str
+    folder: Path
+    passed: bool
+    error: str  # empty if passed
+    seconds: float
+
+
+def _kernel_manager(log: Path) -> type[AsyncKernelManager]:
+    """A manager that starts the kernel of the running interpreter, whichever kernels Jupyter finds on the machine.
+
+    What compiled code prints on standard error (TensorFlow's remarks on missing GPUs, a crash) goes to the log, not into the notebook.
+    """
+
+    class OwnKernelManager(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, display_name="pfcalib", language="python")
+
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            with log.open("wb") as file:
+                await super().start_kernel(stderr=file, **options)
+
+    return OwnKernelManager
+
+
+def plan_study(name: str, *, profile: str = "smoke", overrides: Mapping[str, Any] | None = None, root: Path | None = None) -> Plan:
+    """Check everything that can be checked before a study starts.
+
+    Parameters
+    ----------
+    name : str
+        Study, such as ``"01_showers"``.
+    profile : str
+        Parameter set of ``notebooks/profiles.yaml``: smoke, standard or full.
+    overrides : mapping of str to JSON value, optional
+        Parameters that differ from the profile's; such a run is never published.
+    root : Path, optional
+        Top folder of the clone; found from the current folder by default.
+
+    Raises
+    ------
+    pfcalib.errors.ConfigError
+        If the study, the profile or a parameter is unknown, missing, or of the wrong type.
+    """
+    root = root or find_root()
+    studies = find_studies(root)
+    if name not in studies:
+        raise ConfigError(f"study {name!r} is unknown; there are {', '.join(studies) or 'none'}")
+    values = read_profiles(root).get(name, {}).get(profile, {})
+    parameters = resolve_parameters(studies[name], profile, values, overrides or {})
+    return Plan(root, studies[name], profile, parameters, publish=profile == PUBLISHED_PROFILE and not overrides)
+
+
+def run_study(plan: Plan, *, say: Say = lambda text: None) -> RunResult:
+    """Run a planned study and leave its complete folder, whether it passed or failed."""
+    start = time.perf_counter()
+    with _folder_in_the_making(plan.folder) as folder:
+        error = _execute(plan, folder, say)
+        results = _settle_results(plan, folder, error, time.perf_counter() - start)
+        render_notebook(folder / "executed.ipynb", folder / "report.html")
+    passed = results["status"] == "passed"
+    if passed and plan.publish:
+        publish(plan.folder)
+    return RunResult(plan.study.name, plan.folder, passed, results.get("error", ""), time.perf_counter() - start)
+
+
+def publish(folder: Path) -> None:
+    """Copy results.json, summary.md and the figures of a finished run one folder up, in place of those there."""
+    target = folder.parent
+    shutil.rmtree(target / "figures", ignore_errors=True)
+    if (folder / "figures").is_dir():
+        shutil.copytree(folder / "figures", target / "figures")
+    for name in ("summary.md", "results.json"):
+        shutil.copyfile(folder / name, target / f"{name}.tmp")
+        (target / f"{name}.tmp").replace(target / name)
+
+
+def _execute(plan: Plan, folder: Path, say: Say) -> str:
+    """Run the notebook; return what broke it in one line, or an empty string."""
+    try:
+        papermill.execute_notebook(
+            plan.study.path,
+            folder / "executed.ipynb",
+            parameters={**plan.parameters, "out_dir": str(folder)},
+            cwd=plan.study.path.parent,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            start_timeout=120,
+            kernel_manager_class=_kernel_manager(folder / "kernel.log"),
+            extra_arguments=["--IPKernelApp.log_level=ERROR", "--IPKernelApp.capture_fd_output=False"],
+            **_progress_hooks(plan, say),
+        )
+    except papermill.PapermillExecutionError as error:
+        return f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except Exception as error:  # a kernel that died or did not start: the results have to say so too
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _settle_results(plan: Plan, folder: Path, error: str, seconds: float) -> dict[str, Any]:
+    """See to it that valid results lie in the folder and tell of what broke; return them."""
+    try:
+        results = read_results(folder / "results.json")
+    except ValidationError as broken:
+        error = error or f"the notebook left no valid results.json ({broken})"
+        results = empty_results(plan.study.name, plan.parameters, plan.parameters.get("seed"))
+    results["provenance"]["seconds"] = round(seconds, 1)
+    if error:
+        results.update(status="failed", error=error)
+    write_results(results, folder)
+    return results
+
+
+def _progress_hooks(plan: Plan, say: Say) -> dict[str, Callable[..., None]]:
+    """Hooks of the notebook client: one line a code cell, with the heading above it and the time it took."""
+    source = nbformat.read(plan.study.path, as_version=4)
+    total = sum(cell.cell_type == "code" for cell in source.cells) + 1  # papermill adds one with the parameters
+    headings, heading = {}, plan.study.title
+    for cell in source.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("#"):
+            heading = cell.source.partition("\n")[0].lstrip("# ")
+        headings[cell.get("id")] = heading
+    started: list[float] = []
+
+    def begin(*, cell: Any, cell_index: int) -> None:
+        started.append(time.perf_counter())
+        say(f"  {plan.study.name}  cell {len(started):2d}/{total}  {headings.get(cell.get('id'), 'Parameters of this run')[:60]:60s}")
+
+    def end(**_: Any) -> None:
+        say(f"{time.perf_counter() - started[-1]:8.1f} s\n")
+
+    return {"on_cell_execute": begin, "on_cell_executed": end}
+
+
+@contextlib.contextmanager
+def _folder_in_the_making(final: Path) -> Iterator[Path]:
+    """A temporary folder beside ``final`` that takes its name at the end, in place of an older one; removed if the block raises."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        old = folder.with_suffix(".old")
+        if final.exists():
+            final.rename(old)
+        folder.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

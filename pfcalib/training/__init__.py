@@ -1,0 +1,1 @@
+"""Batches, networks, trees and their training: features and samples in, trained models out."""

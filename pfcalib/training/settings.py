@@ -1,0 +1,204 @@
+"""Tuned settings of the networks, read from files that a study of hyper-parameters wrote, and the configurations made of them.
+
+Studies that make their configurations here share trainings: the same settings find the same network in the cache.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pydantic
+
+from pfcalib.errors import BadFileError, ConfigError
+from pfcalib.features.targets import TargetConfig
+from pfcalib.models.cnn import CnnConfig
+from pfcalib.models.densenet import DenseNetConfig
+from pfcalib.models.dnn import DnnConfig
+from pfcalib.samples.read import PathLike
+from pfcalib.training.fit import TrainConfig
+from pfcalib.training.networks import NetworkConfig
+from pfcalib.training.regressors import SELECTION, for_species
+
+SCHEMA_VERSION = 1
+FOLDER = Path(__file__).parents[1] / "data" / "tuned"
+MODEL_CONFIGS: dict[str, type] = {"dnn": DnnConfig, "cnn": CnnConfig, "densenet": DenseNetConfig}
+FAMILIES = tuple(MODEL_CONFIGS)
+LOSSES = {"energy": "huber", "quantiles": "pinball", "mixture": "mixture", "class_and_energy": "class_and_energy"}  # of each head
+HUBER_DELTA = 0.1  # in ln(E / clusterE): squares for what is within ten per cent, absolute values beyond
+
+
+class Provenance(pydantic.BaseModel):
+    """Where settings come from."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    study: str  # name of the Optuna study; "chosen by hand" without one
+    objective: str
+    value: float | None  # of the objective at these settings
+    default_value: float | None  # of the objective at the published or default settings
+    n_trials: int  # completed and pruned ones
+    sample: str  # name of the file
+    n_clusters: int  # training clusters of a trial
+    epochs: int  # of a trial
+    versions: dict[str, str]
+    date: str  # ISO 8601, of the day
+
+
+class TunedFile(pydantic.BaseModel):
+    """Content of a file of tuned settings."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1]
+    family: Literal["dnn", "cnn", "densenet"]
+    options: dict[str, Any]
+    train: dict[str, Any]
+    provenance: Provenance
+
+
+class Tuned(NamedTuple):
+    """Settings of a family of networks."""
+
+    options: dict[str, Any]  # of the model's configuration, with_scalars among them, without a head
+    train: dict[str, Any]  # of TrainConfig: learning_rate, batch_size
+    provenance: Provenance
+
+
+def read_tuned(family: str, *, path: PathLike | None = None) -> Tuned:
+    """Settings of a family from the package, or from a file.
+
+    Parameters
+    ----------
+    family : str
+        ``dnn``, ``cnn`` or ``densenet``.
+    path : path-like, optional
+        In place of the packaged file.
+
+    Raises
+    ------
+    ConfigError
+        If the family is unknown.
+    BadFileError
+        If the file is missing or broken, is of another family, or names options that the network or the training does not have.
+    """
+    require_family(family)
+    file = Path(path) if path is not None else FOLDER / f"{family}.json"
+    try:
+        stored = TunedFile.model_validate_json(file.read_text(encoding="utf-8"))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise BadFileError(f"{file}: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFileError(f"{file}: cannot be read: {error}") from error
+    if stored.family != family:
+        raise BadFileError(f"{file}: holds settings of {stored.family}, expected {family}")
+    _require_settings(stored, file)
+    return Tuned(dict(stored.options), dict(stored.train), stored.provenance)
+
+
+def write_settings(stored: TunedFile, path: PathLike) -> Path:
+    """Write tuned settings; the file appears when it is complete.
+
+    Raises
+    ------
+    BadFileError
+        If the settings do not fit the network or the training.
+    """
+    file = Path(path)
+    _require_settings(stored, file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(json.dumps(stored.model_dump(), indent=2) + "\n", encoding="utf-8")
+    return temporary.replace(file)
+
+
+def require_family(family: str) -> None:
+    """Raise ConfigError unless the family of networks is known."""
+    if family not in FAMILIES:
+        raise ConfigError(f"unknown family {family!r}: expected one of {', '.join(FAMILIES)}")
+
+
+def _require_settings(stored: TunedFile, file: Path) -> None:
+    """Build the configurations, which know their limits."""
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.options.items()}
+    try:
+        if "head" in options:
+            raise ConfigError("options: the head is chosen by the user of the settings, not by the file")
+        MODEL_CONFIGS[stored.family](**options)
+        TrainConfig(**stored.train)
+    except (TypeError, ConfigError) as error:
+        raise BadFileError(f"{file}: {error}") from error
+
+
+def regression_config(
+    name: str,
+    *,
+    species: str = "all",
+    epochs: int,
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    head: str = "energy",
+    target: TargetConfig | None = None,
+    **more: Any,
+) -> NetworkConfig:
+    """Configuration of a regression with tuned settings and the loss that fits its head.
+
+    Parameters
+    ----------
+    name : str
+        Family of networks.
+    species : str
+        ``all``, ``neutral`` or ``charged``.
+    epochs : int
+        All of them are run: the learning rate falls along a cosine.
+    seed : int
+    options, train : mapping, optional
+        Of the network and of its training, over the tuned ones.
+    head : str
+        ``energy``, ``quantiles``, ``training.mixture`` or ``class_and_energy``.
+    target : TargetConfig, optional
+        By default ln(E / clusterE) of the deposit.
+    **more
+        Further fields of `NetworkConfig`, such as augment or n_clusters.
+
+    Raises
+    ------
+    ConfigError
+        If family, head, species or an option is unknown.
+    """
+    if head not in LOSSES:
+        raise ConfigError(f"head {head!r} is not that of a regression: expected one of {', '.join(LOSSES)}")
+    settings = _settings(name, options, train)
+    training = {"loss": LOSSES[head], "huber_delta": HUBER_DELTA, **_schedule(epochs, seed), **settings.train}
+    more = {"select": SELECTION, "target": target or TargetConfig(with_class=head == "class_and_energy"), **more}
+    return for_species(NetworkConfig(name=name, options={**settings.options, "head": head}, train=TrainConfig(**training), **more), species)
+
+
+def classifier_config(
+    name: str, *, epochs: int, seed: int, options: Mapping[str, Any] | None = None, train: Mapping[str, Any] | None = None
+) -> NetworkConfig:
+    """Configuration of a classifier of the clusters of the regressions, with the settings that were tuned for these."""
+    settings = _settings(name, options, train)
+    training = {**_schedule(epochs, seed), **settings.train}
+    return NetworkConfig(name=name, options=settings.options, select=SELECTION, train=TrainConfig(**training))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    options: dict[str, Any]
+    train: dict[str, Any]
+
+
+def _settings(name: str, options: Mapping[str, Any] | None, train: Mapping[str, Any] | None) -> _Settings:
+    """Tuned settings, with those that are given put over them."""
+    tuned = read_tuned(name)
+    return _Settings({**tuned.options, **(options or {})}, {**tuned.train, **(train or {})})
+
+
+def _schedule(epochs: int, seed: int) -> dict[str, Any]:
+    return {"epochs": epochs, "patience": epochs, "schedule": "cosine", "seed": seed}

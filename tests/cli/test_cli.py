@@ -1,0 +1,187 @@
+"""The command does its work, explains itself with units, and ends with one line and exit code 1 on bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import typer
+import yaml
+from factories import make_sample
+from typer.testing import CliRunner
+
+from pfcalib import cli
+from pfcalib.samples.packaged import packaged_sample
+from pfcalib.samples.write import write_sample
+
+COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback]
+TINY = """\
+from pfcalib.reporting.results import Report
+report = Report("01_tiny", out_dir, {"profile": profile, "seed": seed, "n_events": n_events}, seed)
+report.metric("n_events", n_events, None, "", "events")
+report.check("enough events", n_events, "> 5", n_events > 5)
+report.finish()"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone with one study, and the current folder in it."""
+    new = nbformat.v4
+    parameters = "seed = 1  # seed\nn_events = 10  # events\nprofile = 'lab'  # name\nout_dir = 'lab'  # folder"
+    cells = [new.new_markdown_cell("# 01 Tiny"), new.new_code_cell(parameters, metadata={"tags": ["parameters"]}), new.new_code_cell(TINY)]
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(new.new_notebook(cells=cells), tmp_path / "notebooks" / "01_tiny.ipynb")
+    profiles = {"01_tiny": {profile: {"seed": 1, "n_events": 10} for profile in ("smoke", "standard", "full")}}
+    (tmp_path / "notebooks" / "profiles.yaml").write_text(yaml.safe_dump(profiles))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error (with what sys.exit would print) of a call through the entry point."""
+    monkeypatch.setattr(sys, "argv", ["pfcalib", *arguments])
+    try:
+        cli.main()
+        code, message = 0, ""
+    except SystemExit as ended:
+        code, message = (1, ended.code) if isinstance(ended.code, str) else (ended.code or 0, "")
+    output, errors = capfd.readouterr()
+    return int(code), output, errors + message
+
+
+@pytest.fixture
+def pfcalib(capfd, monkeypatch):
+    return lambda *arguments: call(capfd, monkeypatch, *arguments)
+
+
+def test_all_commands_are_there():
+    assert {"simulate", "inspect", "convert", "train", "run", "validate", "list", "report", "index", "readme"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    result = CliRunner().invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_every_option_has_a_help_text_and_energies_have_units():
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        for option in command.params:
+            assert option.help, f"{name}: {option.name}"
+    assert "GeV" in CliRunner().invoke(cli.app, ["simulate", "--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inspect", "nowhere.root"), "nowhere.root: no such file"),
+        (("inspect", "nowhere.root", "--plot", "page.txt"), "--plot page.txt: the name must end with one of .png, .pdf, .svg"),
+        (("convert", "nowhere.root"), "convert needs at least one input and the output"),
+        (("convert", "nowhere.root", "out.root"), "nowhere.root: no such file"),
+        (("convert", "nowhere.root", "out.root", "--on-error", "guess"), "--on-error must be raise or skip, got 'guess'"),
+        (("run", "99_nothing"), "study '99_nothing' is unknown; there are 01_tiny"),
+        (("run", "01_tiny", "-p", "n_event=3"), "unknown parameter 'n_event'"),
+        (("run", "01_tiny", "-p", "n_events=many"), "not a JSON value"),
+        (("run", "01_tiny", "--profile", "huge"), "profile 'huge' is unknown"),
+        (("train", "nowhere.root", "--out", "out", "--model", "none"), "--model 'none' is unknown"),
+        (("validate", "nowhere.onnx"), "nowhere.onnx"),
+        (("readme",), "README.md"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_exit_code_1(clone, pfcalib, arguments, message):
+    code, _, errors = pfcalib(*arguments)
+    assert code == 1
+    assert errors.startswith("pfcalib: ")
+    assert message in errors
+    assert "\n" not in errors.strip()
+    assert not (clone / "reports").exists()
+
+
+def test_a_misspelt_option_is_an_error_of_usage(clone, pfcalib):
+    assert pfcalib("run", "01_tiny", "--profil", "smoke")[0] == 2
+
+
+def test_a_simulated_sample_is_sound(clone, pfcalib):
+    code, output, errors = pfcalib("simulate", "pions.root", "-n", "20", "--grid", "window", "--eta-max", "0.1", "--e-min", "5", "--e-max", "50")
+    assert code == 0, errors
+    assert "pions.root" in output
+    code, output, errors = pfcalib("inspect", "pions.root")
+    assert code == 0, errors
+    assert "all branches are there, energies are sane" in output
+
+
+def test_inspect_draws_a_page_of_showers_and_names_what_made_them(clone, pfcalib):
+    code, output, errors = pfcalib("inspect", str(packaged_sample("geant4_pions")), "--plot", "pages/showers.png")
+    assert code == 0, errors
+    assert (clone / "pages" / "showers.png").read_bytes().startswith(b"\x89PNG")
+    assert "layout: showers" in output
+    assert "8720 events, 8720 showers, 4880 of them of pi0, photons or electrons" in output
+    assert "true energy: 0.5005 to 119.8 GeV" in output
+    assert "made by: Geant4" in output
+    assert "pages/showers.png: page of histograms" in output
+
+
+def test_convert_writes_what_inspect_finds_sound_and_tells_what_it_skipped(clone, pfcalib, rng):
+    write_sample(clone / "good.root", make_sample(rng, 30))
+    (clone / "bad.root").write_bytes((clone / "good.root").read_bytes()[:-500])
+    code, _, errors = pfcalib("convert", "good.root", "bad.root", "out.root")
+    assert code == 1
+    assert "bad.root" in errors
+    assert not (clone / "out.root").exists()
+    code, output, errors = pfcalib("convert", "good.root", "bad.root", "out.root", "--on-error", "skip")
+    assert code == 0, errors
+    assert "skipped: bad.root: " in output
+    assert "out.root: 30 clusters from pfcalib" in output
+    code, output, _ = pfcalib("inspect", "out.root")
+    assert code == 0
+    assert "made by: synthetic, converted from pfcalib" in output
+
+
+def test_what_is_no_sample_is_told_in_one_line(clone, pfcalib):
+    (clone / "text.root").write_text("no ROOT file")
+    code, _, errors = pfcalib("inspect", "text.root")
+    assert code == 1
+    assert errors.startswith("pfcalib: text.root: ")
+
+
+def test_run_makes_the_folder_and_the_index(clone, pfcalib):
+    code, output, _ = pfcalib("run", "01_tiny", "-p", "n_events=7")
+    assert code == 0
+    assert "01_tiny: passed" in output
+    assert (clone / "reports" / "01_tiny" / "smoke" / "report.html").is_file()
+    assert (clone / "reports" / "index.html").is_file()
+
+
+def test_a_failed_study_fails_the_command(clone, pfcalib):
+    code, output, errors = pfcalib("run", "01_tiny", "-p", "n_events=3")
+    assert code == 1
+    assert "01_tiny: failed" in output
+    assert "enough events = 3" in errors
+
+
+def test_report_runs_all_and_builds_the_index_even_if_one_fails(clone, pfcalib):
+    (clone / "notebooks" / "02_broken.ipynb").write_text((clone / "notebooks" / "01_tiny.ipynb").read_text().replace("> 5)", "> 50)"))
+    profiles = yaml.safe_load((clone / "notebooks" / "profiles.yaml").read_text())
+    (clone / "notebooks" / "profiles.yaml").write_text(yaml.safe_dump(profiles | {"02_broken": profiles["01_tiny"]}))
+    code, output, errors = pfcalib("report")
+    assert code == 1
+    assert "[1/2] 01_tiny: passed" in output
+    assert "[2/2] 02_broken: FAILED" in output
+    assert f"Report: {clone / 'reports' / 'index.html'}" in output
+    assert "1 of 2 studies failed: 02_broken" in errors
+
+
+def test_list_shows_the_parameters_of_each_profile(clone, pfcalib):
+    code, output, _ = pfcalib("list")
+    assert code == 0
+    assert "01_tiny: 01 Tiny" in output
+    assert "n_events" in output
+
+
+def test_the_command_is_installed():
+    result = subprocess.run([str(Path(sys.executable).parent / "pfcalib"), "--help"], check=True, capture_output=True, text=True)
+    assert "simulate" in result.stdout

@@ -1,0 +1,122 @@
+"""Plot functions draw what they are given, name their source, and leave the caller's style alone."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from studies import plots_showers
+
+from pfcalib.geometry import WINDOW
+from pfcalib.metrics.roc import roc_curve
+from pfcalib.plotting import display as plots_clusters
+from pfcalib.plotting import style as plots
+
+EDGES = np.array([0.5, 1.0, 2.0, 4.0])
+
+
+@pytest.fixture(autouse=True)
+def _no_window():
+    plt.switch_backend("agg")
+    yield
+    plt.close("all")
+
+
+def _curve(label, value, *, error=0.01, **options):
+    return plots.Curve(label, EDGES, np.asarray(value, dtype=float), np.full(3, error), **options)
+
+
+PAIR = (_curve("fast", [0.9, 1.0, 1.1]), _curve("Geant4", [1.0, 1.0, 1.0]))
+
+
+def test_a_curve_has_geometric_centres_and_arithmetic_ones_where_an_edge_is_not_positive():
+    assert _curve("a", [1, 2, 3]).centres == pytest.approx(np.sqrt([0.5, 2.0, 8.0]))
+    assert plots.Curve("a", np.array([-1.0, 0.0, 2.0]), np.zeros(2)).centres == pytest.approx([-0.5, 1.0])
+
+
+def test_the_style_of_the_caller_is_left_alone():
+    before = dict(mpl.rcParams)
+    plots.plot_curves([PAIR[0]], x_label="E [GeV]", y_label="response")
+    assert dict(mpl.rcParams) == before
+
+
+def test_every_figure_names_its_source_and_its_axes():
+    ax = plots.plot_curves([PAIR[0]], x_label="E [GeV]", y_label="response", sources=(plots.GEANT4,), level=1.0, log_y=True, y_limits=(0.5, 2.0))
+    assert (ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel()) == (plots.GEANT4, "E [GeV]", "response")
+    assert "ATLAS" not in plots.SIMULATION + plots.GEANT4
+
+
+def test_the_lower_panel_holds_the_ratio_with_its_error():
+    _, lower = plots.plot_ratio_curves([PAIR], x_label="E [GeV]", y_label="response", limits=[0.05])
+    drawn = lower.containers[0]
+    assert drawn.lines[0].get_ydata() == pytest.approx([0.9, 1.0, 1.1])
+    segments = drawn.lines[2][1].get_segments()
+    assert 0.5 * (segments[1][1, 1] - segments[1][0, 1]) == pytest.approx(0.01 * np.sqrt(2.0))
+
+
+def test_a_grid_has_one_panel_a_name():
+    panels = {"EMB1": [PAIR], "EMB2": [PAIR], "EMB3": [PAIR]}
+    axes = plots.plot_curve_grid(panels, x_label="E [GeV]", y_label="share", tolerance=0.03, absolute=True, n_columns=2)
+    assert [ax.texts[0].get_text() for ax in axes] == list(panels)
+
+
+def test_a_distribution_counts_entries_outside_in_its_norm():
+    ax = plots.plot_distributions({"a": [0.5, 0.6, 7.0, np.nan]}, edges=[0.0, 1.0, 2.0], x_label="x")
+    assert ax.patches[0].get_data().values.tolist() == [0.5, 0.0]
+
+
+def test_the_second_distribution_of_a_colour_is_dashed():
+    ax = plots.plot_distributions({"a": [0.5], "b": [0.5]}, edges=[0.0, 1.0], x_label="x", colours=["red", "red"], log_x=False)
+    assert [patch.get_linestyle() for patch in ax.patches] == ["-", "--"]
+
+
+def test_the_profile_is_per_length_and_leaves_the_presampler_out():
+    shares = {species: (np.full(7, 0.1), np.full(7, 0.2)) for species in ("pi0", "pi+")}
+    neutral, charged = plots_showers.plot_profile(shares, WINDOW.layers)
+    assert charged.patches[0].get_data().values == pytest.approx([0.1 / layer.lambda_int for layer in WINDOW.layers[1:]])
+    assert neutral.get_xlim()[1] == pytest.approx(sum(layer.x0 for layer in WINDOW.layers[1:4]))
+
+
+def test_responses_have_a_panel_a_bin(rng):
+    axes = plots_showers.plot_responses({"pi0": [(rng.random(9), rng.random(9))] * 2}, ["1-2 GeV", "4-8 GeV"], edges=np.linspace(0, 1, 5))
+    assert [ax.texts[0].get_text() for ax in axes] == ["1-2 GeV", "4-8 GeV"]
+
+
+def test_the_most_telling_moment_stands_on_top(rng):
+    curve = roc_curve(rng.random(20), np.arange(20) < 10)
+    _, bars = plots_showers.plot_separation(
+        {"a": curve, "b": curve}, {"a": {"core": 0.1, "depth": 0.3}, "b": {"core": 0.2, "depth": 0.0}}, n_moments=2
+    )
+    assert [text.get_text() for text in bars.get_yticklabels()] == ["depth", "core"]
+
+
+def test_an_event_shows_six_layers_and_the_borders_of_its_clusters():
+    owner = np.full(WINDOW.n_cells, -1)
+    owner[WINDOW.offset[2]] = 0  # one cell in a corner of EMB2
+    axes = plots_clusters.plot_event(np.ones(WINDOW.n_cells), owner, np.ones(WINDOW.n_cells), WINDOW, title="a corner")
+    assert [ax.get_title(loc="right") for ax in axes.flat] == ["EMB1", "EMB2", "EMB3", "TileBar0", "TileBar1", "TileBar2"]
+    borders = axes.flat[1].collections[-1].get_segments()
+    assert len(borders) == 4
+    assert np.min(borders, axis=(0, 1)) == pytest.approx([-0.2, -0.2])
+    assert np.max(borders, axis=(0, 1)) == pytest.approx([-0.175, -0.175])
+
+
+def test_moments_of_four_samples_are_two_solid_and_two_dashed(rng):
+    sample = {name: rng.random(5) for name in plots_clusters.TELLING_MOMENTS}
+    axes = plots_clusters.plot_moments(dict.fromkeys(["a", "b", "c", "d"], sample))
+    assert len(axes.flat) == len(plots_clusters.TELLING_MOMENTS)
+    assert [patch.get_linestyle() for patch in axes.flat[0].patches] == ["-", "--", "-", "--"]
+
+
+def test_stacks_stand_on_top_of_each_other():
+    (ax, _) = plots_clusters.plot_stacks(
+        {"a": np.array([[0.2, 0.3]]), "b": np.array([[0.2, np.nan]])}, [1.0, 10.0], ["x", "y"], x_label="", y_label=""
+    )
+    assert ax.patches[1].get_data().baseline.tolist() == [0.2]
+    assert ax.patches[1].get_data().values == pytest.approx([0.5])
+
+
+def test_noise_clusters_are_drawn_with_their_expectation():
+    ax = plots_clusters.plot_noise_clusters([3, 4, 4, 5], 4.0)
+    assert "noise alone, 4 events" in ax.get_legend_handles_labels()[1]

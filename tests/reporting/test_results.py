@@ -1,0 +1,225 @@
+"""Results are recorded completely, refused when they are not what the schema says, and shown without a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import nbformat
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from pfcalib import provenance
+from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.reporting.results import MAX_FIGURE_BYTES, Report, empty_results, format_value, read_results, results_schema, write_results
+from pfcalib.reporting.site import MARKERS, build_index, formula, render_notebook, render_readme, require_formula, write_readme
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    return Report("01_tiny", tmp_path, {"profile": "smoke", "seed": 1, "out_dir": str(tmp_path)}, 1)
+
+
+def written(report: Report) -> dict:
+    return json.loads((report.out_dir / "results.json").read_text())
+
+
+def test_the_schema_is_a_schema():
+    jsonschema.Draft202012Validator.check_schema(results_schema())
+
+
+def test_everything_recorded_is_written(report):
+    report.metric("auc_dnn", np.float32(0.5), 0.01, "", "area")
+    report.check("auc", np.float64(0.5), "> 0.4", np.bool_(True))
+    report.table("counts", ["layer", "cells"], [["EMB1", np.int64(3)]], caption="Cells")
+    report.figure(Figure().subplots(), "roc", caption="ROC curve")
+    report.add_input(Path(__file__))
+    assert report.finish() is report
+    results = written(report)
+    assert results["status"] == "passed"
+    assert results["metrics"]["auc_dnn"] == {"value": 0.5, "error": 0.01, "unit": "", "definition": "area"}
+    assert results["checks"] == [{"name": "auc", "value": 0.5, "limit": "> 0.4", "passed": True, "required": True}]
+    assert results["tables"][0]["rows"] == [["EMB1", 3]]
+    assert (report.out_dir / results["figures"][0]["file"]).is_file()
+    assert results["provenance"]["inputs"] == {"test_report.py": provenance.sha256(__file__)}
+    assert "out_dir" not in results["provenance"]["parameters"]
+
+
+def test_a_failed_check_raises_only_after_everything_is_written(report):
+    report.check("energy is conserved", 0.1, "< 1e-6", False)
+    with pytest.raises(ValidationError, match=r"1 of 1 checks failed: energy is conserved = 0.1 \(limit < 1e-6\)"):
+        report.finish()
+    assert written(report)["status"] == "failed"
+    assert "**failed**" in (report.out_dir / "summary.md").read_text()
+
+
+def test_a_missed_goal_is_told_but_does_not_fail(report):
+    report.check("fidelity", 0.7, "< 0.65", False, required=False)
+    report.finish()
+    assert written(report)["status"] == "passed"
+    assert "goal missed" in (report.out_dir / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan")])
+def test_a_metric_that_is_not_finite_becomes_null_and_fails_the_study(report, value):
+    report.metric("resolution", value, None, "", "width")
+    with pytest.raises(ValidationError, match="value of resolution is finite"):
+        report.finish()
+    assert written(report)["metrics"]["resolution"]["value"] is None
+
+
+def test_a_metric_may_say_that_there_is_no_such_number(report):
+    report.metric("crossing_size", None, None, "clusters", "size from which on a network is ahead")
+    assert report.finish().results["metrics"]["crossing_size"]["value"] is None
+
+
+def test_names_are_snake_case_and_used_once(report):
+    with pytest.raises(ConfigError, match="snake_case"):
+        report.metric("AUC", 1.0, None, "", "area")
+    report.metric("auc", 1.0, None, "", "area")
+    with pytest.raises(ConfigError, match="twice"):
+        report.metric("auc", 1.0, None, "", "area")
+    report.check("auc", 1.0, "> 0", True)
+    with pytest.raises(ConfigError, match="twice"):
+        report.check("auc", 1.0, "> 0", True)
+
+
+def test_a_busy_figure_is_made_small(report, rng):
+    figure = Figure(figsize=(8, 6))
+    figure.subplots().imshow(rng.random((300, 400)), interpolation="nearest")
+    assert report.figure(figure, "noise").stat().st_size < MAX_FIGURE_BYTES
+
+
+def test_a_ragged_table_is_refused(report):
+    with pytest.raises(ConfigError, match="must have 2 entries"):
+        report.table("t", ["a", "b"], [[1]])
+
+
+@pytest.mark.parametrize("damage", [{"status": "good"}, {"metrics": {"a": {"value": 1}}}, {"extra": 1}, {"study": "no number"}])
+def test_results_that_do_not_fit_the_schema_are_not_written(tmp_path, damage):
+    results = {**empty_results("01_tiny", {"profile": "smoke"}, 1), **damage}
+    with pytest.raises(ValidationError, match=r"results\.json: \$"):
+        write_results(results, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_passed_status_with_a_failed_check_is_a_lie(tmp_path):
+    results = empty_results("01_tiny", {"profile": "smoke"}, 1)
+    results |= {"status": "passed", "checks": [{"name": "a", "value": 1, "limit": 2, "passed": False, "required": True}]}
+    with pytest.raises(ValidationError, match="a required check failed"):
+        write_results(results, tmp_path)
+
+
+def test_broken_json_is_named(tmp_path):
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(ValidationError, match="not readable as JSON"):
+        read_results(tmp_path / "results.json")
+
+
+def test_values_are_shown_to_two_digits_of_their_error():
+    assert format_value(0.9712345, 0.00234) == "0.9712 ± 0.0023"
+    assert format_value(123456.0, 789.0) == "123456 ± 789"
+    assert format_value(True) == "yes"
+
+
+def test_provenance_names_commit_versions_and_machine(root, tmp_path):
+    state = provenance.commit()
+    assert len(state.commit) == 40 or state.commit == "unknown"
+    assert provenance.commit(tmp_path) == ("unknown", False)
+    assert {"python", "numpy", "pfcalib"} <= set(provenance.versions())
+    assert provenance.machine()["cores"] >= 1
+
+
+# Pages
+
+
+def test_formulas_become_mathml_and_odd_ones_stay_readable():
+    assert "<mfrac>" in require_formula(r"\frac{E_\mathrm{pred}}{E_\mathrm{true}}")
+    for odd in ("a_b_c", r"\nosuchcommand x"):
+        with pytest.raises(ConfigError, match="not understood"):
+            require_formula(odd)
+    assert formula("a_b_c < 2") == "<code>a_b_c &lt; 2</code>"
+
+
+def test_a_notebook_page_shows_mathematics_and_loads_nothing(tmp_path, network_loads):
+    new = nbformat.v4
+    text = (
+        "# 01 Tiny\n\nInline $E^2 = p^2 + m^2$, displayed\n\n$$\\sigma = \\frac{a}{\\sqrt{E}} \\oplus b$$\n\nand \\begin{align} a &= b \\end{align}."
+    )
+    code = new.new_code_cell("print('a < b')", outputs=[new.new_output("stream", text="a < b\n")])
+    nbformat.write(new.new_notebook(cells=[new.new_markdown_cell(text), code]), tmp_path / "executed.ipynb")
+    render_notebook(tmp_path / "executed.ipynb", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<math") == 3
+    assert "<msqrt>" in page
+    assert "$" not in page.partition("<body>")[2]
+    assert "a &lt; b" in page
+    assert not network_loads(page)
+    assert "<script" not in page
+
+
+def test_the_check_for_network_loads_can_fail(network_loads):
+    assert network_loads('<script src="https://example.org/a.js"></script>')
+    assert network_loads('<link rel="stylesheet" href="//example.org/a.css">')
+    assert network_loads("<style>@import 'a.css'; b { background: url(http://example.org/c.png) }</style>")
+    assert not network_loads('<a href="https://example.org">a link</a> <img src="data:image/png;base64,AA">')
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone with one published study, which was built in the smoke profile too."""
+    new = nbformat.v4
+    cells = [new.new_markdown_cell("# 01 Tiny"), new.new_code_cell("seed = 1", metadata={"tags": ["parameters"]})]
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(new.new_notebook(cells=cells), tmp_path / "notebooks" / "01_tiny.ipynb")
+    folder = tmp_path / "reports" / "01_tiny"
+    for profile, place in (("standard", folder), ("smoke", folder / "smoke")):
+        report = Report("01_tiny", place, {"profile": profile}, 1)
+        report.metric("auc_dnn", 0.97, 0.01, "", "area")
+        report.figure(Figure(), "roc", caption="A <curve>")
+        report.finish()
+    (tmp_path / "README.md").write_text(f"before\n{MARKERS[0]}\nold\n{MARKERS[1]}\nafter\n")
+    return tmp_path
+
+
+def test_the_index_shows_every_result_and_loads_nothing(clone, network_loads):
+    page = build_index(clone).read_text()
+    assert page.count("0.970 ± 0.010") == 2
+    assert 'src="01_tiny/figures/roc.png"' in page
+    assert 'src="01_tiny/smoke/figures/roc.png"' in page
+    assert "A &lt;curve&gt;" in page
+    assert not network_loads(page)
+
+
+def test_the_index_of_nothing_says_so(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    assert "No study has been run yet" in build_index(tmp_path).read_text()
+
+
+def test_the_table_of_the_readme_comes_from_published_results_only(clone):
+    assert write_readme(clone)
+    text = (clone / "README.md").read_text()
+    assert "| [01 Tiny](reports/01_tiny/summary.md) | passed | 0 of 0 | `auc_dnn` 0.970 ± 0.010 |" in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert not write_readme(clone)
+
+
+def test_a_readme_without_markers_is_refused(clone):
+    (clone / "README.md").write_text("nothing")
+    with pytest.raises(ConfigError, match="studies:begin"):
+        render_readme(clone)
+
+
+def test_published_results_are_valid_and_the_readme_shows_them(root):
+    published = sorted((root / "reports").glob("*/results.json"))
+    if not published:
+        pytest.skip("no results are published yet")
+    for path in published:
+        results = read_results(path)
+        assert results["study"] == path.parent.name
+        assert all((path.parent / figure["file"]).is_file() for figure in results["figures"])
+    assert render_readme(root) == (root / "README.md").read_text(encoding="utf-8"), "run `pfcalib readme`"

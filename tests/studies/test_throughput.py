@@ -1,0 +1,149 @@
+"""Feeds hold the same clusters, measurements answer from processes of their own, and medians have the errors that they should."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from factories import make_sample
+from studies.plots_throughput import Series, plot_rates, plot_series
+from studies.throughput import FEEDS, Measurement, ThroughputConfig, measure, measure_all, median_with_error, split_sample
+from studies.throughput_feeds import open_feed
+from studies.throughput_process import MemoryWatch, feed_alone, resident, train
+
+from pfcalib.errors import ConfigError, PfcalibError
+from pfcalib.features.images import build_images
+from pfcalib.features.inputs import build_inputs
+from pfcalib.samples.read import read_sample
+from pfcalib.samples.write import write_sample
+
+N = 400
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return make_sample(np.random.default_rng(5), N + 30)
+
+
+@pytest.fixture(scope="module")
+def files(sample, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("throughput")
+    write_sample(folder / "whole.root", sample)
+    return split_sample(folder / "whole.root", [100, N], folder)
+
+
+@pytest.fixture
+def config(files, tmp_path):
+    options = {"network": "dnn", "options": {"widths": [8]}, "batch_size": 16, "n_warm": 2, "n_steps": 6, "n_rounds": 3, "pool_size": 150}
+    return ThroughputConfig(task="train", feeds=("cache",), paths=files[N], cache_dir=str(tmp_path / "maps"), max_seconds=5.0, **options)
+
+
+def test_smaller_samples_are_the_first_clusters_of_larger_ones(sample, files):
+    assert [len(paths) for paths in files.values()] == [3, 6]
+    assert files[N][:3] == files[100]
+    for size, paths in files.items():
+        np.testing.assert_array_equal(read_sample(paths)["clusterE"], sample["clusterE"][:size])
+
+
+def test_a_sample_that_is_too_small_is_refused(sample, tmp_path):
+    write_sample(tmp_path / "small.root", sample[:20])
+    with pytest.raises(ConfigError, match="20 clusters, 30 are wanted"):
+        split_sample(tmp_path / "small.root", [30], tmp_path, n_parts=1)
+    with pytest.raises(ConfigError, match="does not have 30"):
+        split_sample(tmp_path / "small.root", [20, 30], tmp_path, n_parts=1)
+
+
+@pytest.mark.parametrize("name", FEEDS)
+def test_every_feed_holds_every_cluster_once(name, sample, config):
+    feed, n_clusters = open_feed(name, config, "flat")
+    assert n_clusters == N
+    if name == "memory":
+        pixels, labels = feed["x"]["pixels"], feed["y"]
+    else:
+        data = feed["x"]
+        batches = [data[i] for i in range(len(data))] if name in ("root", "cache") else list(data)
+        pixels = np.concatenate([np.asarray(batch[0]["pixels"]) for batch in batches])
+        labels = np.concatenate([np.asarray(batch[1]) for batch in batches])
+    wanted = build_inputs(build_images(sample[:N]), "flat")["pixels"]
+    np.testing.assert_allclose(np.sort(pixels.sum(axis=1)), np.sort(wanted.sum(axis=1)), rtol=1e-5)
+    assert labels[:, 1].sum() == sample[:N].is_em.sum()
+
+
+def test_feeds_of_a_comparison_take_turns(config):
+    (rates, processor_rates), n_clusters = train(dataclasses.replace(config, task="compare", feeds=("memory", "root", "cache")))
+    assert n_clusters == N
+    assert np.shape(rates) == np.shape(processor_rates) == (3, 3)
+    assert np.all(np.array(rates) > 0.0)
+
+
+def test_an_epoch_is_fetched_without_a_network(config):
+    for name in ("root", "memory", "tfdata"):
+        (rates, processor_rates), _ = feed_alone(dataclasses.replace(config, task="feed", feeds=(name,), kind="layers"))
+        assert np.shape(rates) == np.shape(processor_rates) == (3, 1)
+        assert np.all(np.array(rates) > 0.0)
+
+
+def test_memory_that_is_taken_is_seen_and_told_from_pages_of_files():
+    watch = MemoryWatch()
+    watch.start()
+    block = np.ones(50_000_000 // 8)
+    total, own, files = resident()
+    found = watch.stop()
+    assert total == own + files
+    assert max(found["peak_mb"], total) > watch.start_mb + 40.0
+    assert block.nbytes == 50_000_000
+
+
+def test_a_process_of_its_own_answers(config):
+    lines = []
+    (found,) = measure_all([config], say=lines.append)
+    assert found.n_clusters == N
+    assert found.rates.shape == (5, 1)
+    assert found.peak_mb >= found.start_mb > 50.0
+    assert found.anonymous_mb + found.file_mb == pytest.approx(found.peak_mb)
+    assert lines[0].startswith("train cache, 400 clusters, 1 workers: ")
+
+
+def test_a_process_that_fails_says_why(config):
+    with pytest.raises(PfcalibError, match=r"failed \(1\): .*no such file"):
+        measure(dataclasses.replace(config, paths=("gone.root",)))
+
+
+def test_what_cannot_be_measured_is_refused(config):
+    for wrong, message in ((("tape",), "unknown feeds tape"), (("root", "cache"), "takes one feed"), ((), "takes one feed")):
+        with pytest.raises(ConfigError, match=message):
+            dataclasses.replace(config, feeds=wrong)
+
+
+def test_the_error_of_a_median_covers_its_spread(rng):
+    draws = rng.normal(2.0, 0.5, (400, 50))
+    medians = np.array([median_with_error(row) for row in draws])
+    assert medians[:, 0].std() == pytest.approx(medians[:, 1].mean(), rel=0.15)
+    assert np.isnan(median_with_error([3.0])[1])
+
+
+def test_a_ratio_is_that_of_neighbouring_blocks(config):
+    """The machine halves its speed in the second round; the ratio does not notice."""
+    rates = np.array([[100.0, 90.0], [50.0, 45.0], [100.0, 90.0]])
+    config = dataclasses.replace(config, task="compare", feeds=("memory", "root"))
+    found = Measurement(config, N, rates, rates[:, ::-1], 1.0, 1.0, 0.0, 1.0)
+    assert found.ratio("root") == (pytest.approx(0.9), pytest.approx(0.0))
+    assert found.ratio("root", processor=True)[0] == pytest.approx(1.0 / 0.9)
+    assert found.rate[0] == 100.0
+
+
+def test_figures_show_what_they_are_given():
+    plt.switch_backend("agg")
+    x, y = np.array([1e4, 1e6]), np.array([1.0, 2.0])
+    series = [Series("fast", x, y, 0.1 * y), Series("own", x, 0.5 * y, dashed=True)]
+    ax = plot_series(series, x_label="clusters", y_label="speed", log_y=True, level=1.5, level_label="goal")
+    assert (ax.get_xscale(), ax.get_yscale(), ax.get_ylabel()) == ("log", "log", "speed")
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == ["goal", "fast", "own"]
+    ax = plot_series([Series("a", np.array([0.0, 8.0]), y)], x_label="workers", y_label="speed", ticks=[0, 2, 8])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "2", "8"]
+    assert ax.lines[0].get_xdata().tolist() == [0, 2]
+    ax = plot_rates({"a": (10.0, 1.0), "b": (20.0, float("nan"))}, x_label="a second", level=15.0, level_label="goal")
+    assert [patch.get_width() for patch in ax.patches] == [10.0, 20.0]
+    plt.close("all")

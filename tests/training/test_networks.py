@@ -1,0 +1,190 @@
+"""A network that cannot be is refused, its folder tells all it depends on, and what it learns on toy data is what lies in them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import make_sample
+
+from pfcalib.errors import ConfigError
+from pfcalib.features.augment import AugmentConfig
+from pfcalib.features.targets import TargetConfig
+from pfcalib.models.heads import HEADS
+from pfcalib.samples.read import read_sample
+from pfcalib.samples.select import SelectionConfig
+from pfcalib.samples.write import write_sample
+from pfcalib.training.fit import TrainConfig
+from pfcalib.training.mixture import MixedStream
+from pfcalib.training.networks import Extra, NetworkConfig, _data, apply_network, fit_network, network_folder, open_stream
+from pfcalib.training.regressors import SELECTION
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with numpy 2
+
+QUICK = TrainConfig(epochs=1, batch_size=64, learning_rate=0.003, loss="huber", seed=3)
+ENERGY = NetworkConfig(
+    name="dnn", options={"widths": [8], "with_scalars": True, "head": "energy"}, target=TargetConfig(), select=SELECTION, train=QUICK
+)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("samples"), np.random.default_rng(7)
+    for name, n in (("toy", 500), ("other", 200)):
+        write_sample(folder / f"{name}.root", make_sample(rng, n))
+    return folder / "toy.root", folder / "other.root"
+
+
+@pytest.fixture(scope="module")
+def network(paths):
+    return fit_network(paths[0], ENERGY)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("loss", sorted({loss for _, losses in HEADS.values() for loss in losses}))
+def test_only_losses_that_fit_a_head_are_taken(head, loss):
+    target = None if head == "classes" else TargetConfig(with_class=head == "class_and_energy")
+    options = {"name": "dnn", "options": {"head": head}, "target": target, "train": TrainConfig(loss=loss)}
+    if loss in HEADS[head][1]:
+        assert NetworkConfig(**options).head == head
+    else:
+        with pytest.raises(ConfigError, match=f"head '{head}' goes with a loss among"):
+            NetworkConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("head", "loss", "target"),
+    [
+        ("classes", "crossentropy", TargetConfig()),
+        ("energy", "huber", None),
+        ("energy", "huber", TargetConfig(with_class=True)),
+        ("class_and_energy", "class_and_energy", TargetConfig()),
+        ("mixture", "mixture", None),
+    ],
+)
+def test_a_target_that_a_head_does_not_learn_is_refused(head, loss, target):
+    with pytest.raises(ConfigError, match=f"head '{head}' does not learn the target"):
+        NetworkConfig(name="dnn", options={"head": head}, target=target, train=TrainConfig(loss=loss))
+
+
+def test_a_head_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match="head 'spin' goes with a loss among none"):
+        NetworkConfig(name="dnn", options={"head": "spin"})
+
+
+def test_a_classifier_balances_its_classes_and_a_regression_does_not(paths):
+    assert NetworkConfig(name="dnn").balance == "subsample"
+    assert ENERGY.balance is None
+    stream = open_stream(paths[0], ENERGY, split="train")
+    assert stream.n_clusters == np.count_nonzero(stream.column("cluster_ENG_CALIB_TOT") >= SELECTION.min_deposit)
+    assert stream.n_clusters > open_stream(paths[0], ENERGY, split="train", balance="subsample").n_clusters
+
+
+def test_only_a_shuffled_stream_is_augmented(paths):
+    config = replace(ENERGY, augment=AugmentConfig())
+    plain, wanted = (open_stream(paths[0], each, split="train") for each in (config, ENERGY))
+    assert plain.augment is None
+    np.testing.assert_array_equal(plain[0][0]["pixels"], wanted[0][0]["pixels"])
+    assert open_stream(paths[0], config, split="train", shuffle=True).augment == AugmentConfig()
+    training, validation = _data(paths[0], config, ())
+    assert (training.augment, validation.augment) == (AugmentConfig(), None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": TargetConfig(scale="ratio")},
+        {"target": TargetConfig(flat=False)},
+        {"select": SelectionConfig(min_deposit=0.2, min_cluster_e=0.1, species="neutral")},
+        {"augment": AugmentConfig()},
+        {"train": replace(QUICK, huber_delta=0.2)},
+        {"options": {"widths": [8], "with_scalars": True, "head": "quantiles"}, "train": replace(QUICK, loss="pinball")},
+    ],
+)
+def test_what_a_regression_learns_is_part_of_its_folder(paths, change):
+    assert network_folder(paths[0], replace(ENERGY, **change)) != network_folder(paths[0], ENERGY)
+
+
+def test_extra_samples_and_the_start_are_part_of_the_folder(paths, network):
+    folders = [
+        network_folder(paths[0], ENERGY),
+        network_folder(paths[0], ENERGY, extras=[Extra(paths[1], 0.5)]),
+        network_folder(paths[0], ENERGY, extras=[Extra(paths[1], 0.25)]),
+        network_folder(paths[0], ENERGY, start=network),
+        network_folder(paths[1], ENERGY),
+    ]
+    assert len(set(folders)) == len(folders)
+    assert network.folder == folders[0]
+
+
+def test_extra_samples_take_their_share_of_the_batches(paths):
+    training, validation = _data(paths[0], ENERGY, [Extra(paths[1], 0.25)])
+    assert isinstance(training, MixedStream)
+    assert [stream.batch_size for stream in training.streams] == [48, 16]
+    assert [stream.paths[0] for stream in training.streams] == list(paths)
+    assert validation.paths == [paths[0]] or tuple(validation.paths) == (paths[0],)
+
+
+@pytest.mark.parametrize("shares", [(0.0,), (1.0,), (0.6, 0.5), (-0.1,)])
+def test_shares_that_leave_nothing_are_refused(paths, shares):
+    with pytest.raises(ConfigError, match="shares above 0 that sum to less than 1"):
+        fit_network(paths[0], ENERGY, extras=[Extra(paths[1], share) for share in shares])
+
+
+def test_extra_samples_do_not_go_with_a_number_of_clusters(paths):
+    with pytest.raises(ConfigError, match="extra samples go with all clusters"):
+        fit_network(paths[0], replace(ENERGY, n_clusters=100), extras=[Extra(paths[1], 0.5)])
+
+
+def test_a_network_is_trained_on_a_mixture_and_found_again(paths):
+    options = {"extras": [Extra(paths[1], 0.25)]}
+    lines = []
+    first = fit_network(paths[0], ENERGY, say=lines.append, **options)
+    again = fit_network(paths[0], ENERGY, say=lines.append, **options)
+    assert len(lines) == 1
+    assert again.best_loss == first.best_loss
+
+
+def test_fine_tuning_starts_from_the_given_weights(paths, network, tmp_path):
+    slow = replace(ENERGY, train=replace(QUICK, learning_rate=1e-9))
+    tuned = fit_network(paths[1], slow, start=network, folder=tmp_path / "tuned")
+    for first, second in zip(network.model.get_weights(), tuned.model.get_weights(), strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-6)
+    fresh = fit_network(paths[1], replace(slow, train=replace(slow.train, seed=4)), folder=tmp_path / "fresh")
+    assert not np.allclose(fresh.model.get_weights()[0], tuned.model.get_weights()[0], atol=1e-3)
+
+
+def test_fine_tuning_from_other_layers_is_refused(paths, network, tmp_path):
+    other = replace(ENERGY, options={**ENERGY.options, "widths": [4]})
+    with pytest.raises(ConfigError, match="do not have the same weights"):
+        fit_network(paths[1], other, start=network, folder=tmp_path / "other")
+
+
+def test_a_watcher_is_told_of_every_epoch(paths, tmp_path):
+    seen = []
+    fit_network(paths[1], replace(ENERGY, train=replace(QUICK, epochs=2)), watch=lambda epoch, row: seen.append(epoch), folder=tmp_path / "watched")
+    assert seen == [0, 1]
+
+
+def test_a_known_function_of_the_clusters_is_recovered(paths, tmp_path):
+    """The deposit of the toy is clusterE for pi0, narrow and early, and 1.3 clusterE for charged pions, wide and deep."""
+    train = replace(QUICK, epochs=12, learning_rate=0.007, batch_size=32)
+    config = replace(ENERGY, options={**ENERGY.options, "widths": [32, 16], "dropout": 0.05, "pixel_power": 0.5}, train=train)
+    network = fit_network(paths[0], config, folder=tmp_path / "known")
+    stream = open_stream(paths[0], config, split="test")
+    target = np.where(stream.labels[:, 1] > 0.5, 0.0, np.log(1.3))
+    error = apply_network(network, stream)[:, 0] - target
+    assert np.median(np.abs(error)) < 0.04
+    assert np.corrcoef(apply_network(network, stream)[:, 0], target)[0, 1] > 0.9
+
+
+def test_a_network_belongs_to_the_content_of_its_sample_not_to_its_name(paths, tmp_path):
+    """Another sample of the same name gets a network of its own; the same sample, made again elsewhere, finds its network."""
+    sample = read_sample(paths[0])
+    names = []
+    for folder, shift in (("first", 0.0), ("again", 0.0), ("other", 0.25)):
+        scalars = {**sample.scalars, "clusterE": sample["clusterE"] + np.float32(shift)}
+        write_sample(tmp_path / folder / "pions.root", replace(sample, scalars=scalars))
+        names.append(network_folder(tmp_path / folder / "pions.root", ENERGY).name)
+    assert names[0] == names[1] != names[2]
