@@ -1,9 +1,11 @@
-"""What is kept between runs: one folder, keys of content and settings, one lock, and files that are complete or not there.
+"""What is kept between runs: one folder, keys of content and settings, one lock, and files that are
+complete or not there.
 
-A key holds the settings, the content of the inputs (`samples.rootfile.content_id`) and an integer version of each stage that
-decides on the result, never a file's name, size or source code: moving a module or mending a comment throws nothing away. Whoever
-changes what a stage computes raises its number here; ``tests/test_stages.py`` computes each stage on a small input, compares it
-with what the number stands for, and says so when it is forgotten.
+A key holds the settings, the content of the inputs (`samples.rootfile.content_id`) and an integer
+version of each stage that decides on the result, never a file's name, size or source code: moving a
+module or mending a comment throws nothing away. Whoever changes what a stage computes raises its
+number here; ``tests/test_stages.py`` computes each stage on a small input, compares it with what
+the number stands for, and says so when it is forgotten.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ _IMPORTS_NUMBA = re.compile(rb"^(from|import) numba\b", re.MULTILINE)
 
 
 def cache_folder() -> Path:
-    """Where samples, trained networks and tables are kept: $PFCALIB_CACHE, or the user's folder for caches."""
+    """Where samples, trained networks and tables are kept: $PFCALIB_CACHE, or the user's folder for
+    caches.
+    """
     return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("pfcalib")).absolute()
 
 
@@ -58,7 +62,9 @@ def cache_key(*stages: str, **settings: Any) -> str:
     >>> cache_key("simulation", seed=1) == cache_key("simulation", seed=1) != cache_key("simulation", seed=2)
     True
     """
-    text = json.dumps([{stage: VERSIONS[stage] for stage in stages}, settings], sort_keys=True, default=_plain)
+    text = json.dumps(
+        [{stage: VERSIONS[stage] for stage in stages}, settings], sort_keys=True, default=_plain
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -70,13 +76,16 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside `path`, with its ending, that takes its place when the block ends; removed if the block raises.
+    """A temporary name beside `path`, with its ending, that takes its place when the block ends;
+    removed if the block raises.
 
     Its folder is made. Two processes may write the same file at once: the later one stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -89,7 +98,9 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place, an older one's too, when the block ends; removed if the block raises."""
+    """A temporary folder beside `path` that takes its place, an older one's too, when the block
+    ends; removed if the block raises.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
@@ -112,7 +123,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def locked(path: str | os.PathLike[str]) -> filelock.BaseFileLock:
-    """A context that one process at a time enters, others wait; it is given back also if the process dies.
+    """A context that one process at a time enters, others wait; it is given back also if the
+    process dies.
 
     The lock is the file ``.<name>.lock`` beside `path`, whose folder is made.
     """
@@ -122,19 +134,26 @@ def locked(path: str | os.PathLike[str]) -> filelock.BaseFileLock:
 
 
 def use_kernel_cache() -> None:
-    """Point numba to a folder of the cache named after the sources of all kernels, unless the user has set NUMBA_CACHE_DIR.
+    """Point numba to a folder of the cache named after the sources of all kernels, unless the user
+    has set NUMBA_CACHE_DIR.
 
-    Numba itself looks only at the file of a function to see whether what it compiled is still right, so that a change of a function
-    that is called from another file goes unnoticed.
+    Numba itself looks only at the file of a function to see whether what it compiled is still
+    right, so that a change of a function that is called from another file goes unnoticed.
     """
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "kernels" / source_digest(Path(__file__).parent)))
+    os.environ.setdefault(
+        "NUMBA_CACHE_DIR", str(cache_folder() / "kernels" / source_digest(Path(__file__).parent))
+    )
 
 
 def source_digest(package: Path) -> str:
-    """Sixteen hexadecimal digits that change with any Python file of a folder in which some file imports numba."""
+    """Sixteen hexadecimal digits that change with any Python file of a folder in which some file
+    imports numba.
+    """
     digest = hashlib.sha256()
     sources = sorted(package.rglob("*.py"))
-    for folder in sorted({source.parent for source in sources if _IMPORTS_NUMBA.search(source.read_bytes())}):
+    for folder in sorted(
+        {source.parent for source in sources if _IMPORTS_NUMBA.search(source.read_bytes())}
+    ):
         for source in sorted(folder.glob("*.py")):
             digest.update(f"{source.relative_to(package)}\n".encode() + source.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,16 +1,24 @@
-"""The errors that pfcalib raises on purpose: each message names what was wrong, where, and what to do."""
+"""The errors that pfcalib raises on purpose: each message names what was wrong, where, and what to
+do.
+"""
 
 
 class PfcalibError(Exception):
-    """Base of all errors that a user can mend; the command line prints it as one line and exits with 1."""
+    """Base of all errors that a user can mend; the command line prints it as one line and exits
+    with 1.
+    """
 
 
 class BadFileError(PfcalibError):
-    """A file cannot be used: the message names file, tree, branch and entry, and what was expected."""
+    """A file cannot be used: the message names file, tree, branch and entry, and what was
+    expected.
+    """
 
 
 class ConfigError(PfcalibError):
-    """A parameter is unknown, missing or out of range; the message names it and the allowed values."""
+    """A parameter is unknown, missing or out of range; the message names it and the allowed
+    values.
+    """
 
 
 class ValidationError(PfcalibError):

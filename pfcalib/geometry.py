@@ -1,7 +1,9 @@
-"""The barrel calorimeter as layers and cells: one frozen ``BARREL``, and the ``WINDOW`` of the Geant4 reference showers.
+"""The barrel calorimeter as layers and cells: one frozen ``BARREL``, and the ``WINDOW`` of the
+Geant4 reference showers.
 
-Granularity after the ATLAS calorimeters (JINST 3 (2008) S08003); radii and depths are those of the Geant4 reference slice: 13 + 48 + 6
-lead-argon periods of 6.665 mm behind 1.9 X0 of aluminium, then 18 + 50 + 22 iron-scintillator periods of 17.3 mm.
+Granularity after the ATLAS calorimeters (JINST 3 (2008) S08003); radii and depths are those of the
+Geant4 reference slice: 13 + 48 + 6 lead-argon periods of 6.665 mm behind 1.9 X0 of aluminium, then
+18 + 50 + 22 iron-scintillator periods of 17.3 mm.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Grid:
-    """Cells of all layers in one flat order: cell = offset[layer] + i_eta * n_phi[layer] + i_phi; arrays are made once, on first use.
+    """Cells of all layers in one flat order: cell = offset[layer] + i_eta * n_phi[layer] + i_phi;
+    arrays are made once, on first use.
 
     >>> BARREL.n_cells, WINDOW.n_cells
     (64000, 1000)
@@ -71,7 +74,9 @@ class Grid:
     @cached_property
     def offset(self) -> NDArray[np.int64]:
         """First cell of each layer and, last, the number of cells; shape (n_layers + 1,)."""
-        return np.concatenate([[0], np.cumsum([layer.n_eta * layer.n_phi for layer in self.layers])]).astype(np.int64)
+        return np.concatenate(
+            [[0], np.cumsum([layer.n_eta * layer.n_phi for layer in self.layers])]
+        ).astype(np.int64)
 
     @property
     def n_cells(self) -> int:
@@ -122,18 +127,27 @@ class Grid:
 
     @cached_property
     def volume(self) -> NDArray[np.float64]:
-        """Volume of each cell in mm3, shape (n_cells,): thickness x r d_phi x r (sinh eta_high - sinh eta_low)."""
+        """Volume of each cell in mm3, shape (n_cells,): thickness x r d_phi x r (sinh eta_high -
+        sinh eta_low).
+        """
         thickness = np.array([layer.r_out - layer.r_in for layer in self.layers])[self.layer]
         d_z = self.r * (np.sinh(self.eta + 0.5 * self.d_eta) - np.sinh(self.eta - 0.5 * self.d_eta))
         return thickness * self.r * self.d_phi * d_z
 
     @cached_property
     def neighbours(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Neighbours in three dimensions as a sparse table (indptr, indices), sorted within each row.
+        """Neighbours in three dimensions as a sparse table (indptr, indices), sorted within each
+        row.
 
-        Neighbours touch, corners included, within a layer, and overlap in eta and phi in the adjacent layers (arXiv:1603.02934).
+        Neighbours touch, corners included, within a layer, and overlap in eta and phi in the
+        adjacent layers (arXiv:1603.02934).
         """
-        pairs = [_pairs(self, a, b) for a in range(self.n_layers) for b in (a - 1, a, a + 1) if 0 <= b < self.n_layers]
+        pairs = [
+            _pairs(self, a, b)
+            for a in range(self.n_layers)
+            for b in (a - 1, a, a + 1)
+            if 0 <= b < self.n_layers
+        ]
         rows = np.concatenate([pair[0] for pair in pairs])
         columns = np.concatenate([pair[1] for pair in pairs])
         order = np.lexsort((columns, rows))
@@ -151,22 +165,31 @@ class Grid:
             Position; phi in rad, any period where the grid wraps.
         """
         this = self.layers[layer]
-        i_eta = np.floor((np.asarray(eta, dtype=np.float64) - self.eta_min) / this.d_eta).astype(np.int64)
-        i_phi = np.floor((np.asarray(phi, dtype=np.float64) - self.phi_min) / this.d_phi).astype(np.int64)
+        i_eta = np.floor((np.asarray(eta, dtype=np.float64) - self.eta_min) / this.d_eta).astype(
+            np.int64
+        )
+        i_phi = np.floor((np.asarray(phi, dtype=np.float64) - self.phi_min) / this.d_phi).astype(
+            np.int64
+        )
         if self.wraps:
             i_phi = i_phi % this.n_phi
         inside = (i_eta >= 0) & (i_eta < this.n_eta) & (i_phi >= 0) & (i_phi < this.n_phi)
         return np.where(inside, self.offset[layer] + i_eta * this.n_phi + i_phi, -1)
 
 
-def _overlaps(n_a: int, n_b: int, *, same: bool, period: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of bins of two equal ranges cut into n_a and n_b bins: touching for the same layer, overlapping for two."""
+def _overlaps(
+    n_a: int, n_b: int, *, same: bool, period: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of bins of two equal ranges cut into n_a and n_b bins: touching for the same layer,
+    overlapping for two.
+    """
     a, b = np.arange(n_a)[:, None], np.arange(n_b)[None, :]
     if same:
         distance = np.abs(a - b)
         near = np.minimum(distance, n_a - distance) <= 1 if period else distance <= 1
     else:
-        near = (a * n_b < (b + 1) * n_a) & (b * n_a < (a + 1) * n_b)  # integers: no rounding at common edges
+        # integers: no rounding at common edges
+        near = (a * n_b < (b + 1) * n_a) & (b * n_a < (a + 1) * n_b)
     pairs_a, pairs_b = np.nonzero(near)
     return pairs_a, pairs_b
 
@@ -195,17 +218,28 @@ _STACK = (  # name, sampling, r_in, periods, d_eta, cells in 0.1 of phi
 )
 
 
-def build_grid(name: str, *, eta_max: float, phi_max: float, n_towers_phi: int, wraps: bool) -> Grid:
-    """A grid of |eta| < eta_max and |phi| < phi_max, the latter cut into n_towers_phi towers of about 0.1 rad."""
+def build_grid(
+    name: str, *, eta_max: float, phi_max: float, n_towers_phi: int, wraps: bool
+) -> Grid:
+    """A grid of |eta| < eta_max and |phi| < phi_max, the latter cut into n_towers_phi towers of
+    about 0.1 rad.
+    """
     tower = 2.0 * phi_max / n_towers_phi
     layers = []
     for layer_name, sampling, r_in, periods, d_eta, per_tower in _STACK:
-        period, x0, lambda_int = (_EM_PERIOD, _EM_X0, _EM_LAMBDA) if sampling < 12 else (_TILE_PERIOD, _TILE_X0, _TILE_LAMBDA)
+        period, x0, lambda_int = (
+            (_EM_PERIOD, _EM_X0, _EM_LAMBDA)
+            if sampling < 12
+            else (_TILE_PERIOD, _TILE_X0, _TILE_LAMBDA)
+        )
         thickness = periods * period if periods else 11.0
-        depth = (periods * x0, periods * lambda_int) if periods else (0.079, 0.0128)  # the presampler is 11 mm of liquid argon
+        # the presampler is 11 mm of liquid argon
+        depth = (periods * x0, periods * lambda_int) if periods else (0.079, 0.0128)
         n_eta = round(2.0 * eta_max / d_eta)
         n_phi, d_phi = n_towers_phi * per_tower, tower / per_tower
-        layers.append(Layer(layer_name, sampling, r_in, r_in + thickness, n_eta, n_phi, d_eta, d_phi, *depth))
+        layers.append(
+            Layer(layer_name, sampling, r_in, r_in + thickness, n_eta, n_phi, d_eta, d_phi, *depth)
+        )
     return Grid(name, tuple(layers), -eta_max, -phi_max, wraps)
 
 

@@ -1,4 +1,6 @@
-"""Where a number comes from: commit, versions, machine, and the hashes of the files that went in."""
+"""Where a number comes from: commit, versions, machine, and the hashes of the files that went
+in.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,15 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory in GB, and operating system; nothing that names a person or host."""
-    return {"cpu": _cpu_model(), "cores": _cores(), "memory_gb": _memory_gb(), "system": f"{platform.system()} {platform.machine()}"}
+    """Processor, cores that this process may use, memory in GB, and operating system; nothing that
+    names a person or host.
+    """
+    return {
+        "cpu": _cpu_model(),
+        "cores": _cores(),
+        "memory_gb": _memory_gb(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def sha256(path: Path | str) -> str:
@@ -60,7 +69,9 @@ def sha256(path: Path | str) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def _cpu_model() -> str:

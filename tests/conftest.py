@@ -1,4 +1,6 @@
-"""Fixtures that every test may ask for, and the order of the tests: fast ones first, whole notebooks last."""
+"""Fixtures that every test may ask for, and the order of the tests: fast ones first, whole
+notebooks last.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def root() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put whole notebooks last; keep the tests of one file on one worker, but spread the notebooks."""
+    """Put whole notebooks last; keep the tests of one file on one worker, but spread the
+    notebooks.
+    """
     items.sort(key=lambda item: item.get_closest_marker("notebook") is not None)
     for item in items:
         if item.get_closest_marker("notebook") is None:
@@ -34,10 +38,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def network_loads() -> Callable[[str], list[str]]:
-    """What an HTML page would load over the network: scripts, styles, pictures, frames; plain links are no loads."""
+    """What an HTML page would load over the network: scripts, styles, pictures, frames; plain links
+    are no loads.
+    """
 
     def find(page: str) -> list[str]:
-        tags = re.findall(r"<(?:script|link|img|iframe|source|object|embed)\b[^>]*(?:src|href|data)\s*=\s*[\"']?(?:https?:)?//[^>]*>", page)
+        tags = re.findall(
+            r"<(?:script|link|img|iframe|source|object|embed)\b[^>]*(?:src|href|data)\s*=\s*[\"']?(?:https?:)?//[^>]*>",
+            page,
+        )
         return tags + re.findall(r"@import[^;]*;|url\(\s*[\"']?(?:https?:)?//[^)]*\)", page)
 
     return find

@@ -1,4 +1,6 @@
-"""A key is content, settings and versions; files are complete or not there; compiled kernels are never older than the sources."""
+"""A key is content, settings and versions; files are complete or not there; compiled kernels are
+never older than the sources.
+"""
 
 import os
 import subprocess
@@ -34,9 +36,21 @@ def test_a_change_far_from_kernels_compiles_nothing_again(tmp_path):
 def test_importing_the_package_points_numba_there_unless_the_user_chose():
     code = f"import os, pfcalib; print(os.environ['{VARIABLE}'])"
     free = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    chosen = subprocess.run([sys.executable, "-c", code], env=free | {VARIABLE: "elsewhere"}, capture_output=True, text=True, check=True)
+    chosen = subprocess.run(
+        [sys.executable, "-c", code],
+        env=free | {VARIABLE: "elsewhere"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert chosen.stdout.strip() == "elsewhere"
-    ours = subprocess.run([sys.executable, "-c", code], env=free | {"PFCALIB_CACHE": "here"}, capture_output=True, text=True, check=True)
+    ours = subprocess.run(
+        [sys.executable, "-c", code],
+        env=free | {"PFCALIB_CACHE": "here"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "/here/kernels/" in ours.stdout
 
 

@@ -27,16 +27,23 @@ def lock(root: Path) -> dict[str, tuple[Version, int]]:
     for entry in filter(None, map(str.strip, entries)):
         match = re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", entry)
         assert match, f"not a pin: {entry[:60]}"
-        pins[canonicalize_name(match[1])] = (Version(match[2]), len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", entry)))
+        pins[canonicalize_name(match[1])] = (
+            Version(match[2]),
+            len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", entry)),
+        )
     return pins
 
 
 def test_every_dependency_is_pinned_inside_its_range(project, lock):
     for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
         wanted = Requirement(text)
-        assert canonicalize_name(wanted.name) in lock, f"{wanted.name} is not in requirements.lock; run make lock"
+        assert canonicalize_name(wanted.name) in lock, (
+            f"{wanted.name} is not in requirements.lock; run make lock"
+        )
         version, _ = lock[canonicalize_name(wanted.name)]
-        assert wanted.specifier.contains(version, prereleases=True), f"{text}, but the lock has {version}"
+        assert wanted.specifier.contains(version, prereleases=True), (
+            f"{text}, but the lock has {version}"
+        )
 
 
 def test_every_dependency_has_a_lower_bound(project):
@@ -51,13 +58,21 @@ def test_every_pin_has_hashes(lock):
 
 @pytest.mark.parametrize("name", ["requirements.lock", "environment.yml"])
 def test_no_registry_is_named(root, name):
-    assert not re.search(r"https?://|--(extra-)?index-url|--find-links|--trusted-host", (root / name).read_text())
+    assert not re.search(
+        r"https?://|--(extra-)?index-url|--find-links|--trusted-host", (root / name).read_text()
+    )
 
 
 def test_the_conda_environment_adds_only_python_and_tools_to_the_lock(root, project):
     wanted = yaml.safe_load((root / "environment.yml").read_text())["dependencies"]
     conda = dict.fromkeys(re.split(r"=+", text)[0] for text in wanted if isinstance(text, str))
     assert set(conda) == {"python", "pip", "make", "git"}
-    assert [text for text in wanted if isinstance(text, dict)] == [{"pip": ["-r requirements.lock"]}]
-    (python,) = [text.partition("=")[2] for text in wanted if isinstance(text, str) and text.startswith("python=")]
+    assert [text for text in wanted if isinstance(text, dict)] == [
+        {"pip": ["-r requirements.lock"]}
+    ]
+    (python,) = [
+        text.partition("=")[2]
+        for text in wanted
+        if isinstance(text, str) and text.startswith("python=")
+    ]
     assert SpecifierSet(project["requires-python"]).contains(f"{python}.0")

@@ -1,4 +1,6 @@
-"""The grid is held against the published granularity and depth, closed formulas for volumes, and a search for neighbours by brute force."""
+"""The grid is held against the published granularity and depth, closed formulas for volumes, and a
+search for neighbours by brute force.
+"""
 
 import dataclasses
 
@@ -17,7 +19,9 @@ SMALL = [
 
 
 def test_the_barrel_has_the_published_number_of_cells():
-    """Within |eta| < 0.8: JINST 3 (2008) S08003, table 1.3, for cells of 0.025/8 x 0.1, 0.025 x 0.025, 0.05 x 0.025, 0.1 x 0.1 and 0.2 x 0.1."""
+    """Within |eta| < 0.8: JINST 3 (2008) S08003, table 1.3, for cells of 0.025/8 x 0.1, 0.025 x
+    0.025, 0.05 x 0.025, 0.1 x 0.1 and 0.2 x 0.1.
+    """
     cells = {layer.name: (layer.n_eta, layer.n_phi) for layer in BARREL.layers}
     assert cells == {
         "PreSamplerB": (64, 64),
@@ -28,7 +32,9 @@ def test_the_barrel_has_the_published_number_of_cells():
         "TileBar1": (16, 64),
         "TileBar2": (8, 64),
     }
-    assert BARREL.n_cells == 64 * 64 + 512 * 64 + 64 * 256 + 32 * 256 + 2 * 16 * 64 + 8 * 64 == 64_000
+    assert (
+        BARREL.n_cells == 64 * 64 + 512 * 64 + 64 * 256 + 32 * 256 + 2 * 16 * 64 + 8 * 64 == 64_000
+    )
     assert WINDOW.n_cells == 1000
 
 
@@ -41,19 +47,31 @@ def test_the_cells_of_the_barrel_have_the_published_size():
 
 
 def test_the_calorimeter_is_as_deep_as_the_published_one():
-    """About 22 X0 of lead and argon at eta 0, and 7-8 interaction lengths of Tile; averages of 47.45 X0/m, 44.44 X0/m and 4.998 lambda/m."""
+    """About 22 X0 of lead and argon at eta 0, and 7-8 interaction lengths of Tile; averages of
+    47.45 X0/m, 44.44 X0/m and 4.998 lambda/m.
+    """
     em, tile = BARREL.layers[1:4], BARREL.layers[4:]
     assert sum(layer.x0 for layer in em) == pytest.approx(22.3, abs=0.5)
     assert sum(layer.lambda_int for layer in tile) == pytest.approx(7.7, abs=0.5)
     for layers, x0_per_metre in ((em, 47.45), (tile, 44.44)):
         thickness = sum(layer.r_out - layer.r_in for layer in layers)
-        assert 1e3 * sum(layer.x0 for layer in layers) / thickness == pytest.approx(x0_per_metre, rel=0.1)
-    assert 1e3 * sum(layer.lambda_int for layer in tile) / (tile[-1].r_out - tile[0].r_in) == pytest.approx(4.998, rel=0.05)
+        assert 1e3 * sum(layer.x0 for layer in layers) / thickness == pytest.approx(
+            x0_per_metre, rel=0.1
+        )
+    assert 1e3 * sum(layer.lambda_int for layer in tile) / (
+        tile[-1].r_out - tile[0].r_in
+    ) == pytest.approx(4.998, rel=0.05)
 
 
 def test_each_layer_has_the_published_depth():
-    depth = [layer.x0 for layer in BARREL.layers[1:4]] + [layer.lambda_int for layer in BARREL.layers[4:]]
-    for value, (low, high) in zip(depth, [(4.3, 4.7), (15.5, 18.0), (1.9, 4.8), (1.4, 1.7), (4.0, 4.6), (1.7, 2.1)], strict=True):
+    depth = [layer.x0 for layer in BARREL.layers[1:4]] + [
+        layer.lambda_int for layer in BARREL.layers[4:]
+    ]
+    for value, (low, high) in zip(
+        depth,
+        [(4.3, 4.7), (15.5, 18.0), (1.9, 4.8), (1.4, 1.7), (4.0, 4.6), (1.7, 2.1)],
+        strict=True,
+    ):
         assert low <= value <= high
 
 
@@ -64,7 +82,9 @@ def test_layers_follow_each_other_without_overlap():
 
 @GRIDS
 def test_volumes_of_a_layer_add_up_to_the_ring_between_its_radii(grid):
-    """pi (r_out^2 - r_in^2) = 2 pi r (r_out - r_in) exactly; the length in z is taken at the mean radius: 2 r sinh(eta_max)."""
+    """pi (r_out^2 - r_in^2) = 2 pi r (r_out - r_in) exactly; the length in z is taken at the mean
+    radius: 2 r sinh(eta_max).
+    """
     for i, layer in enumerate(grid.layers):
         area = 0.5 * layer.n_phi * layer.d_phi * (layer.r_out**2 - layer.r_in**2)
         length = 2.0 * layer.r * np.sinh(-grid.eta_min)
@@ -78,7 +98,12 @@ def test_every_cell_is_found_at_its_centre(grid):
         np.testing.assert_array_equal(grid.locate(i, grid.eta[here], grid.phi[here]), here)
 
 
-@given(eta=st.floats(-0.79, 0.79), phi=st.floats(-3.1, 3.1), turns=st.integers(-3, 3), layer=st.integers(0, 6))
+@given(
+    eta=st.floats(-0.79, 0.79),
+    phi=st.floats(-3.1, 3.1),
+    turns=st.integers(-3, 3),
+    layer=st.integers(0, 6),
+)
 def test_the_cell_that_is_found_holds_the_point_in_any_turn(eta, phi, turns, layer):
     cell = int(BARREL.locate(layer, eta, phi + 2.0 * np.pi * turns))
     assert abs(eta - BARREL.eta[cell]) <= 0.5 * BARREL.d_eta[cell] + 1e-12
@@ -92,13 +117,17 @@ def test_points_outside_have_no_cell():
 
 @pytest.mark.parametrize("grid", SMALL, ids=lambda grid: grid.name)
 def test_neighbours_are_the_cells_that_a_search_by_brute_force_finds(grid):
-    """Boxes in eta and phi: touching within a layer, corners included; sharing more than an edge in the adjacent layers."""
+    """Boxes in eta and phi: touching within a layer, corners included; sharing more than an edge in
+    the adjacent layers.
+    """
     indptr, indices = grid.neighbours
     far_phi = np.abs(grid.phi[:, None] - grid.phi[None, :])
     if grid.wraps:
         far_phi = np.minimum(far_phi, 2.0 * np.pi - far_phi)
     far_eta = np.abs(grid.eta[:, None] - grid.eta[None, :])
-    reach_eta, reach_phi = (0.5 * (size[:, None] + size[None, :]) for size in (grid.d_eta, grid.d_phi))
+    reach_eta, reach_phi = (
+        0.5 * (size[:, None] + size[None, :]) for size in (grid.d_eta, grid.d_phi)
+    )
     apart = np.abs(grid.layer[:, None] - grid.layer[None, :])
     touch = (far_eta < reach_eta + 1e-9) & (far_phi < reach_phi + 1e-9) & (apart == 0)
     overlap = (far_eta < reach_eta - 1e-9) & (far_phi < reach_phi - 1e-9) & (apart == 1)

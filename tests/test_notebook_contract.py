@@ -1,4 +1,6 @@
-"""Every notebook is built the same way, cell by cell; a new one is found by its name and held to it."""
+"""Every notebook is built the same way, cell by cell; a new one is found by its name and held to
+it.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,26 @@ import nbformat
 import pytest
 
 from pfcalib.errors import ConfigError
-from pfcalib.reporting.catalogue import PROFILES, find_studies, read_parameters, read_profiles, resolve_parameters
+from pfcalib.reporting.catalogue import (
+    PROFILES,
+    find_studies,
+    read_parameters,
+    read_profiles,
+    resolve_parameters,
+)
 from pfcalib.reporting.site import require_formula
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = find_studies(ROOT)
 MAX_CODE_LINES = 150
-OPENING = (("markdown", None), ("markdown", None), ("code", None), ("markdown", None), ("code", "parameters"), ("code", "setup"))
+OPENING = (
+    ("markdown", None),
+    ("markdown", None),
+    ("code", None),
+    ("markdown", None),
+    ("code", "parameters"),
+    ("code", "setup"),
+)
 CLOSING = (("code", "checks"), ("code", "results"), ("markdown", None))
 REQUIRED = ("seed", "n_events", "profile", "out_dir")
 PARAMETER_LINE = re.compile(r"\w+(: [^=#]+)? = .+?  # \S.{2,}")
@@ -27,7 +42,11 @@ PARAMETER_LINE = re.compile(r"\w+(: [^=#]+)? = .+?  # \S.{2,}")
 
 def problems(notebook: Any, name: str) -> list[str]:
     """Everything in which a notebook departs from the contract."""
-    return [problem for rule in (_order, _parameters, _code, _stored, _prose) for problem in rule(notebook, name)]
+    return [
+        problem
+        for rule in (_order, _parameters, _code, _stored, _prose)
+        for problem in rule(notebook, name)
+    ]
 
 
 def _order(notebook: Any, name: str) -> Iterator[str]:
@@ -35,8 +54,13 @@ def _order(notebook: Any, name: str) -> Iterator[str]:
     if len(cells) < len(OPENING) + len(CLOSING):
         yield f"only {len(cells)} cells"
         return
-    for place, (kind, tag) in [*enumerate(OPENING), *enumerate(CLOSING, start=len(cells) - len(CLOSING))]:
-        if cells[place].cell_type != kind or (tag and tag not in cells[place].metadata.get("tags", [])):
+    for place, (kind, tag) in [
+        *enumerate(OPENING),
+        *enumerate(CLOSING, start=len(cells) - len(CLOSING)),
+    ]:
+        if cells[place].cell_type != kind or (
+            tag and tag not in cells[place].metadata.get("tags", [])
+        ):
             yield f"cell {place + 1} must be {kind}{f' tagged {tag}' if tag else ''}"
     for tag in ("parameters", "setup", "checks", "results"):
         if sum(tag in cell.metadata.get("tags", []) for cell in cells) != 1:
@@ -52,7 +76,9 @@ def _order(notebook: Any, name: str) -> Iterator[str]:
 
 
 def _parameters(notebook: Any, name: str) -> Iterator[str]:
-    (source,) = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])] or [""]
+    (source,) = [
+        cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
+    ] or [""]
     for line in source.splitlines():
         if not PARAMETER_LINE.fullmatch(line):
             yield f"parameters: not `name = literal  # meaning, unit`: {line}"
@@ -71,13 +97,18 @@ def _code(notebook: Any, name: str) -> Iterator[str]:
     for place, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type != "code":
             continue
-        n_lines += sum(bool(line.strip()) and not line.strip().startswith("#") for line in cell.source.splitlines())
+        n_lines += sum(
+            bool(line.strip()) and not line.strip().startswith("#")
+            for line in cell.source.splitlines()
+        )
         try:
             tree = ast.parse(cell.source)
         except SyntaxError:
             yield f"cell {place}: not plain Python (a magic, or an error of syntax)"
             continue
-        yield from (f"cell {place}: {problem}" for problem in _statements(tree, is_import_cell=place == 3))
+        yield from (
+            f"cell {place}: {problem}" for problem in _statements(tree, is_import_cell=place == 3)
+        )
     if n_lines > MAX_CODE_LINES:
         yield f"{n_lines} lines of code, at most {MAX_CODE_LINES}"
 
@@ -91,11 +122,17 @@ def _statements(tree: ast.Module, *, is_import_cell: bool) -> Iterator[str]:
             yield f"line {node.lineno}: a definition; it belongs into pfcalib"
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.path":
             yield f"line {node.lineno}: sys.path"
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.match(r"[/~]\w*/|[A-Za-z]:\\", node.value):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.match(r"[/~]\w*/|[A-Za-z]:\\", node.value)
+        ):
             yield f"line {node.lineno}: an absolute path"
         if is_import and not is_import_cell:
             yield f"line {node.lineno}: an import outside the one import cell"
-    if is_import_cell and not all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body):
+    if is_import_cell and not all(
+        isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body
+    ):
         yield "the import cell must hold imports only"
 
 
@@ -113,7 +150,9 @@ def _prose(notebook: Any, name: str) -> Iterator[str]:
     for place, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "markdown":
             text = re.sub(r"```.*?```|`[^`\n]*`", "", cell.source, flags=re.DOTALL)
-            for display, inline in re.findall(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)\$", text, re.DOTALL):
+            for display, inline in re.findall(
+                r"\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)\$", text, re.DOTALL
+            ):
                 try:
                     require_formula(display or inline, display=bool(display))
                 except ConfigError as error:
@@ -135,7 +174,11 @@ def test_every_profile_gives_every_parameter(name):
 
 def test_profiles_and_notebooks_are_the_same_studies():
     assert sorted(read_profiles(ROOT)) == sorted(STUDIES)
-    stray = [path.name for path in (ROOT / "notebooks").iterdir() if not path.name.startswith(".") and path.stem not in STUDIES]
+    stray = [
+        path.name
+        for path in (ROOT / "notebooks").iterdir()
+        if not path.name.startswith(".") and path.stem not in STUDIES
+    ]
     assert [name for name in stray if name not in ("profiles.yaml",)] == []
 
 
@@ -157,16 +200,29 @@ def good() -> Any:
         new.new_markdown_cell("# 01 Tiny\n\nA question?"),
         new.new_markdown_cell("Energy $E$ in GeV; see [paper](https://example.org)."),
         new.new_code_cell("from pfcalib.reporting.results import Report"),
-        new.new_markdown_cell("| profile | events | epochs | minutes |\n|---|---|---|---|\n| smoke | 10 | 1 | 1 |"),
+        new.new_markdown_cell(
+            "| profile | events | epochs | minutes |\n|---|---|---|---|\n| smoke | 10 | 1 | 1 |"
+        ),
         new.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-        new.new_code_cell('report = Report("01_tiny", out_dir, {"profile": profile}, seed)', metadata={"tags": ["setup"]}),
+        new.new_code_cell(
+            'report = Report("01_tiny", out_dir, {"profile": profile}, seed)',
+            metadata={"tags": ["setup"]},
+        ),
         new.new_markdown_cell("## What to expect"),
         new.new_code_cell('report.metric("n", n_events, None, "", "events")'),
-        new.new_code_cell('report.check("some events", n_events, "> 0", n_events > 0)', metadata={"tags": ["checks"]}),
+        new.new_code_cell(
+            'report.check("some events", n_events, "> 0", n_events > 0)',
+            metadata={"tags": ["checks"]},
+        ),
         new.new_code_cell("report.finish()", metadata={"tags": ["results"]}),
         new.new_markdown_cell("## Limits\n\nTiny."),
     ]
-    return new.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    return new.new_notebook(
+        cells=cells,
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+        },
+    )
 
 
 def test_a_notebook_that_keeps_the_contract_has_no_problems(good):
@@ -204,4 +260,6 @@ def _set(place: int, source: str) -> Callable[[Any], None]:
 def test_a_departure_from_the_contract_is_found(good, damage, message):
     notebook = copy.deepcopy(good)
     damage(notebook)
-    assert any(message in problem for problem in problems(notebook, "01_tiny")), problems(notebook, "01_tiny")
+    assert any(message in problem for problem in problems(notebook, "01_tiny")), problems(
+        notebook, "01_tiny"
+    )

@@ -27,7 +27,12 @@ def test_the_notebook_runs_and_passes(name, tmp_path, network_loads):
     for figure in results["figures"]:
         assert 0 < (result.folder / figure["file"]).stat().st_size < MAX_FIGURE_BYTES
     cells = nbformat.read(result.folder / "executed.ipynb", as_version=4).cells
-    images = [output for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", ())]
+    images = [
+        output
+        for cell in cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", ())
+    ]
     assert len(images) >= len(results["figures"]), "the rendered notebook does not show all figures"
     page = (result.folder / "report.html").read_text(encoding="utf-8")
     assert not network_loads(page)

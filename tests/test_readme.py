@@ -25,8 +25,12 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Ge
 
 
 def python_block(root: Path, first_line: str) -> dict:
-    """Run the block of Python in the README that begins with some line; the names that it leaves."""
-    blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """Run the block of Python in the README that begins with some line; the names that it
+    leaves.
+    """
+    blocks = re.findall(
+        r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     (block,) = (block for block in blocks if block.startswith(first_line))
     names: dict = {}
     exec(compile(block, "README.md", "exec"), names)
@@ -41,7 +45,8 @@ def test_the_lines_for_own_files_run(root: Path, own_files: Path):
     assert len(names["stream"]) > 0
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with numpy 2
+# of Keras with numpy 2
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_lines_for_calibrations_run(root: Path, own_files: Path):
     derive_lcw("pions.root").save("lcw.json")
     names = python_block(root, "from pfcalib.calibration.lcw")

@@ -1,1 +1,3 @@
-"""Machinery of single studies, each imported by its own notebook only; what a second one needs belongs to a room of pfcalib."""
+"""Machinery of single studies, each imported by its own notebook only; what a second one needs
+belongs to a room of pfcalib.
+"""

@@ -1,8 +1,10 @@
-"""Domain shift: networks and boosted trees that learn on one sample of clusters, or on several, and are applied to all of them.
+"""Domain shift: networks and boosted trees that learn on one sample of clusters, or on several, and
+are applied to all of them.
 
-A recipe names the samples that a network is trained on and the network that it starts from. The inversion, its last step, is measured on the
-validation split of a sample that the recipe has seen: on the sample itself where it is one of those, else on the first of them. So a network
-that knows one sample only is applied to another one as it is, which is what a transfer means.
+A recipe names the samples that a network is trained on and the network that it starts from. The
+inversion, its last step, is measured on the validation split of a sample that the recipe has seen:
+on the sample itself where it is one of those, else on the first of them. So a network that knows
+one sample only is applied to another one as it is, which is what a transfer means.
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ from pfcalib.samples.split import SPLITS
 from pfcalib.simulation.dijets import DijetSampleConfig, cached_dijets
 from pfcalib.simulation.produce import ProduceConfig, cached_sample
 from pfcalib.training.networks import Extra, Network, fit_network
-from pfcalib.training.regressors import Clusters, EnergyTrees, fit_energy_trees, network_energy, read_clusters
+from pfcalib.training.regressors import (
+    Clusters,
+    EnergyTrees,
+    fit_energy_trees,
+    network_energy,
+    read_clusters,
+)
 from pfcalib.training.trees import TreesConfig
 from studies.domain_recipes import RecipeConfig
 
@@ -38,7 +46,9 @@ class TrainedNetwork(NamedTuple):
 
     def energy(self, path: PathLike, *, sample: str, split: str) -> NDArray[np.float64]:
         """Energies of the selected clusters of a split in GeV, as `read_clusters` orders them."""
-        return _inversion_for(self.inversions, sample).apply(network_energy(self.network, path, split=split))
+        return _inversion_for(self.inversions, sample).apply(
+            network_energy(self.network, path, split=split)
+        )
 
 
 class TrainedTrees(NamedTuple):
@@ -49,7 +59,9 @@ class TrainedTrees(NamedTuple):
 
     def energy(self, columns: Mapping[str, NDArray[Any]], *, sample: str) -> NDArray[np.float64]:
         """Energies in GeV of clusters with the columns of moments."""
-        return _inversion_for(self.inversions, sample).apply(np.maximum(self.trees.energy(columns), 1e-3))
+        return _inversion_for(self.inversions, sample).apply(
+            np.maximum(self.trees.energy(columns), 1e-3)
+        )
 
 
 def _inversion_for(inversions: Mapping[str, Inversion], sample: str) -> Inversion:
@@ -58,12 +70,20 @@ def _inversion_for(inversions: Mapping[str, Inversion], sample: str) -> Inversio
 
 def make_samples(configs: Mapping[str, ProduceConfig | DijetSampleConfig]) -> dict[str, Path]:
     """Paths of the samples, by name; what is not in the cache is made."""
-    return {name: cached_dijets(config) if isinstance(config, DijetSampleConfig) else cached_sample(config) for name, config in configs.items()}
+    return {
+        name: cached_dijets(config)
+        if isinstance(config, DijetSampleConfig)
+        else cached_sample(config)
+        for name, config in configs.items()
+    }
 
 
 def read_splits(paths: Mapping[str, PathLike]) -> dict[str, dict[str, Clusters]]:
     """Selected clusters of every sample, by sample and split."""
-    return {name: {split: read_clusters(path, split=split) for split in SPLITS} for name, path in paths.items()}
+    return {
+        name: {split: read_clusters(path, split=split) for split in SPLITS}
+        for name, path in paths.items()
+    }
 
 
 def fit_recipes(
@@ -90,11 +110,22 @@ def fit_recipes(
     done = dict(known or {})
     for name, recipe in recipes.items():
         if recipe.start is not None and recipe.start not in done:
-            raise ConfigError(f"recipe {name!r} starts from {recipe.start!r}, expected one that comes before it: {', '.join(done) or 'none'}")
+            raise ConfigError(
+                f"recipe {name!r} starts from {recipe.start!r}, expected one that comes before it: "
+                f"{', '.join(done) or 'none'}"
+            )
         start = None if recipe.start is None else done[recipe.start].network
         extras = [Extra(paths[sample], share) for sample, share in recipe.extras.items()]
-        network = fit_network(paths[recipe.sample], recipe.network, extras=extras, start=start, say=_prefixed(say, name))
-        done[name] = TrainedNetwork(network, {home: _invert_network(network, paths[home]) for home in recipe.homes})
+        network = fit_network(
+            paths[recipe.sample],
+            recipe.network,
+            extras=extras,
+            start=start,
+            say=_prefixed(say, name),
+        )
+        done[name] = TrainedNetwork(
+            network, {home: _invert_network(network, paths[home]) for home in recipe.homes}
+        )
     return {name: done[name] for name in recipes}
 
 
@@ -108,31 +139,43 @@ def _invert_network(network: Network, path: Path) -> Inversion:
 
 
 def invert(e_pred: ArrayLike, e_true: ArrayLike) -> Inversion:
-    """Inversion that suits the number of clusters: `calibration.inversion.fit_inversion`, or `fit_coarse_inversion` below FEW.
+    """Inversion that suits the number of clusters: `calibration.inversion.fit_inversion`, or
+    `fit_coarse_inversion` below FEW.
 
     Parameters
     ----------
     e_pred, e_true : array_like, shape (n_clusters,), GeV
     """
-    return fit_inversion(e_pred, e_true) if np.size(e_true) >= FEW else fit_coarse_inversion(e_pred, e_true)
+    return (
+        fit_inversion(e_pred, e_true)
+        if np.size(e_true) >= FEW
+        else fit_coarse_inversion(e_pred, e_true)
+    )
 
 
-def fit_coarse_inversion(e_pred: ArrayLike, e_true: ArrayLike, *, per_bin: int = PER_BIN) -> Inversion:
-    """Inversion from few clusters: in bins of true energy that hold equal numbers of them, so that no point is a matter of chance.
+def fit_coarse_inversion(
+    e_pred: ArrayLike, e_true: ArrayLike, *, per_bin: int = PER_BIN
+) -> Inversion:
+    """Inversion from few clusters: in bins of true energy that hold equal numbers of them, so that
+    no point is a matter of chance.
 
     Parameters
     ----------
     e_pred, e_true : array_like, shape (n_clusters,), GeV
         Positive.
     per_bin : int
-        Clusters that a bin holds at least; if there are fewer in all, one factor is applied to all energies.
+        Clusters that a bin holds at least; if there are fewer in all, one factor is applied to all
+        energies.
 
     Raises
     ------
     ValidationError
         If there are no clusters.
     """
-    log_true, log_pred = np.log(np.asarray(e_true, dtype=np.float64)), np.log(np.asarray(e_pred, dtype=np.float64))
+    log_true, log_pred = (
+        np.log(np.asarray(e_true, dtype=np.float64)),
+        np.log(np.asarray(e_pred, dtype=np.float64)),
+    )
     if log_true.size == 0:
         raise ValidationError("inversion: no clusters in the validation split, expected some")
     bins = np.array_split(np.argsort(log_true, kind="stable"), max(log_true.size // per_bin, 1))
@@ -143,7 +186,11 @@ def fit_coarse_inversion(e_pred: ArrayLike, e_true: ArrayLike, *, per_bin: int =
 
 
 def fit_tree_recipes(
-    clusters: Mapping[str, Mapping[str, Clusters]], shares: Mapping[str, float], *, config: TreesConfig, seed: int
+    clusters: Mapping[str, Mapping[str, Clusters]],
+    shares: Mapping[str, float],
+    *,
+    config: TreesConfig,
+    seed: int,
 ) -> dict[str, TrainedTrees]:
     """Boosted trees on A, ``gbdt``, and on the mixture, ``gbdt_mixed``.
 
@@ -158,9 +205,14 @@ def fit_tree_recipes(
         Of the order in which clusters are taken for the mixture.
     """
     rng = np.random.default_rng(seed)
-    mixtures = [mix_clusters({name: splits[split] for name, splits in clusters.items()}, shares, rng=rng) for split in ("train", "validation")]
+    mixtures = [
+        mix_clusters({name: splits[split] for name, splits in clusters.items()}, shares, rng=rng)
+        for split in ("train", "validation")
+    ]
     plain = {
-        "gbdt": fit_energy_trees(clusters["a"]["train"], clusters["a"]["validation"], config=config),
+        "gbdt": fit_energy_trees(
+            clusters["a"]["train"], clusters["a"]["validation"], config=config
+        ),
         "gbdt_mixed": fit_energy_trees(*mixtures, config=config),
     }
     homes = {"gbdt": ("a",), "gbdt_mixed": ("a", *shares)}
@@ -168,13 +220,23 @@ def fit_tree_recipes(
     for name, trees in plain.items():
         bare = TrainedTrees(trees._replace(inversion=None), {})
         validation = {home: clusters[home]["validation"] for home in homes[name]}
-        energies = {home: np.maximum(bare.trees.energy(part.columns), 1e-3) for home, part in validation.items()}
-        trained[name] = bare._replace(inversions={home: invert(energies[home], part.e_true) for home, part in validation.items()})
+        energies = {
+            home: np.maximum(bare.trees.energy(part.columns), 1e-3)
+            for home, part in validation.items()
+        }
+        trained[name] = bare._replace(
+            inversions={
+                home: invert(energies[home], part.e_true) for home, part in validation.items()
+            }
+        )
     return trained
 
 
-def mix_clusters(parts: Mapping[str, Clusters], shares: Mapping[str, float], *, rng: np.random.Generator) -> Clusters:
-    """All clusters of A and of the other samples as many as their shares of the whole say, some of them more than once if need be.
+def mix_clusters(
+    parts: Mapping[str, Clusters], shares: Mapping[str, float], *, rng: np.random.Generator
+) -> Clusters:
+    """All clusters of A and of the other samples as many as their shares of the whole say, some of
+    them more than once if need be.
 
     Parameters
     ----------
@@ -187,14 +249,27 @@ def mix_clusters(parts: Mapping[str, Clusters], shares: Mapping[str, float], *, 
     """
     n_total = len(parts["a"].rows) / (1.0 - sum(shares.values()))
     chosen = {"a": np.arange(len(parts["a"].rows))}
-    chosen |= {name: np.resize(rng.permutation(len(parts[name].rows)), max(round(share * n_total), 1)) for name, share in shares.items()}
-    columns = {column: np.concatenate([parts[name].columns[column][rows] for name, rows in chosen.items()]) for column in parts["a"].columns}
-    rows, is_em, e_true = (np.concatenate([getattr(parts[name], of)[at] for name, at in chosen.items()]) for of in ("rows", "is_em", "e_true"))
+    chosen |= {
+        name: np.resize(rng.permutation(len(parts[name].rows)), max(round(share * n_total), 1))
+        for name, share in shares.items()
+    }
+    columns = {
+        column: np.concatenate([parts[name].columns[column][rows] for name, rows in chosen.items()])
+        for column in parts["a"].columns
+    }
+    rows, is_em, e_true = (
+        np.concatenate([getattr(parts[name], of)[at] for name, at in chosen.items()])
+        for of in ("rows", "is_em", "e_true")
+    )
     return Clusters(rows, columns, is_em, e_true)
 
 
-def derive_tables(paths: Mapping[str, Path], clusters: Mapping[str, Mapping[str, Clusters]], *, min_clusters: int) -> dict[str, dict[str, LcwTables]]:
-    """Tables of local cell weighting for every sample: ``lcw``, derived on A, and ``lcw_retrained``, on a sample with min_clusters to train on."""
+def derive_tables(
+    paths: Mapping[str, Path], clusters: Mapping[str, Mapping[str, Clusters]], *, min_clusters: int
+) -> dict[str, dict[str, LcwTables]]:
+    """Tables of local cell weighting for every sample: ``lcw``, derived on A, and
+    ``lcw_retrained``, on a sample with min_clusters to train on.
+    """
     on_a = LcwTables.load(cached_lcw(paths["a"]))
     tables = {name: {"lcw": on_a} for name in paths}
     for name, path in paths.items():

@@ -1,4 +1,6 @@
-"""Recipes of the study of domain shift: on which samples a network is trained, and from which weights it starts."""
+"""Recipes of the study of domain shift: on which samples a network is trained, and from which
+weights it starts.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ SAMPLES = {
     "c": "C, Geant4 pions",
     "d": "D, jets",
 }
-EPOCHS = {"b": 8, "c": 40, "d": 8, "tuned": 4, "tuned_c": 15, "mixed": 5, "augmented": 5}  # of the recipes of `plan_recipes`
+# of the recipes of `plan_recipes`
+EPOCHS = {"b": 8, "c": 40, "d": 8, "tuned": 4, "tuned_c": 15, "mixed": 5, "augmented": 5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,26 +83,42 @@ class DomainConfig:
 
     def __post_init__(self) -> None:
         if unknown := set(self.epochs) - set(EPOCHS):
-            raise ConfigError(f"DomainConfig: epochs of {sorted(unknown)}, expected some of {', '.join(EPOCHS)}")
-        if not set(self.shares) <= set(SAMPLES) - {"a"} or not (min(self.shares.values(), default=0.1) > 0.0 and sum(self.shares.values()) < 1.0):
-            raise ConfigError(f"DomainConfig: shares {dict(self.shares)}, expected some of b, c, d, above 0, with a sum below 1")
+            raise ConfigError(
+                f"DomainConfig: epochs of {sorted(unknown)}, expected some of {', '.join(EPOCHS)}"
+            )
+        if not set(self.shares) <= set(SAMPLES) - {"a"} or not (
+            min(self.shares.values(), default=0.1) > 0.0 and sum(self.shares.values()) < 1.0
+        ):
+            raise ConfigError(
+                f"DomainConfig: shares {dict(self.shares)}, expected some of b, c, d, above 0, "
+                "with a sum below 1"
+            )
         if not self.tuned_rate > 0.0 or min(self.few_batch, *self.sizes, *self.epochs.values()) < 1:
-            raise ConfigError(f"DomainConfig: tuned_rate, few_batch, sizes and epochs must be above 0: {self}")
+            raise ConfigError(
+                f"DomainConfig: tuned_rate, few_batch, sizes and epochs must be above 0: {self}"
+            )
 
-    def trained(self, base: NetworkConfig, recipe: str, *, tuned: bool = False, few: bool = False) -> NetworkConfig:
-        """A network with the epochs of a recipe, and the rate of fine-tuning and the batch of a small sample where asked for."""
+    def trained(
+        self, base: NetworkConfig, recipe: str, *, tuned: bool = False, few: bool = False
+    ) -> NetworkConfig:
+        """A network with the epochs of a recipe, and the rate of fine-tuning and the batch of a
+        small sample where asked for.
+        """
         n_epochs = self.epochs.get(recipe, EPOCHS[recipe])
         train = replace(base.train, epochs=n_epochs, patience=n_epochs)
-        train = replace(train, learning_rate=self.tuned_rate * train.learning_rate) if tuned else train
+        train = (
+            replace(train, learning_rate=self.tuned_rate * train.learning_rate) if tuned else train
+        )
         return replace(base, train=replace(train, batch_size=self.few_batch) if few else train)
 
 
 def plan_recipes(base: NetworkConfig, config: DomainConfig) -> dict[str, RecipeConfig]:
     """All recipes of the study, each after the one that it starts from.
 
-    ``<name>_a`` to ``<name>_d`` are trained on one sample from the start; ``tuned_b``, ``tuned_c``, ``tuned_d`` go on from ``<name>_a`` on
-    another; ``mixed`` sees all samples at once; ``augmented`` sees A with random noise and cuts; ``remeasured`` is ``<name>_a`` with an inversion
-    of each sample.
+    ``<name>_a`` to ``<name>_d`` are trained on one sample from the start; ``tuned_b``, ``tuned_c``,
+    ``tuned_d`` go on from ``<name>_a`` on another; ``mixed`` sees all samples at once;
+    ``augmented`` sees A with random noise and cuts; ``remeasured`` is ``<name>_a`` with an
+    inversion of each sample.
 
     Parameters
     ----------
@@ -109,22 +128,33 @@ def plan_recipes(base: NetworkConfig, config: DomainConfig) -> dict[str, RecipeC
     """
     on_a = f"{base.name}_a"
     recipes = {on_a: RecipeConfig(network=base, sample="a")}
-    recipes |= {f"{base.name}_{s}": RecipeConfig(network=config.trained(base, s, few=s == "c"), sample=s) for s in ("b", "c", "d")}
+    recipes |= {
+        f"{base.name}_{s}": RecipeConfig(network=config.trained(base, s, few=s == "c"), sample=s)
+        for s in ("b", "c", "d")
+    }
     for sample in ("b", "c", "d"):
         stage = "tuned_c" if sample == "c" else "tuned"
         network = config.trained(base, stage, tuned=True, few=sample == "c")
         recipes[f"tuned_{sample}"] = RecipeConfig(network=network, sample=sample, start=on_a)
-    recipes["mixed"] = RecipeConfig(network=config.trained(base, "mixed"), sample="a", extras=config.shares)
-    recipes["augmented"] = RecipeConfig(network=replace(config.trained(base, "augmented"), augment=config.augment), sample="a")
+    recipes["mixed"] = RecipeConfig(
+        network=config.trained(base, "mixed"), sample="a", extras=config.shares
+    )
+    recipes["augmented"] = RecipeConfig(
+        network=replace(config.trained(base, "augmented"), augment=config.augment), sample="a"
+    )
     recipes["remeasured"] = RecipeConfig(network=base, sample="a", inverted_on=tuple(SAMPLES)[1:])
     return recipes
 
 
 def plan_size_scan(base: NetworkConfig, config: DomainConfig) -> dict[str, RecipeConfig]:
-    """Recipes ``tuned_c_<n>`` and ``<name>_c_<n>``, fine-tuned and from the start, on n clusters of C for each of the sizes."""
+    """Recipes ``tuned_c_<n>`` and ``<name>_c_<n>``, fine-tuned and from the start, on n clusters of
+    C for each of the sizes.
+    """
     recipes = {}
     for n in config.sizes:
         tuned = replace(config.trained(base, "tuned_c", tuned=True, few=True), n_clusters=n)
         recipes[f"tuned_c_{n}"] = RecipeConfig(network=tuned, sample="c", start=f"{base.name}_a")
-        recipes[f"{base.name}_c_{n}"] = RecipeConfig(network=replace(config.trained(base, "c", few=True), n_clusters=n), sample="c")
+        recipes[f"{base.name}_c_{n}"] = RecipeConfig(
+            network=replace(config.trained(base, "c", few=True), n_clusters=n), sample="c"
+        )
     return recipes

@@ -1,4 +1,6 @@
-"""How calibrations fare on samples that they were not derived on: points and matrices, who falls behind LCW, and the choice of a remedy."""
+"""How calibrations fare on samples that they were not derived on: points and matrices, who falls
+behind LCW, and the choice of a remedy.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.calibration.lcw import LcwTables, apply_lcw
 from pfcalib.features.targets import flat_weights
-from pfcalib.metrics.performance import Comparison, Mask, compare, energy_name, point_metrics, species_masks
+from pfcalib.metrics.performance import (
+    Comparison,
+    Mask,
+    compare,
+    energy_name,
+    point_metrics,
+    species_masks,
+)
 from pfcalib.metrics.roc import Estimate
 from pfcalib.metrics.separation import Metric
 from pfcalib.training.regressors import Clusters
 from studies.domain import TrainedNetwork, TrainedTrees
 from studies.domain_recipes import SAMPLES
 
-MIXED = ("c", "d")  # samples of which all clusters together are looked at too: one is small, in the other a cluster can be of both species
+# samples of which all clusters together are looked at too: one is small, in the other a cluster can
+# be of both species
+MIXED = ("c", "d")
 CENTRAL = 0.68  # share of the clusters that lie within the closeness of truth
 
 FloatArray = NDArray[np.float64]
@@ -37,8 +48,12 @@ class Calibrated(NamedTuple):
         return {**species_masks(self.is_em), "mixed": np.ones(len(self.is_em), dtype=np.bool_)}
 
     def only(self, *names: str) -> Calibrated:
-        """The same clusters with some of the calibrations; those that are not there are left out."""
-        return self._replace(energy={name: self.energy[name] for name in names if name in self.energy})
+        """The same clusters with some of the calibrations; those that are not there are left
+        out.
+        """
+        return self._replace(
+            energy={name: self.energy[name] for name in names if name in self.energy}
+        )
 
 
 class Point(NamedTuple):
@@ -59,7 +74,9 @@ class Point(NamedTuple):
 
     @property
     def column(self) -> tuple[str, str, str]:
-        """Sample, species and energy as `plots_calibration_studies.plot_ratio_matrix` wants them."""
+        """Sample, species and energy as `plots_calibration_studies.plot_ratio_matrix` wants
+        them.
+        """
         return SAMPLES[self.sample].partition(",")[0], self.species, f"{self.energy:g} GeV"
 
 
@@ -82,7 +99,12 @@ def species_of(sample: str) -> tuple[str, ...]:
 
 def list_points(energies: Mapping[str, Sequence[float]]) -> list[Point]:
     """Points of all samples, species and energies in GeV; those of a sample side by side."""
-    return [Point(sample, species, float(energy)) for sample, values in energies.items() for species in species_of(sample) for energy in values]
+    return [
+        Point(sample, species, float(energy))
+        for sample, values in energies.items()
+        for species in species_of(sample)
+        for energy in values
+    ]
 
 
 def _suffix(sample: str) -> str:
@@ -93,7 +115,8 @@ def calibrate_splits(
     path: Path, sample: str, clusters: Mapping[str, Clusters], *, networks: Mapping[str, TrainedNetwork],
     trees: Mapping[str, TrainedTrees], tables: Mapping[str, LcwTables], splits: Sequence[str] = ("validation", "test"),
 ) -> dict[str, Calibrated]:  # fmt: skip
-    """Energies of the clusters of a sample by all calibrations: ``em``, the tables, the trees and the networks.
+    """Energies of the clusters of a sample by all calibrations: ``em``, the tables, the trees and
+    the networks.
 
     Parameters
     ----------
@@ -118,13 +141,18 @@ def calibrate_splits(
         part = clusters[split]
         energy = {"em": part.e_em, **{name: cells[part.rows] for name, cells in weighted.items()}}
         energy |= {name: model.energy(part.columns, sample=sample) for name, model in trees.items()}
-        energy |= {name: model.energy(path, sample=sample, split=split) for name, model in networks.items()}
+        energy |= {
+            name: model.energy(path, sample=sample, split=split) for name, model in networks.items()
+        }
         result[split] = Calibrated(energy, part.e_true, part.is_em)
     return result
 
 
-def sample_metrics(calibrated: Mapping[str, Calibrated], points: Sequence[Point], *, rng: np.random.Generator) -> Iterator[Metric]:
-    """`metrics.performance.point_metrics` of all samples at the points, the name of the sample at the end of the names of all but those of A.
+def sample_metrics(
+    calibrated: Mapping[str, Calibrated], points: Sequence[Point], *, rng: np.random.Generator
+) -> Iterator[Metric]:
+    """`metrics.performance.point_metrics` of all samples at the points, the name of the sample at
+    the end of the names of all but those of A.
 
     Parameters
     ----------
@@ -134,13 +162,20 @@ def sample_metrics(calibrated: Mapping[str, Calibrated], points: Sequence[Point]
     rng : numpy.random.Generator
     """
     for name, clusters in calibrated.items():
-        masks = {species: clusters.species[species] for species in dict.fromkeys(p.species for p in points if p.sample == name)}
+        masks = {
+            species: clusters.species[species]
+            for species in dict.fromkeys(p.species for p in points if p.sample == name)
+        }
         energies = sorted({p.energy for p in points if p.sample == name})
         suffix, where = _suffix(name), f"test split of {SAMPLES[name]}"
-        yield from point_metrics(clusters.energy, clusters.e_true, masks, energies, where=where, rng=rng, suffix=suffix)
+        yield from point_metrics(
+            clusters.energy, clusters.e_true, masks, energies, where=where, rng=rng, suffix=suffix
+        )
 
 
-def matrix(metrics: Mapping[str, Estimate], models: Sequence[str], quantity: str, points: Sequence[Point]) -> dict[str, list[Estimate]]:
+def matrix(
+    metrics: Mapping[str, Estimate], models: Sequence[str], quantity: str, points: Sequence[Point]
+) -> dict[str, list[Estimate]]:
     """Rows of a matrix of metrics by model, one entry a point; NaN where there is none.
 
     Parameters
@@ -158,13 +193,22 @@ def matrix(metrics: Mapping[str, Estimate], models: Sequence[str], quantity: str
     {'em': [Estimate(value=0.1, error=0.01)]}
     """
     unknown = Estimate(np.nan, np.nan)
-    return {model: [metrics.get(f"{quantity}_{model}_{point.tail}", unknown) for point in points] for model in models}
+    return {
+        model: [metrics.get(f"{quantity}_{model}_{point.tail}", unknown) for point in points]
+        for model in models
+    }
 
 
 def compare_at(
-    calibrated: Mapping[str, Calibrated], models: Mapping[str, str], reference: str, points: Sequence[Point], *, rng: np.random.Generator
+    calibrated: Mapping[str, Calibrated],
+    models: Mapping[str, str],
+    reference: str,
+    points: Sequence[Point],
+    *,
+    rng: np.random.Generator,
 ) -> dict[Point, Comparison]:
-    """Does a model resolve better than the reference at the points? Points with too few clusters are left out, as are samples without either.
+    """Does a model resolve better than the reference at the points? Points with too few clusters
+    are left out, as are samples without either.
 
     Parameters
     ----------
@@ -182,15 +226,25 @@ def compare_at(
         if clusters is None or model not in clusters.energy or reference not in clusters.energy:
             continue
         mask = clusters.species[point.species]
-        found[point] = compare(clusters.energy[str(model)], clusters.energy[reference], clusters.e_true, mask, point.energy, rng=rng)
-    return {point: comparison for point, comparison in found.items() if np.isfinite(comparison.ratio)}
+        found[point] = compare(
+            clusters.energy[str(model)],
+            clusters.energy[reference],
+            clusters.e_true,
+            mask,
+            point.energy,
+            rng=rng,
+        )
+    return {
+        point: comparison for point, comparison in found.items() if np.isfinite(comparison.ratio)
+    }
 
 
 def judge(
     calibrated: Mapping[str, Calibrated], models: Mapping[str, str], reference: str, points: Sequence[Point], *,
     n_sigma: float, rng: np.random.Generator,
 ) -> list[Verdict]:  # fmt: skip
-    """`compare_at`, summed up by sample; samples without a point that has enough clusters are left out.
+    """`compare_at`, summed up by sample; samples without a point that has enough clusters are left
+    out.
 
     Parameters
     ----------
@@ -202,20 +256,40 @@ def judge(
     comparisons = compare_at(calibrated, models, reference, points, rng=rng)
     verdicts = []
     for sample, model in models.items():
-        here = {point: comparison for point, comparison in comparisons.items() if point.sample == sample}
+        here = {
+            point: comparison for point, comparison in comparisons.items() if point.sample == sample
+        }
         if here:
             worst = max(here, key=lambda point: here[point].ratio)
             n_behind = sum(comparison.significance < -n_sigma for comparison in here.values())
-            verdicts.append(Verdict(sample, model, reference, len(here), n_behind, worst, Estimate(here[worst].ratio, here[worst].error)))
+            verdicts.append(
+                Verdict(
+                    sample,
+                    model,
+                    reference,
+                    len(here),
+                    n_behind,
+                    worst,
+                    Estimate(here[worst].ratio, here[worst].error),
+                )
+            )
     return verdicts
 
 
 def closeness(
-    e_pred: ArrayLike, e_true: ArrayLike, is_em: ArrayLike, *, limits: tuple[float, float], rng: np.random.Generator, n_bootstrap: int = 100
+    e_pred: ArrayLike,
+    e_true: ArrayLike,
+    is_em: ArrayLike,
+    *,
+    limits: tuple[float, float],
+    rng: np.random.Generator,
+    n_bootstrap: int = 100,
 ) -> Estimate:
-    """Distance abs(ln(E / E_true)) within which 68 % of the clusters lie, each species weighted flat in ln E: bias and width in one number.
+    """Distance abs(ln(E / E_true)) within which 68 % of the clusters lie, each species weighted
+    flat in ln E: bias and width in one number.
 
-    For a Gaussian response around one it is about its width, for one that is off by much it is about the bias.
+    For a Gaussian response around one it is about its width, for one that is off by much it is
+    about the bias.
 
     Parameters
     ----------
@@ -245,19 +319,29 @@ def closeness(
     distance = np.abs(np.log(np.asarray(e_pred, dtype=np.float64)[inside] / truth[inside]))
     order = np.argsort(distance)
     distance, weights = distance[order], weights[order]
-    resampled = [_weighted_quantile(distance, weights * rng.standard_exponential(len(weights))) for _ in range(n_bootstrap)]
+    resampled = [
+        _weighted_quantile(distance, weights * rng.standard_exponential(len(weights)))
+        for _ in range(n_bootstrap)
+    ]
     return Estimate(_weighted_quantile(distance, weights), float(np.std(resampled, ddof=1)))
 
 
 def _weighted_quantile(ordered: FloatArray, weights: FloatArray) -> float:
     """The value below which the share CENTRAL of the weights lies."""
     cumulative = np.cumsum(weights)
-    return float(ordered[min(int(np.searchsorted(cumulative, CENTRAL * cumulative[-1])), len(ordered) - 1)])
+    return float(
+        ordered[min(int(np.searchsorted(cumulative, CENTRAL * cumulative[-1])), len(ordered) - 1)]
+    )
 
 
-def closenesses(calibrated: Calibrated, *, limits: tuple[float, float], rng: np.random.Generator) -> dict[str, Estimate]:
+def closenesses(
+    calibrated: Calibrated, *, limits: tuple[float, float], rng: np.random.Generator
+) -> dict[str, Estimate]:
     """`closeness` of every calibration."""
-    return {name: closeness(energy, calibrated.e_true, calibrated.is_em, limits=limits, rng=rng) for name, energy in calibrated.energy.items()}
+    return {
+        name: closeness(energy, calibrated.e_true, calibrated.is_em, limits=limits, rng=rng)
+        for name, energy in calibrated.energy.items()
+    }
 
 
 def closeness_metrics(found: Mapping[str, Mapping[str, Estimate]]) -> Iterator[Metric]:
@@ -278,7 +362,8 @@ def choose_remedy(found: Mapping[str, Estimate], candidates: Sequence[str]) -> s
 
 
 def lead(ahead: Estimate, behind: Estimate) -> float:
-    """Standard deviations by which the first lies nearer to zero than the second; their errors are taken as independent.
+    """Standard deviations by which the first lies nearer to zero than the second; their errors are
+    taken as independent.
 
     >>> lead(Estimate(-1.0, 0.3), Estimate(2.0, 0.4))
     2.0

@@ -1,9 +1,12 @@
-"""What a trained network needs: parts of its inputs are shuffled among clusters of like energy, or layers are taken away, without retraining.
+"""What a trained network needs: parts of its inputs are shuffled among clusters of like energy, or
+layers are taken away, without retraining.
 
-Shuffling a part (Breiman, Mach. Learn. 45 (2001) 5; Fisher, Rudin and Dominici, arXiv:1801.01489) breaks its tie to the truth and leaves its
-own distribution as it is. It is done among clusters of the same bin of clusterE, so that the shape is lost and not the energy: pixels are shares of
-clusterE, and an image that kept its part from a cluster of another energy would be none that the network knows. A part that others can stand in
-for has little importance. The shares of a shuffled image do not sum to one, which a network may notice.
+Shuffling a part (Breiman, Mach. Learn. 45 (2001) 5; Fisher, Rudin and Dominici, arXiv:1801.01489)
+breaks its tie to the truth and leaves its own distribution as it is. It is done among clusters of
+the same bin of clusterE, so that the shape is lost and not the energy: pixels are shares of
+clusterE, and an image that kept its part from a cluster of another energy would be none that the
+network knows. A part that others can stand in for has little importance. The shares of a shuffled
+image do not sum to one, which a network may notice.
 """
 
 from __future__ import annotations
@@ -34,11 +37,14 @@ class Measure(NamedTuple):
 
     rows: Rows  # of the probe
     truth: FloatArray  # of these rows
-    badness: Callable[[FloatArray, FloatArray], FloatArray]  # of answers and truth, both (..., n_rows) -> (...)
+    # of answers and truth, both (..., n_rows) -> (...)
+    badness: Callable[[FloatArray, FloatArray], FloatArray]
 
 
 class Importance(NamedTuple):
-    """How much worse a network becomes when a part of its inputs is shuffled; errors by paired bootstrap of the clusters."""
+    """How much worse a network becomes when a part of its inputs is shuffled; errors by paired
+    bootstrap of the clusters.
+    """
 
     intact: dict[str, Estimate]  # by measure, on the inputs as they are
     lost: dict[str, dict[str, Estimate]]  # by measure and region: shuffled minus intact
@@ -56,8 +62,15 @@ class DropoutRow(NamedTuple):
     n_clusters: int
 
 
-def energy_measures(probe: Probe, energies: Sequence[float], *, half_width: float = HALF_WIDTH, min_count: int = MIN_COUNT) -> dict[str, Measure]:
-    """Resolution ``iqr_<species>_<E>gev`` and mean abs(ln response) ``log_<species>_<E>gev`` near each true energy.
+def energy_measures(
+    probe: Probe,
+    energies: Sequence[float],
+    *,
+    half_width: float = HALF_WIDTH,
+    min_count: int = MIN_COUNT,
+) -> dict[str, Measure]:
+    """Resolution ``iqr_<species>_<E>gev`` and mean abs(ln response) ``log_<species>_<E>gev`` near
+    each true energy.
 
     Parameters
     ----------
@@ -69,9 +82,13 @@ def energy_measures(probe: Probe, energies: Sequence[float], *, half_width: floa
         Clusters that a bin needs; it is left out otherwise.
     """
     found = {}
-    for species, energy, rows in rows_near(probe, energies, half_width=half_width, min_count=min_count):
+    for species, energy, rows in rows_near(
+        probe, energies, half_width=half_width, min_count=min_count
+    ):
         for name, badness in (("iqr", _half_width), ("log", _mean_log)):
-            found[f"{name}_{species}_{energy_name(energy)}"] = Measure(rows, probe.e_true[rows], badness)
+            found[f"{name}_{species}_{energy_name(energy)}"] = Measure(
+                rows, probe.e_true[rows], badness
+            )
     return found
 
 
@@ -84,8 +101,12 @@ def class_measures(probe: Probe) -> dict[str, Measure]:
         If the probe holds one class only.
     """
     if probe.is_em.all() or not probe.is_em.any():
-        raise ValidationError("the probe holds one class only: an area under the ROC curve needs both")
-    return {"auc": Measure(np.arange(len(probe.is_em)), probe.is_em.astype(np.float64), _missing_area)}
+        raise ValidationError(
+            "the probe holds one class only: an area under the ROC curve needs both"
+        )
+    return {
+        "auc": Measure(np.arange(len(probe.is_em)), probe.is_em.astype(np.float64), _missing_area)
+    }
 
 
 def _half_width(energy: FloatArray, e_true: FloatArray) -> FloatArray:
@@ -98,7 +119,9 @@ def _mean_log(energy: FloatArray, e_true: FloatArray) -> FloatArray:
 
 
 def _missing_area(p_em: FloatArray, is_em: FloatArray) -> FloatArray:
-    """From ranks, ties one half, as in `metrics.roc.auc` but for many resamples at once; they may differ in their number of neutral clusters."""
+    """From ranks, ties one half, as in `metrics.roc.auc` but for many resamples at once; they may
+    differ in their number of neutral clusters.
+    """
     n_em = is_em.sum(axis=-1)
     n_had = is_em.shape[-1] - n_em
     ranks = np.sum(rankdata(p_em, axis=-1) * is_em, axis=-1)
@@ -106,7 +129,8 @@ def _missing_area(p_em: FloatArray, is_em: FloatArray) -> FloatArray:
 
 
 def energy_bins(energy: FloatArray, *, size: int = BIN_SIZE) -> NDArray[np.int64]:
-    """Number of the bin of each cluster, in bins of rising energy that hold at least `size` clusters each (all of them, if there are fewer).
+    """Number of the bin of each cluster, in bins of rising energy that hold at least `size`
+    clusters each (all of them, if there are fewer).
 
     >>> energy_bins(np.array([3.0, 1.0, 4.0, 2.0]), size=2).tolist()
     [1, 0, 1, 0]
@@ -118,13 +142,17 @@ def energy_bins(energy: FloatArray, *, size: int = BIN_SIZE) -> NDArray[np.int64
 
 
 def shuffle_in_bins(bins: NDArray[np.int64], rng: np.random.Generator) -> Rows:
-    """A random permutation of clusters that keeps each in its bin: the row that each takes from, shape (n_clusters,)."""
+    """A random permutation of clusters that keeps each in its bin: the row that each takes from,
+    shape (n_clusters,).
+    """
     donors = np.empty(len(bins), dtype=np.int64)
     donors[np.argsort(bins, kind="stable")] = np.lexsort((rng.random(len(bins)), bins))
     return donors
 
 
-def exchange(inputs: Mapping[str, NDArray[np.float32]], region: Region, rows: Rows, donors: Rows) -> dict[str, NDArray[np.float32]]:
+def exchange(
+    inputs: Mapping[str, NDArray[np.float32]], region: Region, rows: Rows, donors: Rows
+) -> dict[str, NDArray[np.float32]]:
     """Inputs of some rows with a region taken from other rows, one donor a row."""
     result = {name: array[rows] for name, array in inputs.items()}
     for name, mask in region.masks.items():
@@ -138,7 +166,8 @@ def permutation_importance(
 ) -> Importance:  # fmt: skip
     """How much worse a network becomes when a region is shuffled among clusters of like clusterE.
 
-    All regions are shuffled alike, repeat by repeat. The donors come from the whole probe; only the clusters that a measure looks at are asked.
+    All regions are shuffled alike, repeat by repeat. The donors come from the whole probe; only the
+    clusters that a measure looks at are asked.
 
     Parameters
     ----------
@@ -155,7 +184,8 @@ def permutation_importance(
     bin_size : int
         Clusters in a bin of energy at least.
     n_bootstrap : int
-        Resamples of the clusters; as each takes its cluster with its donors, the error covers the shuffling too.
+        Resamples of the clusters; as each takes its cluster with its donors, the error covers the
+        shuffling too.
 
     Raises
     ------
@@ -163,27 +193,56 @@ def permutation_importance(
         If there is no measure, as in a sample too small for the bins, or n_repeats is below 1.
     """
     if not measures or n_repeats < 1:
-        raise ConfigError(f"{len(measures)} measures, {n_repeats} repeats: expected at least one of each")
+        raise ConfigError(
+            f"{len(measures)} measures, {n_repeats} repeats: expected at least one of each"
+        )
     rows = np.unique(np.concatenate([measure.rows for measure in measures.values()]))
     places = {name: np.searchsorted(rows, measure.rows) for name, measure in measures.items()}
-    drawn = {name: np.vstack([np.arange(len(p)), rng.integers(0, len(p), (n_bootstrap, len(p)))]) for name, p in places.items()}
+    drawn = {
+        name: np.vstack([np.arange(len(p)), rng.integers(0, len(p), (n_bootstrap, len(p)))])
+        for name, p in places.items()
+    }
     bins = energy_bins(probe.cluster_e, size=bin_size)
-    donors = {kept: [shuffle_in_bins(bins if kept else np.zeros_like(bins), rng)[rows] for _ in range(n_repeats)] for kept in (True, False)}
+    donors = {
+        kept: [
+            shuffle_in_bins(bins if kept else np.zeros_like(bins), rng)[rows]
+            for _ in range(n_repeats)
+        ]
+        for kept in (True, False)
+    }
     cluster_e = probe.cluster_e[rows]
     before = ask(network, {name: array[rows] for name, array in probe.inputs.items()}, cluster_e)
-    base = {name: _resampled(measure, before[places[name]], drawn[name]) for name, measure in measures.items()}
+    base = {
+        name: _resampled(measure, before[places[name]], drawn[name])
+        for name, measure in measures.items()
+    }
     lost: dict[str, dict[str, Estimate]] = {name: {} for name in measures}
     rise: dict[str, dict[str, Estimate]] = {name: {} for name in measures}
     for region in regions:
-        answers = [ask(network, exchange(probe.inputs, region, rows, given), cluster_e) for given in donors[region.within_bins]]
+        answers = [
+            ask(network, exchange(probe.inputs, region, rows, given), cluster_e)
+            for given in donors[region.within_bins]
+        ]
         for name, measure in measures.items():
-            after = np.mean([_resampled(measure, answer[places[name]], drawn[name]) for answer in answers], axis=0)
+            after = np.mean(
+                [_resampled(measure, answer[places[name]], drawn[name]) for answer in answers],
+                axis=0,
+            )
             lost[name][region.name] = _estimate(after - base[name])
-            rise[name][region.name] = _estimate(np.divide(after - base[name], base[name], out=np.full_like(after, np.nan), where=base[name] > 0.0))
+            rise[name][region.name] = _estimate(
+                np.divide(
+                    after - base[name],
+                    base[name],
+                    out=np.full_like(after, np.nan),
+                    where=base[name] > 0.0,
+                )
+            )
     return Importance({name: _estimate(values) for name, values in base.items()}, lost, rise)
 
 
-def importance_metrics(found: Importance, regions: Sequence[Region], *, model: str, where: str) -> Iterator[Metric]:
+def importance_metrics(
+    found: Importance, regions: Sequence[Region], *, model: str, where: str
+) -> Iterator[Metric]:
     """Metrics of a report, ``importance_<region>_<measure>``: by which share the measure rises.
 
     Parameters
@@ -214,9 +273,11 @@ def layer_dropout(
     network: Network | Regressor, probe: Probe, layers: Sequence[Region], energies: Sequence[float], *,
     rng: np.random.Generator, half_width: float = HALF_WIDTH, min_count: int = MIN_COUNT, n_bootstrap: int = N_BOOTSTRAP,
 ) -> list[DropoutRow]:  # fmt: skip
-    """Response of a regression with all layers, with each layer set to zero, and with only one left.
+    """Response of a regression with all layers, with each layer set to zero, and with only one
+    left.
 
-    Nothing is trained again, and no image of a real cluster looks so: the table says what the network leans on, not what a layer is worth.
+    Nothing is trained again, and no image of a real cluster looks so: the table says what the
+    network leans on, not what a layer is worth.
 
     Parameters
     ----------
@@ -232,7 +293,12 @@ def layer_dropout(
     n_bootstrap : int
     """
     removed = {"all": Region("", {}), **{f"without {layer.name}": layer for layer in layers}}
-    removed |= {f"only {layer.name}": join_regions("rest", [other for other in layers if other is not layer]) for layer in layers}
+    removed |= {
+        f"only {layer.name}": join_regions(
+            "rest", [other for other in layers if other is not layer]
+        )
+        for layer in layers
+    }
     bins = rows_near(probe, energies, half_width=half_width, min_count=min_count)
     rows = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *(entry[2] for entry in bins)]))
     table: list[DropoutRow] = []
@@ -243,17 +309,36 @@ def layer_dropout(
         energy = ask(network, inputs, probe.cluster_e[rows])
         for species, centre, here in bins:
             ratio = np.sort(response(energy[np.searchsorted(rows, here)], probe.e_true[here]))
-            drawn = np.vstack([np.quantile(ratio, QUANTILES), bootstrap_quantiles(ratio, QUANTILES, n_bootstrap=n_bootstrap, rng=rng)])
+            drawn = np.vstack(
+                [
+                    np.quantile(ratio, QUANTILES),
+                    bootstrap_quantiles(ratio, QUANTILES, n_bootstrap=n_bootstrap, rng=rng),
+                ]
+            )
             widths = (drawn[:, 2] - drawn[:, 0]) / (2.0 * drawn[:, 1])
-            table.append(DropoutRow(name, species, centre, _estimate(drawn[:, 1]), _estimate(widths), len(here)))
+            table.append(
+                DropoutRow(
+                    name, species, centre, _estimate(drawn[:, 1]), _estimate(widths), len(here)
+                )
+            )
     return table
 
 
 def tabulate_dropout(rows: Sequence[DropoutRow]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table: a line for each set of layers, a column for each species and energy, with resolution and median."""
+    """Header and rows of a table: a line for each set of layers, a column for each species and
+    energy, with resolution and median.
+    """
     cells = {
-        (row.layers, row.species, row.energy): f"{row.resolution.value:.3f} ± {row.resolution.error:.3f} ({row.median.value:.2f})" for row in rows
+        (
+            row.layers,
+            row.species,
+            row.energy,
+        ): f"{row.resolution.value:.3f} ± {row.resolution.error:.3f} ({row.median.value:.2f})"
+        for row in rows
     }
     columns = list(dict.fromkeys((row.species, row.energy) for row in rows))
     header = ["layers", *(f"{species}, {energy:g} GeV" for species, energy in columns)]
-    return header, [[layers, *(cells.get((layers, *column), "") for column in columns)] for layers in dict.fromkeys(row.layers for row in rows)]
+    return header, [
+        [layers, *(cells.get((layers, *column), "") for column in columns)]
+        for layers in dict.fromkeys(row.layers for row in rows)
+    ]

@@ -1,4 +1,6 @@
-"""What a study shows of where its networks look: importance of layers and rings, layers taken away, and attributions, for each species."""
+"""What a study shows of where its networks look: importance of layers and rings, layers taken away,
+and attributions, for each species.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from pfcalib.samples.read import PathLike
 from pfcalib.training.networks import SCALARS
 from pfcalib.training.regressors import Regressor
 from studies.attribution import AttributionImages, attribution_images, integrated_gradients
-from studies.importance import DropoutRow, Importance, energy_measures, importance_metrics, layer_dropout, permutation_importance
+from studies.importance import (
+    DropoutRow,
+    Importance,
+    energy_measures,
+    importance_metrics,
+    layer_dropout,
+    permutation_importance,
+)
 from studies.probe import Probe, read_probe, rows_near
 from studies.regions import Region, layer_regions, ring_regions, scalar_regions
 
@@ -53,11 +62,18 @@ class InsightConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "energies", tuple(self.energies))  # JSON and YAML know lists only
-        if self.attributed_at not in self.energies or not np.all(np.diff([0.0, *self.energies]) > 0.0):
-            raise ConfigError(f"InsightConfig: energies = {self.energies}, expected to rise and to hold attributed_at = {self.attributed_at}")
+        if self.attributed_at not in self.energies or not np.all(
+            np.diff([0.0, *self.energies]) > 0.0
+        ):
+            raise ConfigError(
+                f"InsightConfig: energies = {self.energies}, expected to rise and to hold "
+                f"attributed_at = {self.attributed_at}"
+            )
         for name in ("half_width", "n_clusters", "n_repeats", "n_attributed", "n_steps"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"InsightConfig: {name} = {getattr(self, name)!r}, expected above 0")
+                raise ConfigError(
+                    f"InsightConfig: {name} = {getattr(self, name)!r}, expected above 0"
+                )
 
 
 class Insight(NamedTuple):
@@ -73,24 +89,40 @@ class Insight(NamedTuple):
 
     def by_energy(self, species: str) -> dict[str, dict[str, Estimate]]:
         """Relative rise of the resolution, by energy and by layer or scalar."""
-        return {f"{energy:g} GeV": self._rise(species, energy, self.parts) for energy in self.config.energies}
+        return {
+            f"{energy:g} GeV": self._rise(species, energy, self.parts)
+            for energy in self.config.energies
+        }
 
     def by_ring(self) -> dict[str, dict[str, Estimate]]:
-        """Relative rise of the resolution at the energy of the attributions, by species and by ring of a layer."""
-        return {species: self._rise(species, self.config.attributed_at, self.rings) for species in self.importance}
+        """Relative rise of the resolution at the energy of the attributions, by species and by ring
+        of a layer.
+        """
+        return {
+            species: self._rise(species, self.config.attributed_at, self.rings)
+            for species in self.importance
+        }
 
-    def _rise(self, species: str, energy: float, regions: tuple[Region, ...]) -> dict[str, Estimate]:
+    def _rise(
+        self, species: str, energy: float, regions: tuple[Region, ...]
+    ) -> dict[str, Estimate]:
         rise = self.importance[species].rise[f"iqr_{species}_{energy_name(energy)}"]
         return {region.name: rise[region.name] for region in regions}
 
     def first_layers(self, species: str, energy: float, n: int = 2) -> list[str]:
         """The layers whose shuffling costs most resolution, the first one first."""
-        rise = self._rise(species, energy, tuple(part for part in self.parts if part.name not in SCALARS))
+        rise = self._rise(
+            species, energy, tuple(part for part in self.parts if part.name not in SCALARS)
+        )
         return sorted(rise, key=lambda name: rise[name].value, reverse=True)[:n]
 
     def tile(self, species: str, energy: float) -> Estimate:
         """The largest relative rise among the layers of the tile calorimeter."""
-        return max(estimate for name, estimate in self._rise(species, energy, self.parts).items() if name.startswith(TILE))
+        return max(
+            estimate
+            for name, estimate in self._rise(species, energy, self.parts).items()
+            if name.startswith(TILE)
+        )
 
     def metrics(self, *, model: str, where: str) -> Iterator[Metric]:
         """``importance_<layer>_<iqr or log>_<species>_<E>gev`` of layers and scalars."""
@@ -99,14 +131,21 @@ class Insight(NamedTuple):
 
 
 def look_into(
-    regressors: Mapping[str, Regressor], path: PathLike, config: InsightConfig, *, rng: np.random.Generator, split: str = "test"
+    regressors: Mapping[str, Regressor],
+    path: PathLike,
+    config: InsightConfig,
+    *,
+    rng: np.random.Generator,
+    split: str = "test",
 ) -> Insight:
-    """Shuffle, take away and attribute, for the regressor of each species on the clusters it is made for.
+    """Shuffle, take away and attribute, for the regressor of each species on the clusters it is
+    made for.
 
     Parameters
     ----------
     regressors : mapping of str to Regressor
-        By ``pi0`` and ``pic``, with the same kind of inputs, as of `training.regressions.fit_apart`.
+        By ``pi0`` and ``pic``, with the same kind of inputs, as of
+        `training.regressions.fit_apart`.
     path : path-like
         ROOT sample.
     config : InsightConfig
@@ -120,7 +159,9 @@ def look_into(
     """
     kind = next(iter(regressors.values())).network.config.inputs
     layers, rings, scalars = layer_regions(kind), ring_regions(kind), scalar_regions(SCALARS)
-    with_scalars = all(regressor.network.config.options.get("with_scalars") for regressor in regressors.values())
+    with_scalars = all(
+        regressor.network.config.options.get("with_scalars") for regressor in regressors.values()
+    )
     parts = [*layers, *(scalars if with_scalars else ())]
     importance, dropout, images, gaps = {}, [], {}, {}
     for species, regressor in regressors.items():
@@ -128,24 +169,36 @@ def look_into(
         _require_bins(probe, species, config)
         measures = energy_measures(probe, config.energies, half_width=config.half_width)
         measures = {name: measure for name, measure in measures.items() if f"_{species}_" in name}
-        importance[species] = permutation_importance(regressor, probe, [*parts, *rings], measures, rng=rng, n_repeats=config.n_repeats)
-        dropout += layer_dropout(regressor, probe, layers, config.energies, half_width=config.half_width, rng=rng)
+        importance[species] = permutation_importance(
+            regressor, probe, [*parts, *rings], measures, rng=rng, n_repeats=config.n_repeats
+        )
+        dropout += layer_dropout(
+            regressor, probe, layers, config.energies, half_width=config.half_width, rng=rng
+        )
         images[species], gaps[species] = _attribute(regressor, probe, kind, config)
     return Insight(config, tuple(parts), tuple(rings), importance, dropout, images, gaps)
 
 
 def _require_bins(probe: Probe, species: str, config: InsightConfig) -> None:
-    found = {(name, energy) for name, energy, _ in rows_near(probe, config.energies, half_width=config.half_width)}
+    found = {
+        (name, energy)
+        for name, energy, _ in rows_near(probe, config.energies, half_width=config.half_width)
+    }
     missing = [energy for energy in config.energies if (species, energy) not in found]
     if missing:
         raise ValidationError(
-            f"{species}: fewer than {MIN_COUNT} of {len(probe.e_true)} clusters near {missing[0]:g} GeV; expected more, or wider bins"
+            f"{species}: fewer than {MIN_COUNT} of {len(probe.e_true)} clusters near "
+            f"{missing[0]:g} GeV; expected more, or wider bins"
         )
 
 
-def _attribute(regressor: Regressor, probe: Probe, kind: str, config: InsightConfig) -> tuple[AttributionImages, float]:
+def _attribute(
+    regressor: Regressor, probe: Probe, kind: str, config: InsightConfig
+) -> tuple[AttributionImages, float]:
     """Mean images and the incompleteness of attributions of clusters near one energy."""
-    rows = rows_near(probe, [config.attributed_at], half_width=config.half_width)[0][2][: config.n_attributed]
+    rows = rows_near(probe, [config.attributed_at], half_width=config.half_width)[0][2][
+        : config.n_attributed
+    ]
     inputs = {name: array[rows] for name, array in probe.inputs.items()}
     attribution = integrated_gradients(regressor.network.model, inputs, n_steps=config.n_steps)
     return attribution_images(attribution, kind), attribution.incompleteness

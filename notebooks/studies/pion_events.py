@@ -1,4 +1,6 @@
-"""Clusters gathered by event: how many a pion leaves, what share of its energy they hold, and how many come from noise alone."""
+"""Clusters gathered by event: how many a pion leaves, what share of its energy they hold, and how
+many come from noise alone.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from pfcalib.simulation.showers import simulate_showers
 
 
 class Events(NamedTuple):
-    """Events with at least one cluster; arrays of shape (n,), sums over the clusters in the file."""
+    """Events with at least one cluster; arrays of shape (n,), sums over the clusters in the
+    file.
+    """
 
     is_em: NDArray[np.bool_]
     e_true: NDArray[np.float64]  # GeV
@@ -36,7 +40,8 @@ class ClusteredEvent(NamedTuple):
     """One event of one particle after digitisation and clustering."""
 
     energy: NDArray[np.float64]  # (n_cells,) GeV at the EM scale, with noise
-    owner: NDArray[np.int64]  # (n_cells,) cluster with the larger share of the cell, 0 the most energetic one, -1 none
+    # (n_cells,) cluster with the larger share of the cell, 0 the most energetic one, -1 none
+    owner: NDArray[np.int64]
     clusters: Clusters
 
 
@@ -76,8 +81,11 @@ def gather_events(sample: Sample, layers: tuple[str, ...]) -> Events:
     )
 
 
-def mean_in_bins(values: ArrayLike, x: ArrayLike, edges: ArrayLike, *, min_count: int = 10) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean of the values in bins [low, high) of x and its standard error; NaN in bins with fewer than min_count values.
+def mean_in_bins(
+    values: ArrayLike, x: ArrayLike, edges: ArrayLike, *, min_count: int = 10
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean of the values in bins [low, high) of x and its standard error; NaN in bins with fewer
+    than min_count values.
 
     >>> mean_in_bins([1.0, 3.0, 9.0], [0.1, 0.2, 1.5], [0.0, 1.0, 2.0], min_count=2)
     (array([ 2., nan]), array([ 1., nan]))
@@ -85,14 +93,19 @@ def mean_in_bins(values: ArrayLike, x: ArrayLike, edges: ArrayLike, *, min_count
     bins, numbers = np.asarray(edges, dtype=np.float64), np.asarray(values, dtype=np.float64)
     place = np.digitize(np.asarray(x, dtype=np.float64), bins) - 1
     inside = (place >= 0) & (place < len(bins) - 1)
-    count, total, squares = (np.bincount(place[inside], w, len(bins) - 1) for w in (None, numbers[inside], numbers[inside] ** 2))
+    count, total, squares = (
+        np.bincount(place[inside], w, len(bins) - 1)
+        for w in (None, numbers[inside], numbers[inside] ** 2)
+    )
     enough = count >= max(min_count, 2)
     n = np.where(enough, count, np.nan)
     average = total / n
     return average, np.sqrt(np.maximum(squares / n - average**2, 0.0) / (n - 1.0))
 
 
-def species_means(values: NDArray[np.float64], events: Events, edges: ArrayLike) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def species_means(
+    values: NDArray[np.float64], events: Events, edges: ArrayLike
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Means and errors in bins of true energy for neutral ("pi0") and charged ("pic") pions.
 
     Parameters
@@ -118,8 +131,12 @@ def species_means(values: NDArray[np.float64], events: Events, edges: ArrayLike)
     return out
 
 
-def worst_ratio(values: tuple[NDArray[np.float64], NDArray[np.float64]], reference: tuple[NDArray[np.float64], NDArray[np.float64]]) -> Estimate:
-    """Largest |value / reference - 1| over the bins and the statistical error of that one; each argument is (values, errors).
+def worst_ratio(
+    values: tuple[NDArray[np.float64], NDArray[np.float64]],
+    reference: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> Estimate:
+    """Largest |value / reference - 1| over the bins and the statistical error of that one; each
+    argument is (values, errors).
 
     >>> round(worst_ratio((np.array([1.1, 0.7]), np.zeros(2)), (np.ones(2), np.full(2, 0.1))).value, 6)
     0.3
@@ -131,7 +148,8 @@ def worst_ratio(values: tuple[NDArray[np.float64], NDArray[np.float64]], referen
 
 
 def median_error(values: ArrayLike) -> Estimate:
-    """Median and its standard error for a sample of any shape: half the distance of the quantiles 0.5 -+ 0.5 / sqrt(n).
+    """Median and its standard error for a sample of any shape: half the distance of the quantiles
+    0.5 -+ 0.5 / sqrt(n).
 
     >>> median_error(np.arange(101.0)).value
     50.0
@@ -151,18 +169,30 @@ def clusters_per_cell(sample: Sample) -> int:
     return int(np.unique(key, return_counts=True)[1].max(initial=0))
 
 
-def check_sharing(name: str, energy: float, grid: Grid, sigma: NDArray[np.float64], rng: np.random.Generator, *, n_events: int) -> Sharing:
+def check_sharing(
+    name: str,
+    energy: float,
+    grid: Grid,
+    sigma: NDArray[np.float64],
+    rng: np.random.Generator,
+    *,
+    n_events: int,
+) -> Sharing:
     """Cluster particles like those of `simulate_event` and add up the weights of each cell."""
     n_shared, difference = 0, 0.0
     for _ in range(n_events):
         clusters = simulate_event(name, energy, grid, sigma, rng).clusters
         _, place, n_entries = np.unique(clusters.cell, return_inverse=True, return_counts=True)
         n_shared += int(np.count_nonzero(n_entries > 1))
-        difference = max(difference, float(np.abs(np.bincount(place, clusters.weight) - 1.0).max(initial=0.0)))
+        difference = max(
+            difference, float(np.abs(np.bincount(place, clusters.weight) - 1.0).max(initial=0.0))
+        )
     return Sharing(n_shared, difference)
 
 
-def simulate_event(name: str, energy: float, grid: Grid, sigma: NDArray[np.float64], rng: np.random.Generator) -> ClusteredEvent:
+def simulate_event(
+    name: str, energy: float, grid: Grid, sigma: NDArray[np.float64], rng: np.random.Generator
+) -> ClusteredEvent:
     """One particle at eta = phi = 0.03, without field, digitised and clustered.
 
     Parameters
@@ -175,7 +205,9 @@ def simulate_event(name: str, energy: float, grid: Grid, sigma: NDArray[np.float
         Noise of each cell.
     rng : numpy.random.Generator
     """
-    particles = simulate_gun(name, 1, rng, energy=(energy, energy), eta=(0.03, 0.03), phi=(0.03, 0.03))
+    particles = simulate_gun(
+        name, 1, rng, energy=(energy, energy), eta=(0.03, 0.03), phi=(0.03, 0.03)
+    )
     cells = digitise(simulate_showers(particles, grid, rng), grid, sigma, rng)
     clusters = find_clusters(cells, sigma, grid)
     owner = np.full(grid.n_cells, -1)
@@ -185,30 +217,47 @@ def simulate_event(name: str, energy: float, grid: Grid, sigma: NDArray[np.float
     return ClusteredEvent(cells[0], owner, clusters)
 
 
-def count_noise_clusters(grid: Grid, sigma: NDArray[np.float64], rng: np.random.Generator, *, n_events: int, chunk: int = 100) -> NDArray[np.int64]:
+def count_noise_clusters(
+    grid: Grid,
+    sigma: NDArray[np.float64],
+    rng: np.random.Generator,
+    *,
+    n_events: int,
+    chunk: int = 100,
+) -> NDArray[np.int64]:
     """Number of clusters in each of n_events events of noise alone, shape (n_events,)."""
     counts = []
     for start in range(0, n_events, chunk):
         n = min(chunk, n_events - start)
-        clusters = find_clusters(rng.standard_normal((n, grid.n_cells), dtype=np.float32) * sigma, sigma, grid)
+        clusters = find_clusters(
+            rng.standard_normal((n, grid.n_cells), dtype=np.float32) * sigma, sigma, grid
+        )
         counts.append(np.bincount(clusters.event, minlength=n))
     return np.concatenate(counts)
 
 
 def expected_noise_clusters(grid: Grid, config: TopoConfig | None = None) -> float:
-    """Mean number of seeds in an event of Gaussian noise less the pairs of them that merge, to first order.
+    """Mean number of seeds in an event of Gaussian noise less the pairs of them that merge, to
+    first order.
 
-    A cell is a seed with the chance p = 2 Phi(-seed). Two seeds merge if they are neighbours, or have a neighbour in common that is above the
-    growth threshold, of chance q = 2 Phi(-growth): N p - p^2 (pairs of neighbours + q x pairs with one cell between them).
+    A cell is a seed with the chance p = 2 Phi(-seed). Two seeds merge if they are neighbours, or
+    have a neighbour in common that is above the growth threshold, of chance q = 2 Phi(-growth): N p
+    - p^2 (pairs of neighbours + q x pairs with one cell between them).
     """
     cuts = config or TopoConfig()
     p, q = 2.0 * norm.sf(cuts.seed), 2.0 * norm.sf(cuts.growth)
     degree = np.diff(grid.neighbours[0]).astype(np.float64)
-    return float(grid.n_cells * p - p**2 * (degree.sum() / 2.0 + q * np.sum(degree * (degree - 1.0)) / 2.0))
+    return float(
+        grid.n_cells * p - p**2 * (degree.sum() / 2.0 + q * np.sum(degree * (degree - 1.0)) / 2.0)
+    )
 
 
-def time_clustering(energy: NDArray[np.float64], sigma: NDArray[np.float64], grid: Grid, *, repeats: int = 5) -> Estimate:
-    """Milliseconds an event to cluster a batch, shape (n_events, n_cells); processor time, after a first call that compiles."""
+def time_clustering(
+    energy: NDArray[np.float64], sigma: NDArray[np.float64], grid: Grid, *, repeats: int = 5
+) -> Estimate:
+    """Milliseconds an event to cluster a batch, shape (n_events, n_cells); processor time, after a
+    first call that compiles.
+    """
     find_clusters(energy[:1], sigma, grid)
     seconds = np.empty(repeats)
     for i in range(repeats):

@@ -1,4 +1,6 @@
-"""Figures of what networks learnt: their trainings, predicted uncertainties, and what they look at."""
+"""Figures of what networks learnt: their trainings, predicted uncertainties, and what they look
+at.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,11 @@ def plot_learning_curves(
     histories: Mapping[str, Mapping[str, NDArray[np.float64]]], best_epochs: Mapping[str, int], *, y_label: str = "loss a cluster",
     sources: Sequence[str] = (SIMULATION,),
 ) -> NDArray[Any]:  # fmt: skip
-    """Loss of each network on training (dashed) and validation split against the epoch; a ring marks the epoch that is kept.
+    """Loss of each network on training (dashed) and validation split against the epoch; a ring
+    marks the epoch that is kept.
 
-    Unlike `pfcalib.plotting.classification.plot_trainings` it takes losses that are negative, as those of densities are, and a scale a panel.
+    Unlike `pfcalib.plotting.classification.plot_trainings` it takes losses that are negative, as
+    those of densities are, and a scale a panel.
 
     Parameters
     ----------
@@ -45,17 +49,36 @@ def plot_learning_curves(
     """
     columns = min(len(histories), 4)
     rows = -(-len(histories) // columns)
-    _, grid = plt.subplots(rows, columns, squeeze=False, figsize=(3.3 * columns + 0.3, 2.9 * rows + 0.3))
+    _, grid = plt.subplots(
+        rows, columns, squeeze=False, figsize=(3.3 * columns + 0.3, 2.9 * rows + 0.3)
+    )
     looks = looks_of(list(histories))
     for ax, (name, history) in zip(grid.flat, histories.items(), strict=False):
         epoch = np.arange(1, len(history["loss"]) + 1)
         ax.plot(epoch, history["loss"], color=GREY, linestyle="--", label="training")
-        ax.plot(epoch, history["val_loss"], color=NEUTRAL, marker="o", markersize=3.5, label="validation")
+        ax.plot(
+            epoch,
+            history["val_loss"],
+            color=NEUTRAL,
+            marker="o",
+            markersize=3.5,
+            label="validation",
+        )
         best = best_epochs[name]
-        ax.plot(best + 1, history["val_loss"][best], marker="o", markersize=10, mfc="none", mec="black", linestyle="none", label="kept")
+        ax.plot(
+            best + 1,
+            history["val_loss"][best],
+            marker="o",
+            markersize=10,
+            mfc="none",
+            mec="black",
+            linestyle="none",
+            label="kept",
+        )
         shown = np.concatenate([history["loss"], history["val_loss"]])
         shown = shown[np.isfinite(shown)]
-        low, high = shown.min(), np.quantile(shown, 0.95)  # a first epoch far above the others is cut off
+        # a first epoch far above the others is cut off
+        low, high = shown.min(), np.quantile(shown, 0.95)
         ax.set_ylim(low - 0.08 * (high - low), high + 0.25 * (high - low))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2, nbins=5))
         ax.set_xlabel("epoch")
@@ -70,7 +93,8 @@ def plot_learning_curves(
 
 @styled
 def plot_pulls(pulls: Mapping[str, ArrayLike], *, sources: Sequence[str] = (SIMULATION,)) -> Axes:
-    """Distribution of the pulls of each model, with the unit Gaussian; pulls beyond PULL_RANGE count in the outermost bins.
+    """Distribution of the pulls of each model, with the unit Gaussian; pulls beyond PULL_RANGE
+    count in the outermost bins.
 
     Parameters
     ----------
@@ -80,13 +104,27 @@ def plot_pulls(pulls: Mapping[str, ArrayLike], *, sources: Sequence[str] = (SIMU
     _, ax = plt.subplots()
     edges = np.linspace(-PULL_RANGE, PULL_RANGE, 51)
     x = np.linspace(-PULL_RANGE, PULL_RANGE, 201)
-    ax.fill_between(x, np.exp(-0.5 * x**2) / np.sqrt(2.0 * np.pi), color=GREY, alpha=0.2, linewidth=0.0, label="unit Gaussian")
+    ax.fill_between(
+        x,
+        np.exp(-0.5 * x**2) / np.sqrt(2.0 * np.pi),
+        color=GREY,
+        alpha=0.2,
+        linewidth=0.0,
+        label="unit Gaussian",
+    )
     looks = looks_of(list(pulls))
     for name, values in pulls.items():
         known = np.clip(np.asarray(values, dtype=np.float64), edges[0], edges[-1])
         counts = np.histogram(known[np.isfinite(known)], edges)[0]
         density = counts / max(counts.sum(), 1) / np.diff(edges)
-        ax.stairs(density, edges, color=looks[name].colour, linestyle=looks[name].line, label=looks[name].label, linewidth=1.4)
+        ax.stairs(
+            density,
+            edges,
+            color=looks[name].colour,
+            linestyle=looks[name].line,
+            label=looks[name].label,
+            linewidth=1.4,
+        )
     ax.set(xlabel=r"pull of $\ln E$", ylabel="density", xlim=(edges[0], edges[-1]))
     ax.set_ylim(0.0, 1.15 * ax.get_ylim()[1])
     ax.legend(loc="upper left", fontsize=9.5)
@@ -95,8 +133,14 @@ def plot_pulls(pulls: Mapping[str, ArrayLike], *, sources: Sequence[str] = (SIMU
 
 
 @styled
-def plot_coverage(levels: Sequence[float], observed: Mapping[str, Sequence[Estimate]], *, sources: Sequence[str] = (SIMULATION,)) -> NDArray[Any]:
-    """Observed against nominal coverage of central intervals, and below it their difference, with binomial errors.
+def plot_coverage(
+    levels: Sequence[float],
+    observed: Mapping[str, Sequence[Estimate]],
+    *,
+    sources: Sequence[str] = (SIMULATION,),
+) -> NDArray[Any]:
+    """Observed against nominal coverage of central intervals, and below it their difference, with
+    binomial errors.
 
     Parameters
     ----------
@@ -115,7 +159,12 @@ def plot_coverage(levels: Sequence[float], observed: Mapping[str, Sequence[Estim
     nominal, looks = np.asarray(levels, dtype=np.float64), looks_of(list(observed))
     for name, estimates in observed.items():
         value, error = np.array(estimates, dtype=np.float64).T
-        style: dict[str, Any] = {"color": looks[name].colour, "marker": looks[name].marker, "linewidth": 1.0, "label": looks[name].label}
+        style: dict[str, Any] = {
+            "color": looks[name].colour,
+            "marker": looks[name].marker,
+            "linewidth": 1.0,
+            "label": looks[name].label,
+        }
         axes[0].errorbar(nominal, value, yerr=error, **style)
         axes[1].errorbar(nominal, value - nominal, yerr=error, **style)
     axes[0].set(ylabel="observed coverage", ylim=(0.0, 1.0), xlim=(0.0, 1.0))
@@ -126,8 +175,11 @@ def plot_coverage(levels: Sequence[float], observed: Mapping[str, Sequence[Estim
 
 
 @styled
-def plot_pit(histograms: Mapping[str, BinnedEstimate], *, sources: Sequence[str] = (SIMULATION,)) -> Axes:
-    """Probability integral transform of each model with statistical errors; flat at 1 if the predicted distributions are right.
+def plot_pit(
+    histograms: Mapping[str, BinnedEstimate], *, sources: Sequence[str] = (SIMULATION,)
+) -> Axes:
+    """Probability integral transform of each model with statistical errors; flat at 1 if the
+    predicted distributions are right.
 
     Parameters
     ----------
@@ -139,8 +191,21 @@ def plot_pit(histograms: Mapping[str, BinnedEstimate], *, sources: Sequence[str]
     looks = looks_of(list(histograms))
     for name, histogram in histograms.items():
         centres = 0.5 * (histogram.edges[:-1] + histogram.edges[1:])
-        ax.stairs(histogram.value, histogram.edges, color=looks[name].colour, label=looks[name].label, linewidth=1.3)
-        ax.errorbar(centres, histogram.value, yerr=histogram.error, color=looks[name].colour, linestyle="none", elinewidth=0.9)
+        ax.stairs(
+            histogram.value,
+            histogram.edges,
+            color=looks[name].colour,
+            label=looks[name].label,
+            linewidth=1.3,
+        )
+        ax.errorbar(
+            centres,
+            histogram.value,
+            yerr=histogram.error,
+            color=looks[name].colour,
+            linestyle="none",
+            elinewidth=0.9,
+        )
     ax.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
     ax.set(xlabel="predicted probability below the truth", ylabel="density", xlim=(0.0, 1.0))
     ax.set_ylim(0.0, 1.3 * ax.get_ylim()[1])
@@ -150,13 +215,21 @@ def plot_pit(histograms: Mapping[str, BinnedEstimate], *, sources: Sequence[str]
 
 
 @styled
-def plot_importance(groups: Mapping[str, Mapping[str, Estimate]], *, x_label: str, n_shown: int = 20, sources: Sequence[str] = (SIMULATION,)) -> Axes:
-    """Importance of features or layers as horizontal bars with errors, the greatest of the first group on top.
+def plot_importance(
+    groups: Mapping[str, Mapping[str, Estimate]],
+    *,
+    x_label: str,
+    n_shown: int = 20,
+    sources: Sequence[str] = (SIMULATION,),
+) -> Axes:
+    """Importance of features or layers as horizontal bars with errors, the greatest of the first
+    group on top.
 
     Parameters
     ----------
     groups : mapping of str to mapping of str to Estimate
-        One or two groups, such as the species, of importances by feature; a feature that a group lacks has no bar there.
+        One or two groups, such as the species, of importances by feature; a feature that a group
+        lacks has no bar there.
     x_label : str
         What the importance is, with unit.
     n_shown : int
@@ -167,11 +240,24 @@ def plot_importance(groups: Mapping[str, Mapping[str, Estimate]], *, x_label: st
     names = sorted(first, key=lambda name: first[name].value)[-n_shown:]
     _, ax = plt.subplots(figsize=(5.8, 1.4 + 0.3 * len(names) * (1.0 if len(groups) == 1 else 1.3)))
     thickness = 0.75 / len(groups)
-    for place, ((group, importances), colour) in enumerate(zip(groups.items(), (NEUTRAL, CHARGED, GREY), strict=False)):
-        value, error = np.array([importances.get(name, Estimate(np.nan, np.nan)) for name in names], dtype=np.float64).T
+    for place, ((group, importances), colour) in enumerate(
+        zip(groups.items(), (NEUTRAL, CHARGED, GREY), strict=False)
+    ):
+        value, error = np.array(
+            [importances.get(name, Estimate(np.nan, np.nan)) for name in names], dtype=np.float64
+        ).T
         y = np.arange(len(names)) + (0.5 * (len(groups) - 1) - place) * thickness
         label = SPECIES_LABELS.get(group, group)
-        ax.barh(y, value, height=0.92 * thickness, color=colour, alpha=0.75, label=label, xerr=error, error_kw={"elinewidth": 1.0, "capsize": 2.0})
+        ax.barh(
+            y,
+            value,
+            height=0.92 * thickness,
+            color=colour,
+            alpha=0.75,
+            label=label,
+            xerr=error,
+            error_kw={"elinewidth": 1.0, "capsize": 2.0},
+        )
     ax.set_yticks(np.arange(len(names)), names)
     ax.tick_params(axis="y", which="minor", left=False, right=False)
     ax.axvline(0.0, color="black", linewidth=0.8)
@@ -184,14 +270,19 @@ def plot_importance(groups: Mapping[str, Mapping[str, Estimate]], *, x_label: st
 
 @styled
 def plot_attribution(
-    images: Mapping[str, Mapping[str, ArrayLike]], *, colour_label: str = "mean |attribution| of a pixel", sources: Sequence[str] = (SIMULATION,)
+    images: Mapping[str, Mapping[str, ArrayLike]],
+    *,
+    colour_label: str = "mean |attribution| of a pixel",
+    sources: Sequence[str] = (SIMULATION,),
 ) -> NDArray[Any]:
-    """Mean size of the attribution of each pixel, one row a group of clusters and one column a layer, on one logarithmic scale.
+    """Mean size of the attribution of each pixel, one row a group of clusters and one column a
+    layer, on one logarithmic scale.
 
     Parameters
     ----------
     images : mapping of str to mapping of str to array_like, shape (n_eta, n_phi)
-        By group, such as the species, and by layer; not negative. Shapes as of `pfcalib.features.images.IMAGE_SHAPES`.
+        By group, such as the species, and by layer; not negative. Shapes as of
+        `pfcalib.features.images.IMAGE_SHAPES`.
     colour_label : str
         With unit.
     sources : sequence of str
@@ -202,20 +293,42 @@ def plot_attribution(
     """
     layers = list(next(iter(images.values())))
     figure, axes = plt.subplots(
-        *(len(images), len(layers)), sharex=True, sharey=True, squeeze=False, figsize=(1.75 * len(layers) + 1.4, 2.0 * len(images) + 0.9)
+        *(len(images), len(layers)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        figsize=(1.75 * len(layers) + 1.4, 2.0 * len(images) + 0.9),
     )
-    highest = max(float(np.max(image)) for by_layer in images.values() for image in by_layer.values())
+    highest = max(
+        float(np.max(image)) for by_layer in images.values() for image in by_layer.values()
+    )
     norm = LogNorm(FLOOR * highest, highest) if highest > 0.0 else None
     for row, (group, by_layer) in zip(axes, images.items(), strict=True):
         for ax, layer in zip(row, layers, strict=True):
             image = np.maximum(np.asarray(by_layer[layer], dtype=np.float64), FLOOR * highest)
-            eta, phi = (np.linspace(-half, half, n + 1) for half, n in zip(HALF_WINDOW, image.shape, strict=True))
+            eta, phi = (
+                np.linspace(-half, half, n + 1)
+                for half, n in zip(HALF_WINDOW, image.shape, strict=True)
+            )
             mesh = ax.pcolormesh(eta, phi, image.T, norm=norm, cmap="viridis")
             ax.set_xticks([-0.1, 0.1], ["-0.1", "0.1"])
             ax.set_yticks([-0.1, 0.1], ["-0.1", "0.1"])
             ax.minorticks_off()
-            label = layer if len(images) == 1 else f"{layer}, {SPECIES_LABELS.get(group, group).removesuffix(' clusters')}"
-            ax.text(0.05, 0.95, label, transform=ax.transAxes, ha="left", va="top", color="white", fontsize=9.5)
+            label = (
+                layer
+                if len(images) == 1
+                else f"{layer}, {SPECIES_LABELS.get(group, group).removesuffix(' clusters')}"
+            )
+            ax.text(
+                0.05,
+                0.95,
+                label,
+                transform=ax.transAxes,
+                ha="left",
+                va="top",
+                color="white",
+                fontsize=9.5,
+            )
     figure.colorbar(mesh, ax=axes, label=colour_label, pad=0.01)
     figure.supxlabel(r"$\Delta\eta$", fontsize=12.0)
     figure.supylabel(r"$\Delta\phi$ / rad", fontsize=12.0)

@@ -1,4 +1,6 @@
-"""Figures that set Geant4 beside the parametrised showers: where the energy goes, and electrons against their resolution."""
+"""Figures that set Geant4 beside the parametrised showers: where the energy goes, and electrons
+against their resolution.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Compared(Protocol):
 
 
 def pair_curves(
-    comparisons: Mapping[str, Sequence[Compared]], symbols: Mapping[str, str], colours: Mapping[str, str]
+    comparisons: Mapping[str, Sequence[Compared]],
+    symbols: Mapping[str, str],
+    colours: Mapping[str, str],
 ) -> dict[tuple[str, str, str], tuple[Curve, Curve]]:
     """Curves of both engines by species, quantity and layer, with labels and colours by species."""
     return {
@@ -50,7 +54,11 @@ def pair_curves(
 
 @styled
 def plot_budgets(
-    budgets: Mapping[str, Mapping[str, ArrayLike]], edges: Sequence[float], *, sources: Sequence[str], n_columns: int = 2
+    budgets: Mapping[str, Mapping[str, ArrayLike]],
+    edges: Sequence[float],
+    *,
+    sources: Sequence[str],
+    n_columns: int = 2,
 ) -> NDArray[np.object_]:
     """Mean shares of the true energy in bins of it, on top of each other; one panel a sample.
 
@@ -68,14 +76,27 @@ def plot_budgets(
     ndarray of Axes
     """
     n_rows = -(-len(budgets) // n_columns)
-    figure, grid = plt.subplots(n_rows, n_columns, sharex=True, sharey=True, figsize=(3.6 * n_columns, 2.7 * n_rows + 0.9), squeeze=False)
+    figure, grid = plt.subplots(
+        n_rows,
+        n_columns,
+        sharex=True,
+        sharey=True,
+        figsize=(3.6 * n_columns, 2.7 * n_rows + 0.9),
+        squeeze=False,
+    )
     for ax, (title, shares) in zip(grid.flat, budgets.items(), strict=True):
         below = np.zeros(len(edges) - 1)
         for (name, label), colour in zip(BUDGET_LABELS.items(), BUDGET_COLOURS, strict=True):
             above = below + np.asarray(shares[name], dtype=np.float64)
             ax.stairs(above, edges, baseline=below, fill=True, color=colour, label=label)
             below = above
-        ax.text(0.04, 0.06, title, transform=ax.transAxes, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8})
+        ax.text(
+            0.04,
+            0.06,
+            title,
+            transform=ax.transAxes,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+        )
         log_ticks(ax)
         ax.set(xlim=(edges[0], edges[-1]), ylim=(0.0, 1.02))
     handles, labels = grid.flat[0].get_legend_handles_labels()

@@ -1,4 +1,6 @@
-"""Figures of the study of local cell weighting: the map of P_EM, maps of cell weights, closure step by step and against pile-up."""
+"""Figures of the study of local cell weighting: the map of P_EM, maps of cell weights, closure step
+by step and against pile-up.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from numpy.typing import NDArray
 
 from pfcalib.metrics.response import ResponseCurve
 from pfcalib.metrics.roc import BinnedEstimate
-from pfcalib.plotting.style import CHARGED, GREY, NEUTRAL, SIMULATION, log_ticks, name_source, styled
+from pfcalib.plotting.style import (
+    CHARGED,
+    GREY,
+    NEUTRAL,
+    SIMULATION,
+    log_ticks,
+    name_source,
+    styled,
+)
 
 STEP_LABELS = {
     "em": (r"EM scale", r"$E_\mathrm{dep}$"),
@@ -21,7 +31,8 @@ STEP_LABELS = {
     "full": (r"dead material", r"$E_\mathrm{dep} + E_\mathrm{out} + E_\mathrm{dead}$"),
 }
 SPECIES_LOOKS = {"pi0": (NEUTRAL, "o", r"$\pi^0$"), "pic": (CHARGED, "s", r"$\pi^\pm$")}
-PILEUP_LOOKS = (("#999999", "s"), ("#000000", "o"), ("#009e73", "^"), ("#cc79a7", "v"))  # colour, marker
+# colour, marker
+PILEUP_LOOKS = (("#999999", "s"), ("#000000", "o"), ("#009e73", "^"), ("#cc79a7", "v"))
 MEV_IN_GEV = 1e3
 
 
@@ -36,7 +47,8 @@ def plot_p_em_maps(
     ----------
     content : ndarray, shape (n_eta, n_energy, n_density, n_lambda)
     edges : four ndarrays
-        Of its axes: |eta|, log10(E / MeV), log10 density (MeV/mm3) - log10(E / MeV), log10(lambda / mm).
+        Of its axes: |eta|, log10(E / MeV), log10 density (MeV/mm3) - log10(E / MeV), log10(lambda /
+        mm).
     eta_bin, energy_bins
         Which bins are shown.
     limits : pair of (float, float)
@@ -47,12 +59,23 @@ def plot_p_em_maps(
     -------
     ndarray of Axes, shape (n_energy_bins,)
     """
-    figure, axes = plt.subplots(1, len(energy_bins), figsize=(3.3 * len(energy_bins) + 0.9, 3.7), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(energy_bins), figsize=(3.3 * len(energy_bins) + 0.9, 3.7), sharey=True, squeeze=False
+    )
     for ax, energy_bin in zip(axes[0], energy_bins, strict=True):
-        drawn = ax.pcolormesh(edges[2], edges[3], content[eta_bin, energy_bin].T, cmap="RdBu_r", vmin=0.0, vmax=1.0)
+        drawn = ax.pcolormesh(
+            edges[2], edges[3], content[eta_bin, energy_bin].T, cmap="RdBu_r", vmin=0.0, vmax=1.0
+        )
         ax.set(xlabel=r"$\log_{10}\langle\rho\rangle - \log_{10}E$", xlim=limits[0], ylim=limits[1])
         low, high = 10.0 ** edges[1][energy_bin : energy_bin + 2] / MEV_IN_GEV
-        ax.text(0.05, 0.94, f"{low:.3g} to {high:.3g} GeV", transform=ax.transAxes, va="top", bbox={"facecolor": "white", "alpha": 0.7, "lw": 0})
+        ax.text(
+            0.05,
+            0.94,
+            f"{low:.3g} to {high:.3g} GeV",
+            transform=ax.transAxes,
+            va="top",
+            bbox={"facecolor": "white", "alpha": 0.7, "lw": 0},
+        )
     axes[0, 0].set_ylabel(r"$\log_{10}(\lambda_\mathrm{centre}$ / mm)")
     figure.colorbar(drawn, ax=axes[0].tolist(), label=r"$P_\mathrm{EM}$")
     name_source(axes[0, 0], *sources)
@@ -64,7 +87,8 @@ def plot_weight_maps(
     weights: Mapping[str, NDArray[np.float64]], energy_edges: NDArray[np.float64], density_edges: NDArray[np.float64], *, title: str,
     limits: tuple[float, float] = (0.4, 2.0), sources: Sequence[str] = (SIMULATION,),
 ) -> NDArray[Any]:  # fmt: skip
-    """Cell weights of one layer against cluster energy and energy density of the cell, one panel a kind; bins that keep weight 1 are left white.
+    """Cell weights of one layer against cluster energy and energy density of the cell, one panel a
+    kind; bins that keep weight 1 are left white.
 
     Parameters
     ----------
@@ -84,11 +108,15 @@ def plot_weight_maps(
     -------
     ndarray of Axes, shape (n_kinds,)
     """
-    figure, axes = plt.subplots(1, len(weights), figsize=(4.1 * len(weights) + 0.9, 4.0), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(weights), figsize=(4.1 * len(weights) + 0.9, 4.0), sharey=True, squeeze=False
+    )
     x = 10.0**energy_edges / MEV_IN_GEV
     for ax, (label, weight) in zip(axes[0], weights.items(), strict=True):
         shown = np.ma.masked_where(weight == 1.0, weight)
-        drawn = ax.pcolormesh(x, density_edges, shown.T, cmap="PuOr_r", norm=TwoSlopeNorm(1.0, *limits))
+        drawn = ax.pcolormesh(
+            x, density_edges, shown.T, cmap="PuOr_r", norm=TwoSlopeNorm(1.0, *limits)
+        )
         log_ticks(ax, decades=True)
         ax.set(xlabel=r"$E^\mathrm{EM}_\mathrm{cluster}$ / GeV", xlim=(x[0], x[-1]))
         ax.text(0.05, 0.94, f"{label}\n{title}", transform=ax.transAxes, va="top")
@@ -103,7 +131,8 @@ def plot_steps(
     curves: Mapping[str, Mapping[str, ResponseCurve]], *, tolerance: float = 0.02, goal: tuple[float, float] = (2.0, 500.0),
     y_limits: tuple[float, float] | None = None, sources: Sequence[str] = (SIMULATION,),
 ) -> NDArray[Any]:  # fmt: skip
-    """Median response after each step over the target of this step, with statistical bands; one panel a step.
+    """Median response after each step over the target of this step, with statistical bands; one
+    panel a step.
 
     Parameters
     ----------
@@ -118,16 +147,30 @@ def plot_steps(
     -------
     ndarray of Axes, shape (n_steps,)
     """
-    _, axes = plt.subplots(1, len(curves), figsize=(3.35 * len(curves) + 0.6, 3.9), sharey=True, squeeze=False)
+    _, axes = plt.subplots(
+        1, len(curves), figsize=(3.35 * len(curves) + 0.6, 3.9), sharey=True, squeeze=False
+    )
     for ax, (step, by_species) in zip(axes[0], curves.items(), strict=True):
-        ax.fill_between(goal, 1.0 - tolerance, 1.0 + tolerance, color=GREY, alpha=0.18, linewidth=0.0, label=f"within {100 * tolerance:g} %")
+        ax.fill_between(
+            goal,
+            1.0 - tolerance,
+            1.0 + tolerance,
+            color=GREY,
+            alpha=0.18,
+            linewidth=0.0,
+            label=f"within {100 * tolerance:g} %",
+        )
         ax.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
         for species, curve in by_species.items():
             colour, marker, label = SPECIES_LOOKS[species]
             known = np.isfinite(curve.median)
             x, value, error = curve.centres[known], curve.median[known], curve.median_error[known]
-            ax.fill_between(x, value - error, value + error, color=colour, alpha=0.25, linewidth=0.0)
-            ax.plot(x, value, color=colour, marker=marker, markersize=3.5, linewidth=1.1, label=label)
+            ax.fill_between(
+                x, value - error, value + error, color=colour, alpha=0.25, linewidth=0.0
+            )
+            ax.plot(
+                x, value, color=colour, marker=marker, markersize=3.5, linewidth=1.1, label=label
+            )
         log_ticks(ax, decades=True)
         title, target = STEP_LABELS[step]
         ax.set(xlabel=f"{target} / GeV")
@@ -142,14 +185,18 @@ def plot_steps(
 
 @styled
 def plot_pileup(
-    closures: Mapping[str, Mapping[str, BinnedEstimate]], *, tolerance: float = 0.02, sources: Sequence[str] = (SIMULATION,)
+    closures: Mapping[str, Mapping[str, BinnedEstimate]],
+    *,
+    tolerance: float = 0.02,
+    sources: Sequence[str] = (SIMULATION,),
 ) -> NDArray[Any]:
     """Median response against the mean number of interactions, one panel a kind.
 
     Parameters
     ----------
     closures : mapping of str to mapping of str to BinnedEstimate
-        ``closures[label][species]``, a bin around each mu, as of `reporting.catalogue.lcw_study.closures_in_mu`.
+        ``closures[label][species]``, a bin around each mu, as of
+        `reporting.catalogue.lcw_study.closures_in_mu`.
     tolerance : float
         Half width of a band around 1.
     sources : sequence of str
@@ -159,16 +206,35 @@ def plot_pileup(
     ndarray of Axes, shape (n_species,)
     """
     names = list(next(iter(closures.values())))
-    _, axes = plt.subplots(1, len(names), figsize=(4.4 * len(names) + 0.4, 4.0), sharey=True, squeeze=False)
+    _, axes = plt.subplots(
+        1, len(names), figsize=(4.4 * len(names) + 0.4, 4.0), sharey=True, squeeze=False
+    )
     for ax, name in zip(axes[0], names, strict=True):
         ax.axhspan(1.0 - tolerance, 1.0 + tolerance, color=GREY, alpha=0.15, linewidth=0.0)
         ax.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
-        for (label, by_species), (colour, marker) in zip(closures.items(), PILEUP_LOOKS, strict=False):
+        for (label, by_species), (colour, marker) in zip(
+            closures.items(), PILEUP_LOOKS, strict=False
+        ):
             found = by_species[name]
             mu = 0.5 * (found.edges[1:] + found.edges[:-1])
-            ax.errorbar(mu, found.value, yerr=found.error, color=colour, marker=marker, linewidth=1.0, label=label)
+            ax.errorbar(
+                mu,
+                found.value,
+                yerr=found.error,
+                color=colour,
+                marker=marker,
+                linewidth=1.0,
+                label=label,
+            )
         ax.set_xlabel(r"$\mu$")
-        ax.text(0.95, 0.95, f"{SPECIES_LOOKS[name][2]} clusters", transform=ax.transAxes, ha="right", va="top")
+        ax.text(
+            0.95,
+            0.95,
+            f"{SPECIES_LOOKS[name][2]} clusters",
+            transform=ax.transAxes,
+            ha="right",
+            va="top",
+        )
     low, high = axes[0, 0].get_ylim()
     axes[0, 0].set_ylim(low, high + 0.12 * (high - low))
     axes[0, 0].set_ylabel(r"median of $E_\mathrm{calib}$ / target")

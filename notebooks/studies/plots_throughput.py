@@ -11,7 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from pfcalib.plotting.style import CHARGED, COLOURS, GREY, SIMULATION, log_ticks, name_source, styled
+from pfcalib.plotting.style import (
+    CHARGED,
+    COLOURS,
+    GREY,
+    SIMULATION,
+    log_ticks,
+    name_source,
+    styled,
+)
 
 
 class Series(NamedTuple):
@@ -44,7 +52,8 @@ def plot_series(
     x_label, y_label : str
         With units.
     ticks : sequence of float, optional
-        Values of x, drawn at equal distances, such as numbers of workers; without them the axis is logarithmic.
+        Values of x, drawn at equal distances, such as numbers of workers; without them the axis is
+        logarithmic.
     log_y : bool
     level, level_label : float, str, optional
         Height of a dotted line, such as a goal, and its entry in the legend.
@@ -52,14 +61,22 @@ def plot_series(
     _, ax = plt.subplots(figsize=(5.8, 4.4))
     for one in series:
         x = one.x if ticks is None else np.searchsorted(ticks, one.x)
-        style = {"marker": "o", "linestyle": "--" if one.dashed else "-", "mfc": "white" if one.dashed else one.colour}
-        ax.errorbar(x, one.y, yerr=one.error, color=one.colour, label=one.label, elinewidth=1.0, **style)  # type: ignore[arg-type]
+        style = {
+            "marker": "o",
+            "linestyle": "--" if one.dashed else "-",
+            "mfc": "white" if one.dashed else one.colour,
+        }
+        ax.errorbar(
+            x, one.y, yerr=one.error, color=one.colour, label=one.label, elinewidth=1.0, **style
+        )  # type: ignore[arg-type]
     if level is not None:
         ax.axhline(level, color=GREY, linestyle=":", linewidth=1.0, label=level_label)
     if ticks is None:
         log_ticks(ax, decades=True)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        ax.set_xlim(min(one.x.min() for one in series) / 1.5, max(one.x.max() for one in series) * 1.5)
+        ax.set_xlim(
+            min(one.x.min() for one in series) / 1.5, max(one.x.max() for one in series) * 1.5
+        )
     else:
         ax.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
         ax.xaxis.set_minor_locator(plt.NullLocator())
@@ -78,7 +95,9 @@ def plot_series(
 
 
 @styled
-def plot_rates(rates: Mapping[str, tuple[float, float]], *, x_label: str, level: float, level_label: str) -> Axes:
+def plot_rates(
+    rates: Mapping[str, tuple[float, float]], *, x_label: str, level: float, level_label: str
+) -> Axes:
     """One bar for each feed, with its error.
 
     Parameters
@@ -91,9 +110,23 @@ def plot_rates(rates: Mapping[str, tuple[float, float]], *, x_label: str, level:
     """
     _, ax = plt.subplots(figsize=(5.8, 1.6 + 0.5 * len(rates)))
     values, errors = np.array(list(rates.values()), dtype=np.float64).T
-    ax.barh(range(len(rates)), values, xerr=np.nan_to_num(errors), color=CHARGED, height=0.6, error_kw={"elinewidth": 1.0})
+    ax.barh(
+        range(len(rates)),
+        values,
+        xerr=np.nan_to_num(errors),
+        color=CHARGED,
+        height=0.6,
+        error_kw={"elinewidth": 1.0},
+    )
     for place, (value, error) in enumerate(zip(values, np.nan_to_num(errors), strict=True)):
-        ax.annotate(f"{value:,.0f}", (value + error, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=10.0)
+        ax.annotate(
+            f"{value:,.0f}",
+            (value + error, place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=10.0,
+        )
     ax.set_yticks(range(len(rates)), list(rates))
     ax.yaxis.set_minor_locator(plt.NullLocator())
     ax.tick_params(axis="y", length=0)

@@ -1,4 +1,6 @@
-"""Figures of studies of hyper-parameters: which parameters mattered, how the trials went, and the loss against single parameters."""
+"""Figures of studies of hyper-parameters: which parameters mattered, how the trials went, and the
+loss against single parameters.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,34 @@ from numpy.typing import ArrayLike, NDArray
 from pfcalib.plotting.style import CHARGED, GREY, NEUTRAL, log_ticks, name_source, styled
 
 LOSS_LABEL = r"validation loss of ln($E_\mathrm{dep}$ / $E_\mathrm{EM}$)"
-PARAMETER_LABELS = {"learning_rate": "learning rate", "batch_size": "batch size", "pixel_power": "power of pixels", "n_layers": "hidden layers"}
+PARAMETER_LABELS = {
+    "learning_rate": "learning rate",
+    "batch_size": "batch size",
+    "pixel_power": "power of pixels",
+    "n_layers": "hidden layers",
+}
 PRUNED: dict[str, Any] = {"marker": "x", "color": GREY, "linestyle": "none", "label": "pruned"}
-COMPLETE: dict[str, Any] = {"marker": "o", "color": CHARGED, "linestyle": "none", "label": "complete"}
-BEST: dict[str, Any] = {"marker": "*", "color": NEUTRAL, "linestyle": "none", "markersize": 13, "label": "best"}
-DEFAULT: dict[str, Any] = {"marker": "s", "mfc": "none", "mec": "black", "markersize": 9, "linestyle": "none", "label": "default"}
+COMPLETE: dict[str, Any] = {
+    "marker": "o",
+    "color": CHARGED,
+    "linestyle": "none",
+    "label": "complete",
+}
+BEST: dict[str, Any] = {
+    "marker": "*",
+    "color": NEUTRAL,
+    "linestyle": "none",
+    "markersize": 13,
+    "label": "best",
+}
+DEFAULT: dict[str, Any] = {
+    "marker": "s",
+    "mfc": "none",
+    "mec": "black",
+    "markersize": 9,
+    "linestyle": "none",
+    "label": "default",
+}
 
 
 def parameter_label(name: str) -> str:
@@ -40,12 +65,25 @@ def plot_importances(studies: Mapping[str, Mapping[str, tuple[float, float]]]) -
     ndarray of Axes, shape (n_studies,)
     """
     longest = max(map(len, studies.values()))
-    _, axes = plt.subplots(1, len(studies), figsize=(4.2 * len(studies), 1.4 + 0.33 * longest), sharex=True, squeeze=False)
+    _, axes = plt.subplots(
+        1,
+        len(studies),
+        figsize=(4.2 * len(studies), 1.4 + 0.33 * longest),
+        sharex=True,
+        squeeze=False,
+    )
     for ax, (title, found) in zip(axes[0], studies.items(), strict=True):
         place = np.arange(len(found))[::-1]
         values, errors = np.array(list(found.values()), dtype=np.float64).reshape(-1, 2).T
         low = np.minimum(errors, values)  # a share is not negative
-        ax.barh(place, values, xerr=np.stack([low, errors]), color=CHARGED, alpha=0.7, error_kw={"elinewidth": 1.0, "capsize": 2.0})
+        ax.barh(
+            place,
+            values,
+            xerr=np.stack([low, errors]),
+            color=CHARGED,
+            alpha=0.7,
+            error_kw={"elinewidth": 1.0, "capsize": 2.0},
+        )
         ax.set_yticks(place, [parameter_label(name) for name in found])
         ax.tick_params(axis="y", which="both", length=0)
         ax.set_ylim(-0.6, longest - 0.4)
@@ -63,7 +101,8 @@ def plot_history(studies: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> NDArray[
     Parameters
     ----------
     studies : mapping of str to (losses, pruned)
-        By title: arrays of shape (n_trials,), the trials in their order; the first one holds the default settings.
+        By title: arrays of shape (n_trials,), the trials in their order; the first one holds the
+        default settings.
 
     Returns
     -------
@@ -90,7 +129,9 @@ def plot_history(studies: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> NDArray[
 
 
 def _loss_limits(loss: NDArray[np.float64], pruned: NDArray[np.bool_]) -> tuple[float, float]:
-    """Limits that hold all complete trials, and pruned ones that are not far above them; the rest lies beyond."""
+    """Limits that hold all complete trials, and pruned ones that are not far above them; the rest
+    lies beyond.
+    """
     complete = loss[~pruned & np.isfinite(loss)]
     if not len(complete):
         return 0.0, 1.0
@@ -100,7 +141,13 @@ def _loss_limits(loss: NDArray[np.float64], pruned: NDArray[np.bool_]) -> tuple[
 
 @styled
 def plot_slices(
-    values: Mapping[str, Sequence[Any]], losses: ArrayLike, pruned: ArrayLike, *, best: int, title: str, log: Sequence[str] = ()
+    values: Mapping[str, Sequence[Any]],
+    losses: ArrayLike,
+    pruned: ArrayLike,
+    *,
+    best: int,
+    title: str,
+    log: Sequence[str] = (),
 ) -> NDArray[Any]:
     """Loss of each trial against single parameters; the first trial holds the default settings.
 
@@ -122,7 +169,9 @@ def plot_slices(
     loss, cut = np.asarray(losses, dtype=np.float64), np.asarray(pruned, dtype=np.bool_)
     low, high = _loss_limits(loss, cut)
     shown = np.minimum(loss, high - 0.02 * (high - low))
-    _, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values), 3.7), sharey=True, squeeze=False)
+    _, axes = plt.subplots(
+        1, len(values), figsize=(4.2 * len(values), 3.7), sharey=True, squeeze=False
+    )
     for ax, (name, chosen) in zip(axes[0], values.items(), strict=True):
         x = _positions(ax, chosen, log=name in log)
         ax.plot(x[cut], shown[cut], **PRUNED)
@@ -138,10 +187,16 @@ def plot_slices(
 
 
 def _positions(ax: Axes, chosen: Sequence[Any], *, log: bool) -> NDArray[np.float64]:
-    """Places on the x axis: numbers where they lie, names and the few values of a choice side by side, the points of one slightly apart."""
+    """Places on the x axis: numbers where they lie, names and the few values of a choice side by
+    side, the points of one slightly apart.
+    """
     distinct = sorted(set(chosen))
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
-    continuous = all(isinstance(value, float) for value in distinct) and len(distinct) == len(chosen)
+    numbers = all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in distinct
+    )
+    continuous = all(isinstance(value, float) for value in distinct) and len(distinct) == len(
+        chosen
+    )
     if numbers and (log or continuous or len(distinct) > 4):
         if log:
             log_ticks(ax)

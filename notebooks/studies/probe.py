@@ -56,25 +56,42 @@ def read_probe(
     target = config.target or TargetConfig()
     e_true = target.energy_true({name: stream.column(name)[chosen] for name in target.columns})
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Probe(inputs, stream.column("clusterE")[chosen].astype(np.float64), e_true, stream.labels[chosen, 1] > 0.5)
+    return Probe(
+        inputs,
+        stream.column("clusterE")[chosen].astype(np.float64),
+        e_true,
+        stream.labels[chosen, 1] > 0.5,
+    )
 
 
 def _plain(network: Network | Regressor) -> Network:
     return network.network if isinstance(network, Regressor) else network
 
 
-def ask(network: Network | Regressor, inputs: Mapping[str, NDArray[np.float32]], cluster_e: FloatArray) -> FloatArray:
-    """Energies in GeV of a regression, with its inversion if it has one, or probabilities of a neutral pion of a classifier."""
+def ask(
+    network: Network | Regressor, inputs: Mapping[str, NDArray[np.float32]], cluster_e: FloatArray
+) -> FloatArray:
+    """Energies in GeV of a regression, with its inversion if it has one, or probabilities of a
+    neutral pion of a classifier.
+    """
     plain = _plain(network)
     output = predict(plain.model, inputs)
     if plain.config.target is None:
         return output[:, 1].astype(np.float64)
     energy = output_energy(plain.config, output, cluster_e)
-    return network.inversion.apply(energy) if isinstance(network, Regressor) and network.inversion is not None else energy
+    return (
+        network.inversion.apply(energy)
+        if isinstance(network, Regressor) and network.inversion is not None
+        else energy
+    )
 
 
 def rows_near(
-    probe: Probe, energies: Sequence[float], *, half_width: float = HALF_WIDTH, min_count: int = MIN_COUNT
+    probe: Probe,
+    energies: Sequence[float],
+    *,
+    half_width: float = HALF_WIDTH,
+    min_count: int = MIN_COUNT,
 ) -> list[tuple[str, float, Rows]]:
     """Species, energy and rows of the clusters near each true energy, where they are enough.
 

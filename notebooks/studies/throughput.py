@@ -1,7 +1,9 @@
-"""How fast a network trains on each kind of feed and how much memory that takes: every measurement in a process of its own.
+"""How fast a network trains on each kind of feed and how much memory that takes: every measurement
+in a process of its own.
 
-A process measures one thing and answers in JSON, so that its peak memory is nobody else's. Ratios of speeds come from one process that trains
-on the feeds in turn, because the speed of a shared machine changes from minute to minute.
+A process measures one thing and answers in JSON, so that its peak memory is nobody else's. Ratios
+of speeds come from one process that trains on the feeds in turn, because the speed of a shared
+machine changes from minute to minute.
 """
 
 from __future__ import annotations
@@ -85,9 +87,14 @@ class ThroughputConfig:
 
     def __post_init__(self) -> None:
         if unknown := set(self.feeds) - set(FEEDS):
-            raise ConfigError(f"unknown feeds {', '.join(sorted(unknown))}; there are {', '.join(FEEDS)}")
+            raise ConfigError(
+                f"unknown feeds {', '.join(sorted(unknown))}; there are {', '.join(FEEDS)}"
+            )
         if not self.feeds or (len(self.feeds) > 1 and self.task != "compare"):
-            raise ConfigError(f"task {self.task!r} takes {'feeds' if self.task == 'compare' else 'one feed'}, got {len(self.feeds)}")
+            raise ConfigError(
+                f"task {self.task!r} takes {'feeds' if self.task == 'compare' else 'one feed'}, "
+                f"got {len(self.feeds)}"
+            )
 
 
 class Measurement(NamedTuple):
@@ -96,7 +103,8 @@ class Measurement(NamedTuple):
     config: ThroughputConfig
     n_clusters: int
     rates: NDArray[np.float64]  # clusters a second
-    processor_rates: NDArray[np.float64]  # clusters a second of processor time, of all threads of the process
+    # clusters a second of processor time, of all threads of the process
+    processor_rates: NDArray[np.float64]
     peak_mb: float  # resident, at most
     anonymous_mb: float  # of it when it was largest: memory of the process itself
     file_mb: float  # and pages of files: libraries and maps
@@ -112,21 +120,26 @@ class Measurement(NamedTuple):
         """Clusters a second of processor time, median over the blocks, with its error."""
         return median_with_error(self.processor_rates[:, 0])
 
-    def ratio(self, feed: str, over: str = "memory", *, processor: bool = False) -> tuple[float, float]:
+    def ratio(
+        self, feed: str, over: str = "memory", *, processor: bool = False
+    ) -> tuple[float, float]:
         """Speed on one feed over that on another, median over the rounds, with its error."""
         rates, columns = (self.processor_rates if processor else self.rates), self.config.feeds
         return median_with_error(rates[:, columns.index(feed)] / rates[:, columns.index(over)])
 
 
 def median_with_error(values: ArrayLike) -> tuple[float, float]:
-    """Median, and its error from the spread of the values (1.2533 times that of a mean, for a Gaussian of the central 68 %); NaN for one value.
+    """Median, and its error from the spread of the values (1.2533 times that of a mean, for a
+    Gaussian of the central 68 %); NaN for one value.
 
     >>> median_with_error([1.0, 1.0, 1.0])
     (1.0, 0.0)
     """
     array = np.asarray(values, dtype=np.float64)
     low, high = np.quantile(array, [0.16, 0.84])
-    return float(np.median(array)), float(1.2533 * 0.5 * (high - low) / np.sqrt(len(array))) if len(array) > 1 else float("nan")
+    return float(np.median(array)), float(1.2533 * 0.5 * (high - low) / np.sqrt(len(array))) if len(
+        array
+    ) > 1 else float("nan")
 
 
 def measure(config: ThroughputConfig) -> Measurement:
@@ -139,32 +152,55 @@ def measure(config: ThroughputConfig) -> Measurement:
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        command = [sys.executable, "-m", "studies.throughput_process", json.dumps(dataclasses.asdict(config)), str(answer)]
+        command = [
+            sys.executable,
+            "-m",
+            "studies.throughput_process",
+            json.dumps(dataclasses.asdict(config)),
+            str(answer),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode or not answer.exists():
             last = (done.stderr.strip().splitlines() or ["nothing on its error stream"])[-1]
-            raise PfcalibError(f"measurement of {config.task} {', '.join(config.feeds)} failed ({done.returncode}): {last}")
+            raise PfcalibError(
+                f"measurement of {config.task} {', '.join(config.feeds)} failed "
+                f"({done.returncode}): {last}"
+            )
         found = json.loads(answer.read_text(encoding="utf-8"))
-    rates, processor_rates = (np.array(found.pop(name), dtype=np.float64) for name in ("rates", "processor_rates"))
+    rates, processor_rates = (
+        np.array(found.pop(name), dtype=np.float64) for name in ("rates", "processor_rates")
+    )
     return Measurement(config, rates=rates, processor_rates=processor_rates, **found)
 
 
-def measure_all(configs: Iterable[ThroughputConfig], *, n_parallel: int = 1, say: Callable[[str], None] = lambda line: None) -> list[Measurement]:
-    """Run measurements one after the other; several at once only to see that they work, as they slow each other down."""
+def measure_all(
+    configs: Iterable[ThroughputConfig],
+    *,
+    n_parallel: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Measurement]:
+    """Run measurements one after the other; several at once only to see that they work, as they
+    slow each other down.
+    """
     found = []
     with concurrent.futures.ThreadPoolExecutor(n_parallel) as pool:
         for result in pool.map(measure, configs):
             config, (rate, _) = result.config, result.rate
             workers = f"{config.workers} {'processes' if config.processes else 'workers'}"
-            text = f"{config.task} {' '.join(config.feeds)}, {result.n_clusters} clusters, {workers}"
+            text = (
+                f"{config.task} {' '.join(config.feeds)}, {result.n_clusters} clusters, {workers}"
+            )
             say(f"{text}: {rate:.0f} clusters/s, {result.peak_mb:.0f} MB")
             found.append(result)
     return found
 
 
-def split_sample(path: PathLike, sizes: Sequence[int], folder: PathLike, *, n_parts: int = 3) -> dict[int, tuple[str, ...]]:
-    """Write the first clusters of a sample to several files, so that those of a smaller size are the first ones of a larger size.
+def split_sample(
+    path: PathLike, sizes: Sequence[int], folder: PathLike, *, n_parts: int = 3
+) -> dict[int, tuple[str, ...]]:
+    """Write the first clusters of a sample to several files, so that those of a smaller size are
+    the first ones of a larger size.
 
     Parameters
     ----------
@@ -188,8 +224,17 @@ def split_sample(path: PathLike, sizes: Sequence[int], folder: PathLike, *, n_pa
         If the sample is too small.
     """
     ends = [0, *sorted(sizes)]
-    edges = sorted({int(edge) for low, high in itertools.pairwise(ends) for edge in np.linspace(low, high, n_parts + 1)})
-    files = {edge: str(Path(folder) / f"{Path(path).stem}-{start}-{edge}.root") for start, edge in itertools.pairwise(edges)}
+    edges = sorted(
+        {
+            int(edge)
+            for low, high in itertools.pairwise(ends)
+            for edge in np.linspace(low, high, n_parts + 1)
+        }
+    )
+    files = {
+        edge: str(Path(folder) / f"{Path(path).stem}-{start}-{edge}.root")
+        for start, edge in itertools.pairwise(edges)
+    }
     for start, stop in itertools.pairwise(edges):
         if not Path(files[stop]).exists():
             _write_part(path, start, stop, files[stop])
@@ -206,4 +251,6 @@ def _write_part(path: PathLike, start: int, stop: int, target: str) -> None:
         for chunk in itertools.chain([first], chunks):
             writer.extend(chunk.scalars, chunk.offsets, chunk.cells)
         if writer.n_clusters < stop - start:
-            raise ConfigError(f"{path} has only {start + writer.n_clusters} clusters, {stop} are wanted")
+            raise ConfigError(
+                f"{path} has only {start + writer.n_clusters} clusters, {stop} are wanted"
+            )

@@ -1,1 +1,3 @@
-"""Calibration of clusters: the steps of local cell weighting, the baseline that the networks have to beat."""
+"""Calibration of clusters: the steps of local cell weighting, the baseline that the networks have
+to beat.
+"""

@@ -1,11 +1,13 @@
-"""Local cell weighting of topological clusters, the calibration to be beaten (arXiv:1603.02934, section 5).
+"""Local cell weighting of topological clusters, the calibration to be beaten (arXiv:1603.02934,
+section 5).
 
     tables = derive_lcw("train.root")        # four steps, from simulated neutral and charged pions
     tables.save("lcw.json")                  # correctionlib
     energies = apply_lcw("data.root", LcwTables.load("lcw.json"))
     energies.full                            # GeV, one a cluster
 
-`lcw_tables` holds the formulas, `lcw_fit` and `lcw_closure` how the content of the tables is derived, `lcw_config` the binning.
+`lcw_tables` holds the formulas, `lcw_fit` and `lcw_closure` how the content of the tables is
+derived, `lcw_config` the binning.
 """
 
 from __future__ import annotations
@@ -19,14 +21,28 @@ from numpy.typing import ArrayLike
 from pfcalib.cache import cache_key, locked
 from pfcalib.calibration.lcw_config import LcwConfig
 from pfcalib.calibration.lcw_fit import TARGETS, TRUTH, fit_lcw
-from pfcalib.calibration.lcw_tables import CELLS_READ, SCALARS_READ, LcwEnergies, LcwTables, require_probabilities
+from pfcalib.calibration.lcw_tables import (
+    CELLS_READ,
+    SCALARS_READ,
+    LcwEnergies,
+    LcwTables,
+    require_probabilities,
+)
 from pfcalib.errors import ValidationError
 from pfcalib.samples.read import PathLike, iterate_sample
 from pfcalib.samples.rootfile import content_id
 from pfcalib.samples.schema import Sample
 from pfcalib.samples.split import split_index, split_of
 
-__all__ = ["LcwConfig", "LcwEnergies", "LcwTables", "apply_lcw", "cached_lcw", "derive_lcw", "fit_lcw"]
+__all__ = [
+    "LcwConfig",
+    "LcwEnergies",
+    "LcwTables",
+    "apply_lcw",
+    "cached_lcw",
+    "derive_lcw",
+    "fit_lcw",
+]
 
 N_PASSES = 2  # of fit_lcw
 STEP = 20_000  # entries in memory at once
@@ -41,7 +57,8 @@ def derive_lcw(
     config: LcwConfig | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LcwTables:
-    """Tables of local cell weighting from the clusters of a file that pass the selection of the configuration.
+    """Tables of local cell weighting from the clusters of a file that pass the selection of the
+    configuration.
 
     Parameters
     ----------
@@ -77,7 +94,13 @@ def derive_lcw(
     return fit_lcw(chunks, config, provenance={"sample": Path(str(path)).name, "split": split})
 
 
-def apply_lcw(paths: PathLike | Sequence[PathLike], tables: LcwTables, *, p_em: ArrayLike | None = None, step: int = STEP) -> LcwEnergies:
+def apply_lcw(
+    paths: PathLike | Sequence[PathLike],
+    tables: LcwTables,
+    *,
+    p_em: ArrayLike | None = None,
+    step: int = STEP,
+) -> LcwEnergies:
     """Energies after each step of all clusters of one or several files, in the order of the files.
 
     Parameters
@@ -103,15 +126,19 @@ def apply_lcw(paths: PathLike | Sequence[PathLike], tables: LcwTables, *, p_em: 
         parts.append(tables.apply(sample, p_em=chosen))
         seen += len(sample)
     if given is not None and len(given) != seen:
-        raise ValidationError(f"p_em has {len(given)} values, but there are {seen} clusters in {paths}")
+        raise ValidationError(
+            f"p_em has {len(given)} values, but there are {seen} clusters in {paths}"
+        )
     return LcwEnergies(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def cached_lcw(path: PathLike, split: str = "train", config: LcwConfig | None = None) -> Path:
-    """Path of the tables of a sample, derived on first use; parameters and errors as in `derive_lcw`.
+    """Path of the tables of a sample, derived on first use; parameters and errors as in
+    `derive_lcw`.
 
-    They lie beside the sample. The name holds a key of the sample's content, the split, the configuration and the version of the derivation, so a
-    change of any of these derives new ones. A second process that wants the same tables waits for the first one.
+    They lie beside the sample. The name holds a key of the sample's content, the split, the
+    configuration and the version of the derivation, so a change of any of these derives new ones. A
+    second process that wants the same tables waits for the first one.
     """
     config, path = config or LcwConfig(), Path(path)
     key = cache_key("features", "lcw", sample=content_id(path), split=split, config=config)

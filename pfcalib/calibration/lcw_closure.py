@@ -1,13 +1,16 @@
 """Scale the tables of local cell weighting until the median response is one in bins of true energy.
 
-A mean in bins of measured energy does not give a median of one in bins of true energy: kinds are taken for each other, distributions are skewed, and
-clusters migrate between the bins. So each table is multiplied by one factor k a bin of cluster energy and kind. The factors of a step are those that
+A mean in bins of measured energy does not give a median of one in bins of true energy: kinds are
+taken for each other, distributions are skewed, and clusters migrate between the bins. So each table
+is multiplied by one factor k a bin of cluster energy and kind. The factors of a step are those that
 minimise, over both kinds and all bins t of true energy,
 
-    sum_t [u_t (median_t - 1)]^2 + STIFFNESS^2 sum (second differences of log k)^2 + PULL^2 sum (log k)^2
+    sum_t [u_t (median_t - 1)]^2 + STIFFNESS^2 sum (second differences of log k)^2 + PULL^2 sum (log
+    k)^2
 
-with u_t = 1 in the range where the medians should be one, else OUTSIDE. Each kind has its own medians and its own factors, but as each cluster is a
-mixture by P_EM, they are found together. What a table looks like within a bin of cluster energy is left as it is.
+with u_t = 1 in the range where the medians should be one, else OUTSIDE. Each kind has its own
+medians and its own factors, but as each cluster is a mixture by P_EM, they are found together. What
+a table looks like within a bin of cluster energy is left as it is.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ class ClusterRecord(NamedTuple):
     energy_bin: NDArray[np.int64]
     depth_bin: NDArray[np.int64]
     sums: NDArray[np.float64]  # (n_clusters, 3), GeV, of `LcwTables.sum_cells`
-    derived: NDArray[np.float64]  # (n_clusters, 2), GeV, the part of sums[:, 1:] that comes from bins with enough entries
+    # (n_clusters, 2), GeV, the part of sums[:, 1:] that comes from bins with enough entries
+    derived: NDArray[np.float64]
     e_em: NDArray[np.float64]  # GeV
     isolation: NDArray[np.float64]
     e_tot: NDArray[np.float64]  # GeV
@@ -66,12 +70,17 @@ def concatenate_records(records: Sequence[ClusterRecord]) -> ClusterRecord:
 def close_cells(
     records: ClusterRecord, weights: NDArray[np.float64], used: NDArray[np.bool_], config: LcwConfig
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cell weights, scaled in the bins that are used, and E_cells of each cluster; target: ENG_CALIB_TOT."""
+    """Cell weights, scaled in the bins that are used, and E_cells of each cluster; target:
+    ENG_CALIB_TOT.
+    """
 
     def energy(k: NDArray[np.float64]) -> NDArray[np.float64]:
         result = records.sums[:, 0]
         for kind, share in enumerate(records.shares):
-            result = result + share * (records.sums[:, 1 + kind] + (k[kind][records.energy_bin] - 1.0) * records.derived[:, kind])
+            result = result + share * (
+                records.sums[:, 1 + kind]
+                + (k[kind][records.energy_bin] - 1.0) * records.derived[:, kind]
+            )
         return result
 
     k = _solve(energy, records, records.e_tot, config, free=(config.em_weights, True))
@@ -79,15 +88,25 @@ def close_cells(
 
 
 def close_out_of_cluster(
-    records: ClusterRecord, e_cells: NDArray[np.float64], table: NDArray[np.float64], config: LcwConfig
+    records: ClusterRecord,
+    e_cells: NDArray[np.float64],
+    table: NDArray[np.float64],
+    config: LcwConfig,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scaled out-of-cluster table, and E_ooc of each cluster; target: ENG_CALIB_TOT + ENG_CALIB_OUT_T."""
-    extra = [s * records.isolation * of_kind[records.place] * records.e_em for s, of_kind in zip(records.shares, table, strict=True)]
+    """Scaled out-of-cluster table, and E_ooc of each cluster; target: ENG_CALIB_TOT +
+    ENG_CALIB_OUT_T.
+    """
+    extra = [
+        s * records.isolation * of_kind[records.place] * records.e_em
+        for s, of_kind in zip(records.shares, table, strict=True)
+    ]
 
     def energy(k: NDArray[np.float64]) -> NDArray[np.float64]:
         result = e_cells
         for factor, of_kind in zip(k, extra, strict=True):
-            result = add_out_of_cluster(result, factor[records.energy_bin] * of_kind, config.factor_range)
+            result = add_out_of_cluster(
+                result, factor[records.energy_bin] * of_kind, config.factor_range
+            )
         return result
 
     k = _solve(energy, records, records.e_tot + records.e_out, config)
@@ -95,13 +114,21 @@ def close_out_of_cluster(
 
 
 def close_dead_material(
-    records: ClusterRecord, e_ooc: NDArray[np.float64], table: NDArray[np.float64], config: LcwConfig
+    records: ClusterRecord,
+    e_ooc: NDArray[np.float64],
+    table: NDArray[np.float64],
+    config: LcwConfig,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scaled table of dead material (of 1 + dm, the whole factor), and E_full of each cluster; target: ENG_CALIB_TOT + OUT_T + DEAD_TOT."""
+    """Scaled table of dead material (of 1 + dm, the whole factor), and E_full of each cluster;
+    target: ENG_CALIB_TOT + OUT_T + DEAD_TOT.
+    """
     factors = [1.0 + of_kind[records.place] for of_kind in table]
 
     def energy(k: NDArray[np.float64]) -> NDArray[np.float64]:
-        factor = sum(share * k[kind][records.energy_bin] * factors[kind] for kind, share in enumerate(records.shares))
+        factor = sum(
+            share * k[kind][records.energy_bin] * factors[kind]
+            for kind, share in enumerate(records.shares)
+        )
         return e_ooc * bounded(np.asarray(factor), config.factor_range)
 
     k = _solve(energy, records, records.e_tot + records.e_out + records.e_dead, config)
@@ -112,13 +139,19 @@ def _solve(
     energy: Callable[[NDArray[np.float64]], NDArray[np.float64]], records: ClusterRecord, target: NDArray[np.float64], config: LcwConfig,
     *, free: tuple[bool, bool] = (True, True),
 ) -> NDArray[np.float64]:  # fmt: skip
-    """Factors k, shape (2, n_energy), that bring the median of `energy(k)` over the target nearest to one."""
+    """Factors k, shape (2, n_energy), that bring the median of `energy(k)` over the target nearest
+    to one.
+    """
     shape = (2, config.n_energy)
     if config.closure_iterations == 0:
         return np.ones(shape)
-    groups = [_bins_of_truth(records.charged == bool(kind), target) for kind in (0, 1) if free[kind]]
+    groups = [
+        _bins_of_truth(records.charged == bool(kind), target) for kind in (0, 1) if free[kind]
+    ]
     low, high = config.closure_range
-    weights = [np.where((group.centre >= low) & (group.centre < high), 1.0, OUTSIDE) for group in groups]
+    weights = [
+        np.where((group.centre >= low) & (group.centre < high), 1.0, OUTSIDE) for group in groups
+    ]
     kinds = np.array(free)
 
     def factors(log_k: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -128,12 +161,22 @@ def _solve(
 
     def distances(log_k: NDArray[np.float64]) -> NDArray[np.float64]:
         now = energy(factors(log_k))
-        medians = [weight * (group.median(now, target) - 1.0) for group, weight in zip(groups, weights, strict=True)]
+        medians = [
+            weight * (group.median(now, target) - 1.0)
+            for group, weight in zip(groups, weights, strict=True)
+        ]
         bends = STIFFNESS * np.diff(log_k.reshape(-1, config.n_energy), n=2, axis=1)
         return np.concatenate([*medians, bends.ravel(), PULL * log_k])
 
     start = np.zeros(int(kinds.sum()) * config.n_energy)
-    found = least_squares(distances, start, bounds=np.log(LIMITS), diff_step=STEP, x_scale=1.0, max_nfev=config.closure_iterations)
+    found = least_squares(
+        distances,
+        start,
+        bounds=np.log(LIMITS),
+        diff_step=STEP,
+        x_scale=1.0,
+        max_nfev=config.closure_iterations,
+    )
     return factors(found.x)
 
 
@@ -144,7 +187,9 @@ class TruthBins(NamedTuple):
     ends: NDArray[np.int64]  # of each bin in rows
     centre: NDArray[np.float64]  # GeV, mean of the logarithm
 
-    def median(self, energy: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    def median(
+        self, energy: NDArray[np.float64], target: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Median of energy over target in each bin."""
         response = energy[self.rows] / target[self.rows]
         return np.array([np.median(part) for part in np.split(response, self.ends[:-1])])

@@ -1,12 +1,15 @@
-"""The EM probability of a cluster from four moments: the classification step of local cell weighting (arXiv:1603.02934, section 5.2).
+"""The EM probability of a cluster from four moments: the classification step of local cell
+weighting (arXiv:1603.02934, section 5.2).
 
-For each class the share of its clusters that fall into a bin of (density, depth), among those of the same |eta| and energy, is its efficiency
-eps; then P_EM = eps_em / (eps_em + eps_had): in every bin of |eta| and energy both classes count alike, whatever the spectrum of the sample.
-A cluster is taken as hadronic where P_EM < 0.5.
+For each class the share of its clusters that fall into a bin of (density, depth), among those of
+the same |eta| and energy, is its efficiency eps; then P_EM = eps_em / (eps_em + eps_had): in every
+bin of |eta| and energy both classes count alike, whatever the spectrum of the sample. A cluster is
+taken as hadronic where P_EM < 0.5.
 
-Bins with few clusters lean on coarser ones. With n_em and n_had the clusters of a bin, weighted so that both classes sum to the same in each bin
-of (|eta|, energy), P = (n_em + k P_coarse) / (n_em + n_had + k). P_coarse is the same quantity without |eta|, below that without energy too, and
-at last one half; k = 0 is the plain published table, in which only an empty bin takes the coarser value.
+Bins with few clusters lean on coarser ones. With n_em and n_had the clusters of a bin, weighted so
+that both classes sum to the same in each bin of (|eta|, energy), P = (n_em + k P_coarse) / (n_em +
+n_had + k). P_coarse is the same quantity without |eta|, below that without energy too, and at last
+one half; k = 0 is the plain published table, in which only an empty bin takes the coarser value.
 """
 
 from __future__ import annotations
@@ -60,11 +63,15 @@ class LikelihoodConfig:
         if min(self.n_eta, self.n_energy, self.n_density, self.n_lambda) < 1:
             raise ConfigError("LikelihoodConfig: every axis needs at least one bin")
         if not self.prior_clusters >= 0.0:
-            raise ConfigError(f"LikelihoodConfig: prior_clusters = {self.prior_clusters}, expected 0 or above")
+            raise ConfigError(
+                f"LikelihoodConfig: prior_clusters = {self.prior_clusters}, expected 0 or above"
+            )
         for name in ("eta_range", "log_e_range", "log_density_range", "log_lambda_range"):
             low, high = getattr(self, name)
             if not low < high:
-                raise ConfigError(f"LikelihoodConfig: {name} = ({low}, {high}), expected low < high")
+                raise ConfigError(
+                    f"LikelihoodConfig: {name} = ({low}, {high}), expected low < high"
+                )
 
     @property
     def edges(self) -> tuple[NDArray[np.float64], ...]:
@@ -88,7 +95,9 @@ class EmLikelihood:
     def __post_init__(self) -> None:
         shape = tuple(len(edges) - 1 for edges in self.edges)
         if len(shape) != len(AXES) or self.content.shape != shape:
-            raise ValidationError(f"table of shape {self.content.shape}: its edges ask for {shape}, {len(AXES)} axes")
+            raise ValidationError(
+                f"table of shape {self.content.shape}: its edges ask for {shape}, {len(AXES)} axes"
+            )
         if not all(np.all(np.diff(edges) > 0.0) for edges in self.edges):
             raise ValidationError("the edges of an axis do not increase")
         if not np.all((self.content >= 0.0) & (self.content <= 1.0)):
@@ -106,25 +115,49 @@ class EmLikelihood:
         ValidationError
             If a moment is not finite; column and cluster are named.
         """
-        return np.asarray(self._flat[np.ravel_multi_index(bin_indices(sample, self.edges), self.content.shape)])
+        return np.asarray(
+            self._flat[np.ravel_multi_index(bin_indices(sample, self.edges), self.content.shape)]
+        )
 
     def save(self, path: str | Path) -> None:
-        """Write the table as JSON that a person can read: axes with their edges, then the content in row-major order."""
+        """Write the table as JSON that a person can read: axes with their edges, then the content
+        in row-major order.
+        """
         path = Path(path)
-        axes = [{"name": name, "meaning": meaning, "edges": edges.tolist()} for (name, meaning), edges in zip(AXES, self.edges, strict=True)]
-        content = {"description": "P_EM, row-major over the axes; beyond an axis: its first or last bin", "values": self._flat.tolist()}
-        table = {"schema_version": SCHEMA_VERSION, "name": "em_likelihood", "axes": axes, "content": content}
+        axes = [
+            {"name": name, "meaning": meaning, "edges": edges.tolist()}
+            for (name, meaning), edges in zip(AXES, self.edges, strict=True)
+        ]
+        content = {
+            "description": "P_EM, row-major over the axes; beyond an axis: its first or last bin",
+            "values": self._flat.tolist(),
+        }
+        table = {
+            "schema_version": SCHEMA_VERSION,
+            "name": "em_likelihood",
+            "axes": axes,
+            "content": content,
+        }
         temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(json.dumps(table, indent=1).replace(",\n   ", ", ") + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(table, indent=1).replace(",\n   ", ", ") + "\n", encoding="utf-8"
+        )
         temporary.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> EmLikelihood:
-        """Table from a file of `save`; raises BadFileError where it is missing, broken or of another version."""
+        """Table from a file of `save`; raises BadFileError where it is missing, broken or of
+        another version.
+        """
         try:
             table = json.loads(Path(path).read_text(encoding="utf-8"))
-            if table["schema_version"] != SCHEMA_VERSION or [axis["name"] for axis in table["axes"]] != [name for name, _ in AXES]:
-                raise BadFileError(f"{path}: expected schema_version {SCHEMA_VERSION} and axes {', '.join(name for name, _ in AXES)}")
+            if table["schema_version"] != SCHEMA_VERSION or [
+                axis["name"] for axis in table["axes"]
+            ] != [name for name, _ in AXES]:
+                raise BadFileError(
+                    f"{path}: expected schema_version {SCHEMA_VERSION} and axes "
+                    f"{', '.join(name for name, _ in AXES)}"
+                )
             edges = tuple(np.asarray(axis["edges"], dtype=np.float64) for axis in table["axes"])
             values = np.asarray(table["content"]["values"], dtype=np.float64)
             return cls(edges, values.reshape([len(axis) - 1 for axis in edges]))
@@ -132,24 +165,41 @@ class EmLikelihood:
             raise BadFileError(f"{path}: not a likelihood table: {error}") from error
 
 
-def bin_indices(sample: Columns, edges: tuple[NDArray[np.float64], ...]) -> tuple[NDArray[np.int64], ...]:
-    """Bin of each cluster on each axis, from columns clusterEta, clusterE [GeV], cluster_FIRST_ENG_DENS [GeV/mm3], cluster_CENTER_LAMBDA [mm]."""
-    eta, energy, density, depth = (np.asarray(sample[name], dtype=np.float64) for name in COLUMNS_READ)
+def bin_indices(
+    sample: Columns, edges: tuple[NDArray[np.float64], ...]
+) -> tuple[NDArray[np.int64], ...]:
+    """Bin of each cluster on each axis, from columns clusterEta, clusterE [GeV],
+    cluster_FIRST_ENG_DENS [GeV/mm3], cluster_CENTER_LAMBDA [mm].
+    """
+    eta, energy, density, depth = (
+        np.asarray(sample[name], dtype=np.float64) for name in COLUMNS_READ
+    )
     for name, values in zip(COLUMNS_READ, (eta, energy, density, depth), strict=True):
         if not np.isfinite(values).all():
             cluster = int(np.argmin(np.isfinite(values)))
-            raise ValidationError(f"{name}, cluster {cluster}: {values[cluster]} {COLUMNS[name].unit}, expected a finite value")
+            raise ValidationError(
+                f"{name}, cluster {cluster}: {values[cluster]} {COLUMNS[name].unit}, expected a "
+                "finite value"
+            )
     log_e = _log10(energy * MEV)
     coordinates = (np.abs(eta), log_e, _log10(density * MEV) - log_e, _log10(depth))
-    indices = (np.searchsorted(axis, values, side="right") - 1 for axis, values in zip(edges, coordinates, strict=True))
-    return tuple(np.clip(index, 0, len(axis) - 2).astype(np.int64) for index, axis in zip(indices, edges, strict=True))
+    indices = (
+        np.searchsorted(axis, values, side="right") - 1
+        for axis, values in zip(edges, coordinates, strict=True)
+    )
+    return tuple(
+        np.clip(index, 0, len(axis) - 2).astype(np.int64)
+        for index, axis in zip(indices, edges, strict=True)
+    )
 
 
 def _log10(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.log10(np.maximum(values, TINY))
 
 
-def fit_likelihood(sample: Columns, is_em: ArrayLike, *, config: LikelihoodConfig | None = None) -> EmLikelihood:
+def fit_likelihood(
+    sample: Columns, is_em: ArrayLike, *, config: LikelihoodConfig | None = None
+) -> EmLikelihood:
     """Table of P_EM from clusters of known class.
 
     Parameters
@@ -167,8 +217,12 @@ def fit_likelihood(sample: Columns, is_em: ArrayLike, *, config: LikelihoodConfi
     return fit_likelihood_in_chunks([(sample, is_em)], config=config)
 
 
-def fit_likelihood_in_chunks(chunks: Iterable[tuple[Columns, ArrayLike]], *, config: LikelihoodConfig | None = None) -> EmLikelihood:
-    """What `fit_likelihood` gives for the clusters of all chunks taken together, of which one at a time is in memory."""
+def fit_likelihood_in_chunks(
+    chunks: Iterable[tuple[Columns, ArrayLike]], *, config: LikelihoodConfig | None = None
+) -> EmLikelihood:
+    """What `fit_likelihood` gives for the clusters of all chunks taken together, of which one at a
+    time is in memory.
+    """
     config = config or LikelihoodConfig()
     edges = config.edges
     shape = tuple(len(axis) - 1 for axis in edges)
@@ -176,7 +230,9 @@ def fit_likelihood_in_chunks(chunks: Iterable[tuple[Columns, ArrayLike]], *, con
     for sample, is_em in chunks:
         label, indices = np.asarray(is_em, dtype=np.bool_), bin_indices(sample, edges)
         if len(indices[0]) != len(label):
-            raise ValidationError(f"{len(indices[0])} clusters, {len(label)} labels: expected as many labels")
+            raise ValidationError(
+                f"{len(indices[0])} clusters, {len(label)} labels: expected as many labels"
+            )
         flat = np.ravel_multi_index(indices, shape)
         for side in (False, True):
             counts[int(side)] += np.bincount(flat[label == side], minlength=counts.shape[1])
@@ -193,13 +249,21 @@ def _shrunk(em: NDArray[np.float64], had: NDArray[np.float64], prior: float) -> 
     p = np.full((1, 1, *em.shape[2:]), 0.5)
     for axes in ((0, 1), (0,), ()):
         n_em, n = em.sum(axis=axes, keepdims=True), (em + had).sum(axis=axes, keepdims=True)
-        p = np.where(n + prior > 0.0, (n_em + prior * p) / np.where(n + prior > 0.0, n + prior, 1.0), p)
+        p = np.where(
+            n + prior > 0.0, (n_em + prior * p) / np.where(n + prior > 0.0, n + prior, 1.0), p
+        )
     return np.asarray(np.clip(p, 0.0, 1.0))
 
 
-def _balanced(em: NDArray[np.float64], had: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Counts weighted so that both classes sum to half of the clusters in each (|eta|, energy) bin; nothing where a class is missing."""
+def _balanced(
+    em: NDArray[np.float64], had: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Counts weighted so that both classes sum to half of the clusters in each (|eta|, energy) bin;
+    nothing where a class is missing.
+    """
     n_em, n_had = em.sum(axis=(2, 3), keepdims=True), had.sum(axis=(2, 3), keepdims=True)
     both = (n_em > 0.0) & (n_had > 0.0)
     half = 0.5 * (n_em + n_had)
-    return em * np.where(both, half / np.maximum(n_em, 1.0), 0.0), had * np.where(both, half / np.maximum(n_had, 1.0), 0.0)
+    return em * np.where(both, half / np.maximum(n_em, 1.0), 0.0), had * np.where(
+        both, half / np.maximum(n_had, 1.0), 0.0
+    )

@@ -1,4 +1,6 @@
-"""Loops over the cells of clusters for local cell weighting: sums that derive the weights, and sums of weighted cells."""
+"""Loops over the cells of clusters for local cell weighting: sums that derive the weights, and sums
+of weighted cells.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def sum_weighted(  # pragma: no cover
     layer: NDArray[np.int64], eta_bin: NDArray[np.int64], volume: NDArray[np.float64], cut: NDArray[np.float64],
     edges: NDArray[np.float64], weight: NDArray[np.float64],
 ) -> NDArray[np.float64]:  # fmt: skip
-    """Energy of the cells of each cluster that are left alone, and that of the others weighted as neutral and as charged.
+    """Energy of the cells of each cluster that are left alone, and that of the others weighted as
+    neutral and as charged.
 
     Parameters
     ----------
@@ -30,7 +33,8 @@ def sum_weighted(  # pragma: no cover
         Row in the geometry, and energy in GeV, of each cell.
     energy_bin : int64, shape (n_clusters,)
     layer, eta_bin, volume, cut : shape (n_rows,)
-        Of the geometry: index of the layer (-1: never weighted), bin of |eta|, mm3, and the |E| in GeV above which a cell is weighted.
+        Of the geometry: index of the layer (-1: never weighted), bin of |eta|, mm3, and the |E| in
+        GeV above which a cell is weighted.
     edges : float64, shape (n_layers, n_density + 1)
         Of log10 of the density in MeV/mm3.
     weight : float64, shape (2, n_layers, n_eta, n_energy, n_density)
@@ -60,7 +64,8 @@ def add_cells(  # pragma: no cover
     energy_bin: NDArray[np.int64], kind: NDArray[np.int64], layer: NDArray[np.int64], eta_bin: NDArray[np.int64],
     volume: NDArray[np.float64], cut: NDArray[np.float64], edges: NDArray[np.float64], sums: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Add the cells of known clusters to `sums`: in each bin their number, the ratios of true over measured energy, true and measured energy.
+    """Add the cells of known clusters to `sums`: in each bin their number, the ratios of true over
+    measured energy, true and measured energy.
 
     Parameters as in `sum_weighted`, and:
 

@@ -1,6 +1,8 @@
-"""The command ``pfcalib``: every step of the corridor from a shell; bad input ends with one line and exit code 1.
+"""The command ``pfcalib``: every step of the corridor from a shell; bad input ends with one line
+and exit code 1.
 
-Heavy modules are imported inside the commands, and only here, so that ``pfcalib --help`` answers at once.
+Heavy modules are imported inside the commands, and only here, so that ``pfcalib --help`` answers at
+once.
 """
 
 from __future__ import annotations
@@ -31,11 +33,15 @@ app = typer.Typer(
 
 N_REFERENCE = 1000  # clusters whose outputs travel with an exported model
 
-Profile = Annotated[str, typer.Option(help="Parameter set of notebooks/profiles.yaml: smoke, standard or full.")]
+Profile = Annotated[
+    str, typer.Option(help="Parameter set of notebooks/profiles.yaml: smoke, standard or full.")
+]
 
 
 def main() -> None:
-    """Entry point: errors that the user can mend become one line on standard error and exit code 1."""
+    """Entry point: errors that the user can mend become one line on standard error and exit code
+    1.
+    """
     try:
         app()
     except PfcalibError as error:
@@ -52,13 +58,28 @@ app.command()(tune)
 
 @app.command()
 def train(
-    samples: Annotated[list[Path], typer.Argument(help="ROOT files; events are split 70/10/20 % by a hash of their number.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, history and model.keras; an interrupted training goes on there.")],
+    samples: Annotated[
+        list[Path],
+        typer.Argument(
+            help="ROOT files; events are split 70/10/20 % by a hash of their number.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for checkpoints, history and model.keras; an interrupted training goes on there."
+        ),
+    ],
     model: Annotated[str, typer.Option(help="dnn, cnn or densenet.")] = "cnn",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clusters at most.")] = 100,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the training clusters at most.")
+    ] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Clusters a step.")] = 256,
     learning_rate: Annotated[float, typer.Option(min=0, help="Of Adam.")] = 1e-3,
-    patience: Annotated[int, typer.Option(min=1, help="Epochs without a lower validation loss before it stops.")] = 20,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Epochs without a lower validation loss before it stops.")
+    ] = 20,
     seed: Seed = 1,
 ) -> None:
     """Train a classifier of neutral against charged pions; one line an epoch."""
@@ -73,43 +94,108 @@ def train(
 
     if model not in MODEL_KINDS:
         raise ConfigError(f"--model {model!r} is unknown; choose one of {', '.join(MODEL_KINDS)}")
-    config = TrainConfig(learning_rate=learning_rate, batch_size=batch_size, epochs=epochs, patience=patience, seed=seed)
+    config = TrainConfig(
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        epochs=epochs,
+        patience=patience,
+        seed=seed,
+    )
     training, validation = (
-        ClusterStream(samples, kind=MODEL_KINDS[model], split=split, batch_size=batch_size, seed=seed, shuffle=split == "train")
+        ClusterStream(
+            samples,
+            kind=MODEL_KINDS[model],
+            split=split,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=split == "train",
+        )
         for split in ("train", "validation")
     )
     keras.utils.set_random_seed(seed)
     network = build_model(model)
     result = fit_model(network, training, validation, config, out_dir=out)
-    batches = [validation[number][0] for number in range(min(len(validation), -(-N_REFERENCE // batch_size)))]
-    reference = {name: np.concatenate([batch[name] for batch in batches])[:N_REFERENCE] for name in batches[0]}
-    settings = {**dataclasses.asdict(config), "samples": [path.name for path in samples], "best_epoch": result.best_epoch}
-    parity = export_onnx(network, out / f"{model}.onnx", inputs=reference, kind=MODEL_KINDS[model], training=settings)
-    console.print(f"{out / 'model.keras'}: best epoch {result.best_epoch + 1}, {result.seconds:.0f} s", soft_wrap=True)
-    console.print(f"{parity.path}: differs by at most {parity.max_abs:.1e} from Keras", soft_wrap=True)
+    batches = [
+        validation[number][0]
+        for number in range(min(len(validation), -(-N_REFERENCE // batch_size)))
+    ]
+    reference = {
+        name: np.concatenate([batch[name] for batch in batches])[:N_REFERENCE]
+        for name in batches[0]
+    }
+    settings = {
+        **dataclasses.asdict(config),
+        "samples": [path.name for path in samples],
+        "best_epoch": result.best_epoch,
+    }
+    parity = export_onnx(
+        network, out / f"{model}.onnx", inputs=reference, kind=MODEL_KINDS[model], training=settings
+    )
+    console.print(
+        f"{out / 'model.keras'}: best epoch {result.best_epoch + 1}, {result.seconds:.0f} s",
+        soft_wrap=True,
+    )
+    console.print(
+        f"{parity.path}: differs by at most {parity.max_abs:.1e} from Keras", soft_wrap=True
+    )
 
 
 @app.command()
 def validate(
-    model: Annotated[Path, typer.Argument(help="ONNX file; its contract .json and .reference.npz lie beside it.", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="ONNX file; its contract .json and .reference.npz lie beside it.",
+            show_default=False,
+        ),
+    ],
 ) -> None:
-    """Compare an ONNX model with its contract and with the reference outputs of the Keras model, at batch sizes 1, 7 and 256."""
+    """Compare an ONNX model with its contract and with the reference outputs of the Keras model, at
+    batch sizes 1, 7 and 256.
+    """
     from pfcalib.deploy.validator import check_stored_model, require_parity
 
     report = check_stored_model(model)
-    table = rich.table.Table("batch", "largest difference", "worst cluster", "not finite", "changed class", title=str(model))
+    table = rich.table.Table(
+        "batch",
+        "largest difference",
+        "worst cluster",
+        "not finite",
+        "changed class",
+        title=str(model),
+    )
     for batch in report.batches:
-        table.add_row(*map(str, (batch.batch, f"{batch.max_abs:.2e}", batch.worst_cluster, batch.n_nan, batch.n_changed_argmax)))
+        table.add_row(
+            *map(
+                str,
+                (
+                    batch.batch,
+                    f"{batch.max_abs:.2e}",
+                    batch.worst_cluster,
+                    batch.n_nan,
+                    batch.n_changed_argmax,
+                ),
+            )
+        )
     if report.batches:
         console.print(table)
     require_parity(report)
-    console.print(f"{model}: agrees on {report.n_clusters} clusters within {report.tolerance:.0e}", soft_wrap=True)
+    console.print(
+        f"{model}: agrees on {report.n_clusters} clusters within {report.tolerance:.0e}",
+        soft_wrap=True,
+    )
 
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="Study, such as 01_showers; see `pfcalib list`.", show_default=False)],
-    parameters: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="name=value, a JSON value; may be repeated.")] = None,
+    study: Annotated[
+        str,
+        typer.Argument(help="Study, such as 01_showers; see `pfcalib list`.", show_default=False),
+    ],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", help="name=value, a JSON value; may be repeated."),
+    ] = None,
     profile: Profile = "smoke",
 ) -> None:
     """Run one study and write reports/STUDY/PROFILE."""
@@ -125,14 +211,19 @@ def run(
     result = run_study(plan_study(study, profile=profile, overrides=overrides, root=root), say=_say)
     build_index(root)
     verdict = "passed" if result.passed else "failed"
-    console.print(f"{study}: {verdict} in {result.seconds:.0f} s, see {result.folder / 'report.html'}", soft_wrap=True)
+    console.print(
+        f"{study}: {verdict} in {result.seconds:.0f} s, see {result.folder / 'report.html'}",
+        soft_wrap=True,
+    )
     if not result.passed:
         raise ValidationError(f"{study}: {result.error or 'a check failed'}")
 
 
 @app.command()
 def report(profile: Profile = "smoke") -> None:
-    """Run every study in order, build reports/index.html and tell where it lies; exit code 1 if any study failed."""
+    """Run every study in order, build reports/index.html and tell where it lies; exit code 1 if any
+    study failed.
+    """
     from pfcalib.reporting.catalogue import find_root, find_studies
     from pfcalib.reporting.runner import plan_study, run_study
     from pfcalib.reporting.site import build_index
@@ -143,7 +234,10 @@ def report(profile: Profile = "smoke") -> None:
     for number, plan in enumerate(plans, start=1):
         _say(f"[{number}/{len(plans)}] {plan.study.name} ({profile})\n")
         result = run_study(plan, say=_say)
-        _say(f"[{number}/{len(plans)}] {plan.study.name}: {'passed' if result.passed else 'FAILED: ' + result.error} ({result.seconds:.0f} s)\n")
+        _say(
+            f"[{number}/{len(plans)}] {plan.study.name}: "
+            f"{'passed' if result.passed else 'FAILED: ' + result.error} ({result.seconds:.0f} s)\n"
+        )
         failed += [] if result.passed else [plan.study.name]
     _say(f"Report: {build_index(root)}\n")
     if failed:
@@ -158,11 +252,16 @@ def list_studies() -> None:
     root = find_root()
     profiles = read_profiles(root)
     for study in find_studies(root).values():
-        table = rich.table.Table("parameter", *PROFILES, title=f"{study.name}: {study.title}", title_justify="left")
+        table = rich.table.Table(
+            "parameter", *PROFILES, title=f"{study.name}: {study.title}", title_justify="left"
+        )
         values = profiles.get(study.name, {})
         for name in (parameter.name for parameter in study.parameters):
             if name not in ("profile", "out_dir"):
-                table.add_row(name, *(str(values.get(profile, {}).get(name, "missing")) for profile in PROFILES))
+                table.add_row(
+                    name,
+                    *(str(values.get(profile, {}).get(name, "missing")) for profile in PROFILES),
+                )
         console.print(table)
 
 
@@ -181,12 +280,16 @@ def readme() -> None:
     from pfcalib.reporting.catalogue import find_root
     from pfcalib.reporting.site import write_readme
 
-    console.print("README.md: changed" if write_readme(find_root()) else "README.md: was up to date")
+    console.print(
+        "README.md: changed" if write_readme(find_root()) else "README.md: was up to date"
+    )
 
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Nothing on standard error, also from compiled code: TensorFlow tells of missing GPUs there when it is imported, whatever it is told."""
+    """Nothing on standard error, also from compiled code: TensorFlow tells of missing GPUs there
+    when it is imported, whatever it is told.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     try:

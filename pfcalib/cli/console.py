@@ -13,7 +13,9 @@ console = rich.console.Console(highlight=False)
 
 @contextlib.contextmanager
 def progress_bar(unit: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar, where standard error is a terminal; what it yields takes the number of new items."""
+    """A progress bar, where standard error is a terminal; what it yields takes the number of new
+    items.
+    """
     columns = (
         rich.progress.TextColumn(unit),
         rich.progress.BarColumn(),
@@ -21,6 +23,8 @@ def progress_bar(unit: str, total: int | None) -> Iterator[Callable[[int], None]
         rich.progress.TimeRemainingColumn(),
     )
     errors = rich.console.Console(stderr=True)
-    with rich.progress.Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+    with rich.progress.Progress(
+        *columns, console=errors, transient=True, disable=not errors.is_terminal
+    ) as bar:
         task = bar.add_task(unit, total=total)
         yield lambda n_new: bar.advance(task, n_new)

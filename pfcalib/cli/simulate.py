@@ -11,36 +11,96 @@ import typer
 from pfcalib.cli.console import console, progress_bar
 from pfcalib.errors import ConfigError
 
-ONLY_FOR = {"guns": ("particles", "e_min", "e_max", "engine", "grid"), "dijets": ("pt_hat_min", "pt_hat_max")}
+ONLY_FOR = {
+    "guns": ("particles", "e_min", "e_max", "engine", "grid"),
+    "dijets": ("pt_hat_min", "pt_hat_max"),
+}
 
-Seed = Annotated[int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")]
+Seed = Annotated[
+    int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")
+]
 
 
 def simulate(
     context: typer.Context,
     output: Annotated[Path, typer.Argument(help="ROOT file to be written.", show_default=False)],
-    n_events: Annotated[int, typer.Option("--events", "-n", min=1, help="Events; a gun shoots one particle each.")] = 10_000,
-    process: Annotated[str, typer.Option(help="guns (single particles) or dijets (by Pythia 8, an extra; fast engine, barrel).")] = "guns",
-    particles: Annotated[str, typer.Option(help="Guns: particles, drawn with equal shares: pi0, pi+, pi-, gamma, e-.")] = "pi0,pi+,pi-",
+    n_events: Annotated[
+        int, typer.Option("--events", "-n", min=1, help="Events; a gun shoots one particle each.")
+    ] = 10_000,
+    process: Annotated[
+        str,
+        typer.Option(
+            help="guns (single particles) or dijets (by Pythia 8, an extra; fast engine, barrel)."
+        ),
+    ] = "guns",
+    particles: Annotated[
+        str,
+        typer.Option(help="Guns: particles, drawn with equal shares: pi0, pi+, pi-, gamma, e-."),
+    ] = "pi0,pi+,pi-",
     e_min: Annotated[float, typer.Option(help="Guns: lowest energy, GeV; flat in log E.")] = 0.2,
     e_max: Annotated[float, typer.Option(help="Guns: highest energy, GeV.")] = 2000.0,
-    pt_hat_min: Annotated[float, typer.Option(help="Dijets: lowest transverse momentum of the hard scattering, GeV; about flat in its log.")] = 20.0,
-    pt_hat_max: Annotated[float, typer.Option(help="Dijets: highest transverse momentum of the hard scattering, GeV.")] = 200.0,
+    pt_hat_min: Annotated[
+        float,
+        typer.Option(
+            help="Dijets: lowest transverse momentum of the hard scattering, GeV; about flat in its log."
+        ),
+    ] = 20.0,
+    pt_hat_max: Annotated[
+        float, typer.Option(help="Dijets: highest transverse momentum of the hard scattering, GeV.")
+    ] = 200.0,
     eta_max: Annotated[
-        float | None, typer.Option(help="Largest |eta| of particles. By default 0.7, on the window 0.05, for dijets 0.8.", show_default=False)
+        float | None,
+        typer.Option(
+            help="Largest |eta| of particles. By default 0.7, on the window 0.05, for dijets 0.8.",
+            show_default=False,
+        ),
     ] = None,
-    engine: Annotated[str, typer.Option(help="Guns: fast (parametrised showers) or geant4 (a second of one core for 20-40 GeV).")] = "fast",
-    grid: Annotated[str, typer.Option(help="Guns: barrel (64,000 cells) or window (1,000 cells, the Geant4 reference).")] = "barrel",
-    noise: Annotated[str, typer.Option(help="nominal (electronics) or pileup (with a term that grows with mu, 40 interactions).")] = "nominal",
-    mu: Annotated[float | None, typer.Option(min=0, help="Mean number of interactions per crossing; by default that of --noise.")] = None,
-    thresholds: Annotated[str, typer.Option(help="Clustering: seed, growth and boundary, in units of the noise of a cell.")] = "4,2,0",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Guns: fast (parametrised showers) or geant4 (a second of one core for 20-40 GeV)."
+        ),
+    ] = "fast",
+    grid: Annotated[
+        str,
+        typer.Option(
+            help="Guns: barrel (64,000 cells) or window (1,000 cells, the Geant4 reference)."
+        ),
+    ] = "barrel",
+    noise: Annotated[
+        str,
+        typer.Option(
+            help="nominal (electronics) or pileup (with a term that grows with mu, 40 interactions)."
+        ),
+    ] = "nominal",
+    mu: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Mean number of interactions per crossing; by default that of --noise."
+        ),
+    ] = None,
+    thresholds: Annotated[
+        str,
+        typer.Option(
+            help="Clustering: seed, growth and boundary, in units of the noise of a cell."
+        ),
+    ] = "4,2,0",
     seed: Seed = 1,
-    processes: Annotated[int, typer.Option(min=1, help="Processes; the output does not depend on it.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes; the output does not depend on it.")
+    ] = 1,
 ) -> None:
     """Shoot particles or make dijets, cluster their showers and write a sample."""
     if process not in ONLY_FOR:
         raise ConfigError(f"--process must be one of {', '.join(ONLY_FOR)}, not {process!r}")
-    _require_fitting(process, [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"])
+    _require_fitting(
+        process,
+        [
+            name
+            for name in context.params
+            if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        ],
+    )
     cuts = parse_thresholds(thresholds)
     with progress_bar("events", n_events) as advance:
         if process == "dijets":
@@ -48,7 +108,15 @@ def simulate(
 
             limit = {} if eta_max is None else {"eta_max": eta_max}
             dijets = DijetConfig(pt_hat_min=pt_hat_min, pt_hat_max=pt_hat_max, **limit)
-            jets = DijetSampleConfig(n_events=n_events, dijets=dijets, noise=noise, mu=mu, thresholds=cuts, seed=seed, n_processes=processes)
+            jets = DijetSampleConfig(
+                n_events=n_events,
+                dijets=dijets,
+                noise=noise,
+                mu=mu,
+                thresholds=cuts,
+                seed=seed,
+                n_processes=processes,
+            )
             produce_dijets(output, jets, progress=advance)
         else:
             from pfcalib.simulation.produce import ProduceConfig, produce_sample
@@ -77,7 +145,9 @@ def parse_thresholds(text: str) -> tuple[float, float, float]:
     try:
         seed, growth, boundary = (float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"--thresholds must be three numbers such as 4,2,0, not {text!r}") from None
+        raise ConfigError(
+            f"--thresholds must be three numbers such as 4,2,0, not {text!r}"
+        ) from None
     return seed, growth, boundary
 
 
@@ -86,4 +156,6 @@ def _require_fitting(process: str, given: Sequence[str]) -> None:
     for other, names in ONLY_FOR.items():
         strange = [f"--{name.replace('_', '-')}" for name in names if name in given]
         if other != process and strange:
-            raise ConfigError(f"{', '.join(strange)}: only for --process {other}, not for {process}")
+            raise ConfigError(
+                f"{', '.join(strange)}: only for --process {other}, not for {process}"
+            )

@@ -1,4 +1,6 @@
-"""The command that tunes the hyper-parameters of a network: one call that does everything, and goes on where it was stopped."""
+"""The command that tunes the hyper-parameters of a network: one call that does everything, and goes
+on where it was stopped.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +15,73 @@ from pfcalib.errors import ConfigError
 
 
 def tune(
-    sample: Annotated[Path, typer.Argument(help="Sample of neutral and charged pions, with calibration truth.", show_default=False)],
+    sample: Annotated[
+        Path,
+        typer.Argument(
+            help="Sample of neutral and charged pions, with calibration truth.", show_default=False
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="JSON file of the best settings.", show_default=False)],
     family: Annotated[str, typer.Option(help="dnn, cnn or densenet.")] = "cnn",
-    trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of earlier calls included.")] = 20,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Trials in all, those of earlier calls included.")
+    ] = 20,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each.")] = 1,
-    storage: Annotated[Path | None, typer.Option(help="SQLite file of the trials; beside the sample by default.", show_default=False)] = None,
-    clusters: Annotated[int, typer.Option(min=1, help="Clusters that each trial is trained on.")] = 40_000,
+    storage: Annotated[
+        Path | None,
+        typer.Option(
+            help="SQLite file of the trials; beside the sample by default.", show_default=False
+        ),
+    ] = None,
+    clusters: Annotated[
+        int, typer.Option(min=1, help="Clusters that each trial is trained on.")
+    ] = 40_000,
     epochs: Annotated[int, typer.Option(min=1, help="Of each trial.")] = 4,
-    timeout: Annotated[float | None, typer.Option(min=1.0, help="Seconds after which no trial is started.", show_default=False)] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Seconds after which no trial is started.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of clusters, first weights and proposals.")] = 1,
 ) -> None:
-    """Tune the hyper-parameters of the energy regression; one line a trial. Called again, it goes on where it stopped."""
+    """Tune the hyper-parameters of the energy regression; one line a trial. Called again, it goes
+    on where it stopped.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pfcalib.training.trials import best_trial, importances, read_trials, write_tuned
     from pfcalib.training.tuning import TuneConfig, study_place, tune_network
 
     if out.suffix != ".json":
         raise ConfigError(f"--out {out}: the name must end with .json")
-    options = {"n_clusters": clusters, "n_validation": max(clusters // 4, 1), "epochs": epochs, "seed": seed}
-    config = TuneConfig(family=family, n_trials=trials, n_workers=workers, timeout=timeout, **options)
-    study = tune_network(sample, config, storage=storage, say=lambda line: console.print(line, soft_wrap=True, markup=False))
+    options = {
+        "n_clusters": clusters,
+        "n_validation": max(clusters // 4, 1),
+        "epochs": epochs,
+        "seed": seed,
+    }
+    config = TuneConfig(
+        family=family, n_trials=trials, n_workers=workers, timeout=timeout, **options
+    )
+    study = tune_network(
+        sample,
+        config,
+        storage=storage,
+        say=lambda line: console.print(line, soft_wrap=True, markup=False),
+    )
     found = read_trials(study)
     write_tuned(study, out, config=config, sample=sample)
     n_pruned = sum(trial.pruned for trial in found)
     where = study_place(sample, config, storage=storage).storage
-    console.print(f"{where}: {len(found)} trials, {n_pruned} of them pruned", soft_wrap=True, markup=False)
+    console.print(
+        f"{where}: {len(found)} trials, {n_pruned} of them pruned", soft_wrap=True, markup=False
+    )
     if len(found) - n_pruned >= 4:
-        parts = (f"{name} {part.value:.2f} ± {part.error:.2f}" for name, part in importances(study, seed=seed).items())
+        parts = (
+            f"{name} {part.value:.2f} ± {part.error:.2f}"
+            for name, part in importances(study, seed=seed).items()
+        )
         console.print(f"importance: {', '.join(parts)}", soft_wrap=True, markup=False)
-    console.print(f"{out}: loss {best_trial(found).loss:.4f}, that of trial {best_trial(found).number}", soft_wrap=True, markup=False)
+    console.print(
+        f"{out}: loss {best_trial(found).loss:.4f}, that of trial {best_trial(found).number}",
+        soft_wrap=True,
+        markup=False,
+    )

@@ -1,4 +1,6 @@
-"""The arrays that the clustering kernels share: what is known of each cell, and the buffers that serve event after event."""
+"""The arrays that the clustering kernels share: what is known of each cell, and the buffers that
+serve event after event.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ from pfcalib.geometry import Grid
 class CellTable(NamedTuple):
     """Geometry of a grid as the kernels read it; one entry a cell unless said otherwise."""
 
-    indptr: NDArray[np.int64]  # (n_cells + 1,) neighbours of a cell: indices[indptr[cell]:indptr[cell + 1]]
+    # (n_cells + 1,) neighbours of a cell: indices[indptr[cell]:indptr[cell + 1]]
+    indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
-    rank: NDArray[np.int32]  # place in the order of (sampling, eta, phi): settles ties whatever the numbering of the cells
+    # place in the order of (sampling, eta, phi): settles ties whatever the numbering of the cells
+    rank: NDArray[np.int32]
     by_rank: NDArray[np.int32]  # cell of each rank
     layer: NDArray[np.int64]
     x: NDArray[np.float64]  # mm
@@ -31,7 +35,9 @@ class CellTable(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Buffers for one event; -1 in `proto`, `first` and `second` means none, and the kernels leave them so for the next event."""
+    """Buffers for one event; -1 in `proto`, `first` and `second` means none, and the kernels leave
+    them so for the next event.
+    """
 
     significance: NDArray[np.float64]  # |E| / sigma of the taken cells
     proto: NDArray[np.int32]  # proto-cluster of a cell, then its parent cluster

@@ -1,4 +1,6 @@
-"""What a cluster should have measured: calibration truth of its cells, and its shares of what no cluster holds."""
+"""What a cluster should have measured: calibration truth of its cells, and its shares of what no
+cluster holds.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,15 @@ class ClusterTruth(NamedTuple):
 
 @njit(cache=True)
 def _find_hits(
-    event: NDArray[np.int64], offsets: NDArray[np.int64], cell: NDArray[np.int32], hit_offsets: NDArray[np.int64], hit_cell: NDArray[np.int32]
+    event: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    cell: NDArray[np.int32],
+    hit_offsets: NDArray[np.int64],
+    hit_cell: NDArray[np.int32],
 ) -> NDArray[np.int64]:
-    """Hit of each entry of the clusters, -1 where the cell has noise only; hits are sorted by cell within an event."""
+    """Hit of each entry of the clusters, -1 where the cell has noise only; hits are sorted by cell
+    within an event.
+    """
     found = np.full(len(cell), -1, np.int64)
     for cluster in range(len(event)):
         start, stop = hit_offsets[event[cluster]], hit_offsets[event[cluster] + 1]
@@ -53,9 +61,11 @@ def _find_hits(
 
 
 def cluster_truth(clusters: Clusters, hits: TruthHits) -> ClusterTruth:
-    """Calibration truth of clusters; deposits in cells of no cluster and in dead material are shared among the clusters of the event.
+    """Calibration truth of clusters; deposits in cells of no cluster and in dead material are
+    shared among the clusters of the event.
 
-    Shares go by the deposit ENG_CALIB_TOT of each cluster; where no cluster of an event has any, the energy is given to none.
+    Shares go by the deposit ENG_CALIB_TOT of each cluster; where no cluster of an event has any,
+    the energy is given to none.
 
     Parameters
     ----------
@@ -66,13 +76,26 @@ def cluster_truth(clusters: Clusters, hits: TruthHits) -> ClusterTruth:
     """
     hit = _find_hits(clusters.event, clusters.offsets, clusters.cell, hits.offsets, hits.cell)
     has_hit, n_events = hit >= 0, len(hits.offsets) - 1
-    names = {"EM": hits.em, "nonEM": hits.non_em, "Invisible": hits.invisible, "Escaped": hits.escaped}
-    cells = {f"cluster_cell_hitsE_{name}": np.where(has_hit, _take(values, hit), 0.0) * clusters.weight for name, values in names.items()}
+    names = {
+        "EM": hits.em,
+        "nonEM": hits.non_em,
+        "Invisible": hits.invisible,
+        "Escaped": hits.escaped,
+    }
+    cells = {
+        f"cluster_cell_hitsE_{name}": np.where(has_hit, _take(values, hit), 0.0) * clusters.weight
+        for name, values in names.items()
+    }
     entry_cluster = np.repeat(np.arange(len(clusters.event)), np.diff(clusters.offsets))
-    sums = {name: np.bincount(entry_cluster, cells[f"cluster_cell_hitsE_{name}"], len(clusters.event)) for name in names}
+    sums = {
+        name: np.bincount(entry_cluster, cells[f"cluster_cell_hitsE_{name}"], len(clusters.event))
+        for name in names
+    }
     total = np.sum(list(sums.values()), axis=0)
     event_of_hit = np.repeat(np.arange(n_events), np.diff(hits.offsets))
-    deposited = np.bincount(event_of_hit, hits.em + hits.non_em + hits.invisible + hits.escaped, n_events)
+    deposited = np.bincount(
+        event_of_hit, hits.em + hits.non_em + hits.invisible + hits.escaped, n_events
+    )
     clustered = np.bincount(clusters.event, total, n_events)
     share = total / np.where(clustered > 0.0, clustered, 1.0)[clusters.event]
     scalars = {

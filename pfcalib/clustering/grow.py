@@ -30,7 +30,13 @@ def _root(proto: int, root: NDArray[np.int32]) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def find_seeds(energy: NDArray[np.float64], sigma: NDArray[np.float64], seed: float, table: CellTable, work: Workspace) -> int:
+def find_seeds(
+    energy: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    seed: float,
+    table: CellTable,
+    work: Workspace,
+) -> int:
     """Start a proto-cluster at each seed, falling in significance; returns their number."""
     significance, front = work.significance, work.front
     n_seeds = 0
@@ -49,9 +55,24 @@ def find_seeds(energy: NDArray[np.float64], sigma: NDArray[np.float64], seed: fl
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def grow(energy: NDArray[np.float64], sigma: NDArray[np.float64], cuts: GrowthCuts, n_seeds: int, table: CellTable, work: Workspace) -> int:
-    """Take in neighbours generation by generation and merge proto-clusters that meet above growth; returns the number of cells taken."""
-    indptr, indices, significance, proto, root = table.indptr, table.indices, work.significance, work.proto, work.root
+def grow(
+    energy: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    cuts: GrowthCuts,
+    n_seeds: int,
+    table: CellTable,
+    work: Workspace,
+) -> int:
+    """Take in neighbours generation by generation and merge proto-clusters that meet above growth;
+    returns the number of cells taken.
+    """
+    indptr, indices, significance, proto, root = (
+        table.indptr,
+        table.indices,
+        work.significance,
+        work.proto,
+        work.root,
+    )
     front, following, taken, rank = work.front, work.following, work.taken, table.rank
     n_front = n_taken = n_seeds
     while n_front > 0:
@@ -80,8 +101,16 @@ def grow(energy: NDArray[np.float64], sigma: NDArray[np.float64], cuts: GrowthCu
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gather_parents(n_seeds: int, n_taken: int, table: CellTable, work: Workspace) -> int:
-    """List the taken cells parent by parent, in the order of their best seeds and of rank; returns the number of parents."""
-    proto, root, number, bounds, cursor = work.proto, work.root, work.number, work.bounds, work.cursor
+    """List the taken cells parent by parent, in the order of their best seeds and of rank; returns
+    the number of parents.
+    """
+    proto, root, number, bounds, cursor = (
+        work.proto,
+        work.root,
+        work.number,
+        work.bounds,
+        work.cursor,
+    )
     taken, members, rank, by_rank = work.taken, work.members, table.rank, table.by_rank
     n_parents = 0
     for seed in range(n_seeds):

@@ -1,7 +1,8 @@
 """Moments of topological clusters (arXiv:1603.02934, section 4).
 
-The moments use cells of positive energy only, each with its weight: <v> = sum(w E v) / sum(w E) over E > 0, except where the table of
-``cluster_moments`` says otherwise. A cell stands at (r cos phi, r sin phi, r sinh eta). The centre is c = <(x, y, z)>.
+The moments use cells of positive energy only, each with its weight: <v> = sum(w E v) / sum(w E)
+over E > 0, except where the table of ``cluster_moments`` says otherwise. A cell stands at (r cos
+phi, r sin phi, r sinh eta). The centre is c = <(x, y, z)>.
 """
 
 from __future__ import annotations
@@ -16,10 +17,27 @@ from pfcalib.clustering.topo import Clusters
 from pfcalib.columns import MOMENTS
 from pfcalib.geometry import Grid
 
-_KINEMATICS = ("clusterE", "clusterPt", "clusterEta", "clusterPhi", "cluster_SIGNIFICANCE", "cluster_CELL_SIGNIFICANCE", "cluster_PTD")
+_KINEMATICS = (
+    "clusterE",
+    "clusterPt",
+    "clusterEta",
+    "clusterPhi",
+    "cluster_SIGNIFICANCE",
+    "cluster_CELL_SIGNIFICANCE",
+    "cluster_PTD",
+)
 _CONTENT = ("ENG_POS", "ENG_FRAC_EM", "ENG_FRAC_MAX", "ENG_FRAC_CORE", "FIRST_ENG_DENS", "MAX_DENS")
-_SHAPE = ("CENTER_MAG", "CENTER_LAMBDA", "DELTA_ALPHA", "SECOND_R", "SECOND_LAMBDA", "LATERAL", "LONGITUDINAL")
-_SINGLE = (*_KINEMATICS, *(f"cluster_{name}" for name in (*_CONTENT, *_SHAPE, "ISOLATION")))  # in the order of the kernel's columns
+_SHAPE = (
+    "CENTER_MAG",
+    "CENTER_LAMBDA",
+    "DELTA_ALPHA",
+    "SECOND_R",
+    "SECOND_LAMBDA",
+    "LATERAL",
+    "LONGITUDINAL",
+)
+# in the order of the kernel's columns
+_SINGLE = (*_KINEMATICS, *(f"cluster_{name}" for name in (*_CONTENT, *_SHAPE, "ISOLATION")))
 _CONTENT_AT = len(_KINEMATICS)
 _SHAPE_AT = _CONTENT_AT + len(_CONTENT)
 _ISOLATION_AT = _SHAPE_AT + len(_SHAPE)
@@ -33,7 +51,11 @@ def _wrap(phi: float) -> float:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _kinematics(
-    cell: NDArray[np.int32], weight: NDArray[np.float64], energy: NDArray[np.float64], sigma: NDArray[np.float64], table: CellTable
+    cell: NDArray[np.int32],
+    weight: NDArray[np.float64],
+    energy: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    table: CellTable,
 ) -> tuple[float, float, float, float, float, float, float]:
     """Energy, pT, eta, phi, the two significances and the dispersion of pT, from all cells."""
     eta, phi, reference = table.eta, table.phi, table.phi[cell[0]]
@@ -54,14 +76,28 @@ def _kinematics(
         return 0.0, 0.0, eta[cell[0]], reference, 0.0, 0.0, 0.0
     eta_mean = size_eta / size
     pt = total / np.cosh(eta_mean)
-    return total, pt, eta_mean, _wrap(reference + size_phi / size), total / np.sqrt(noise), best, np.sqrt(square) / size
+    return (
+        total,
+        pt,
+        eta_mean,
+        _wrap(reference + size_phi / size),
+        total / np.sqrt(noise),
+        best,
+        np.sqrt(square) / size,
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _layers(
-    cell: NDArray[np.int32], weight: NDArray[np.float64], energy: NDArray[np.float64], table: CellTable, by_layer: NDArray[np.float64]
+    cell: NDArray[np.int32],
+    weight: NDArray[np.float64],
+    energy: NDArray[np.float64],
+    table: CellTable,
+    by_layer: NDArray[np.float64],
 ) -> None:
-    """Fill by_layer (5, n_layers): energy of all cells, then of positive cells energy, hottest cell, and moments of eta from 0 and 1."""
+    """Fill by_layer (5, n_layers): energy of all cells, then of positive cells energy, hottest
+    cell, and moments of eta from 0 and 1.
+    """
     layer, eta, reference = table.layer, table.eta, table.eta[cell[0]]
     by_layer[:] = 0.0
     for i in range(cell.size):
@@ -77,9 +113,15 @@ def _layers(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _content(
-    cell: NDArray[np.int32], weight: NDArray[np.float64], energy: NDArray[np.float64], table: CellTable, by_layer: NDArray[np.float64]
+    cell: NDArray[np.int32],
+    weight: NDArray[np.float64],
+    energy: NDArray[np.float64],
+    table: CellTable,
+    by_layer: NDArray[np.float64],
 ) -> tuple[float, float, float, float, float, float]:
-    """Positive energy, its shares in the EM layers, in the hottest cell and in the hottest cells by layer, mean and largest density."""
+    """Positive energy, its shares in the EM layers, in the hottest cell and in the hottest cells by
+    layer, mean and largest density.
+    """
     volume, is_em = table.volume, table.is_em
     positive = by_layer[1].sum()
     if positive == 0.0:
@@ -93,18 +135,39 @@ def _content(
         if energy[one] > 0.0:
             density += weight[i] * energy[one] * energy[one] / volume[one]
             densest = max(densest, energy[one] / volume[one])
-    return positive, em / positive, by_layer[2].max() / positive, by_layer[2].sum() / positive, density / positive, densest
+    return (
+        positive,
+        em / positive,
+        by_layer[2].max() / positive,
+        by_layer[2].sum() / positive,
+        density / positive,
+        densest,
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _isolation(
-    cell: NDArray[np.int32], number: int, event: int, table: CellTable, marks: NDArray[np.int64], layer_energy: NDArray[np.float64]
+    cell: NDArray[np.int32],
+    number: int,
+    event: int,
+    table: CellTable,
+    marks: NDArray[np.int64],
+    layer_energy: NDArray[np.float64],
 ) -> float:
-    """Share of unclustered cells among the cells around the cluster, per layer, averaged with the layer's energy where that is positive.
+    """Share of unclustered cells among the cells around the cluster, per layer, averaged with the
+    layer's energy where that is positive.
 
-    marks (3, n_cells) holds the last event in which a cell was clustered, the last cluster that held it, the last that counted it.
+    marks (3, n_cells) holds the last event in which a cell was clustered, the last cluster that
+    held it, the last that counted it.
     """
-    indptr, indices, layer, clustered, mine, seen = table.indptr, table.indices, table.layer, marks[0], marks[1], marks[2]
+    indptr, indices, layer, clustered, mine, seen = (
+        table.indptr,
+        table.indices,
+        table.layer,
+        marks[0],
+        marks[1],
+        marks[2],
+    )
     around, free = np.zeros(layer_energy.size), np.zeros(layer_energy.size)
     for one in cell:
         mine[one] = number
@@ -133,8 +196,15 @@ def _all_moments(
     single: NDArray[np.float64],
     layers: NDArray[np.float64],
 ) -> None:
-    """Fill single (n_clusters, len(_SINGLE)) and layers (n_clusters, 2, n_layers): energy, and width in eta, of each layer."""
-    owner, offsets, cells, weights = clusters.event, clusters.offsets, clusters.cell, clusters.weight
+    """Fill single (n_clusters, len(_SINGLE)) and layers (n_clusters, 2, n_layers): energy, and
+    width in eta, of each layer.
+    """
+    owner, offsets, cells, weights = (
+        clusters.event,
+        clusters.offsets,
+        clusters.cell,
+        clusters.weight,
+    )
     marks = np.full((3, energy.shape[1]), -1, dtype=np.int64)
     by_layer = np.zeros((5, layers.shape[2]))
     for i in range(owner.size):
@@ -150,25 +220,38 @@ def _all_moments(
         single[i, :_CONTENT_AT] = _kinematics(cell, weight, energy[event], sigma, table)
         single[i, _CONTENT_AT:_SHAPE_AT] = _content(cell, weight, energy[event], table, by_layer)
         if single[i, _CONTENT_AT] > 0.0:
-            single[i, _SHAPE_AT:_ISOLATION_AT] = shape_moments(cell, weight, energy[event], table, r_front)
+            single[i, _SHAPE_AT:_ISOLATION_AT] = shape_moments(
+                cell, weight, energy[event], table, r_front
+            )
         single[i, _ISOLATION_AT] = _isolation(cell, i, event, table, marks, by_layer[0])
         layers[i, 0] = by_layer[0]
         for at in range(layers.shape[2]):
             if by_layer[1, at] > 0.0:
                 mean = by_layer[3, at] / by_layer[1, at]
-                layers[i, 1, at] = np.sqrt(max(by_layer[4, at] / by_layer[1, at] - mean * mean, 0.0))
+                layers[i, 1, at] = np.sqrt(
+                    max(by_layer[4, at] / by_layer[1, at] - mean * mean, 0.0)
+                )
 
 
-def _require_clusters(clusters: Clusters, energy: NDArray[np.float64], sigma: NDArray[np.float64], grid: Grid) -> None:
+def _require_clusters(
+    clusters: Clusters, energy: NDArray[np.float64], sigma: NDArray[np.float64], grid: Grid
+) -> None:
     """Raise ValueError where the clusters cannot be those of these energies."""
     if energy.ndim != 2 or energy.shape[1] != grid.n_cells or sigma.shape != (grid.n_cells,):
         raise ValueError(
-            f"grid {grid.name!r} wants energy (n_events, {grid.n_cells}) and sigma ({grid.n_cells},), not {energy.shape} and {sigma.shape}"
+            f"grid {grid.name!r} wants energy (n_events, {grid.n_cells}) and sigma "
+            f"({grid.n_cells},), not {energy.shape} and {sigma.shape}"
         )
     if clusters.event.size and not 0 <= clusters.event.min() <= clusters.event.max() < len(energy):
-        raise ValueError(f"clusters of events {clusters.event.min()} to {clusters.event.max()}, but energies of {len(energy)} events")
+        raise ValueError(
+            f"clusters of events {clusters.event.min()} to {clusters.event.max()}, but energies of "
+            f"{len(energy)} events"
+        )
     if clusters.cell.size and not 0 <= clusters.cell.min() <= clusters.cell.max() < grid.n_cells:
-        raise ValueError(f"clusters hold cells {clusters.cell.min()} to {clusters.cell.max()}, but grid {grid.name!r} has {grid.n_cells}")
+        raise ValueError(
+            f"clusters hold cells {clusters.cell.min()} to {clusters.cell.max()}, but grid "
+            f"{grid.name!r} has {grid.n_cells}"
+        )
     if np.any(np.diff(clusters.event) < 0):
         raise ValueError("clusters must come in rising events, as find_clusters gives them")
     sizes = np.diff(clusters.offsets)
@@ -176,37 +259,44 @@ def _require_clusters(clusters: Clusters, energy: NDArray[np.float64], sigma: ND
         raise ValueError(f"cluster {int(np.argmin(sizes))} has no cells")
 
 
-def cluster_moments(clusters: Clusters, energy: ArrayLike, sigma: ArrayLike, grid: Grid) -> dict[str, NDArray]:
+def cluster_moments(
+    clusters: Clusters, energy: ArrayLike, sigma: ArrayLike, grid: Grid
+) -> dict[str, NDArray]:
     """Kinematics and moments of clusters, under the names of `pfcalib.columns`.
 
-    ================================= =====================================================================================
-    clusterE, cluster_sumCellE        sum(w E) over all cells, GeV
-    clusterEta, clusterPhi            sum(w abs(E) v) / sum(w abs(E)) over all cells; phi relative to one cell, then in [-pi, pi]
-    clusterPt                         clusterE / cosh(clusterEta), GeV
-    cluster_nCells                    cells, shared ones included
-    SIGNIFICANCE                      clusterE / sqrt(sum(sigma^2)) over all cells
-    CELL_SIGNIFICANCE                 E / sigma of the cell of largest abs(E) / sigma
-    cluster_PTD                       sqrt(sum((w E)^2)) / sum(w abs(E)) over all cells
-    CENTER_MAG                        abs(c), mm
-    CENTER_LAMBDA                     depth of c along the shower axis behind the inner radius of EMB1, mm; negative in front of it
-    DELTA_ALPHA                       angle between c and the principal axis, also where that is not taken; 0 where there is none
-    SECOND_R, SECOND_LAMBDA           <r^2>, <lambda^2>, mm2
-    LATERAL, LONGITUDINAL             out / (out + core): out = sum(w E r^2) without the two hottest cells, core = theirs with r at
+    =================================
+    ===================================================================================== clusterE,
+    cluster_sumCellE        sum(w E) over all cells, GeV clusterEta, clusterPhi            sum(w
+    abs(E) v) / sum(w abs(E)) over all cells; phi relative to one cell, then in [-pi, pi] clusterPt
+    clusterE / cosh(clusterEta), GeV cluster_nCells                    cells, shared ones included
+    SIGNIFICANCE                      clusterE / sqrt(sum(sigma^2)) over all cells CELL_SIGNIFICANCE
+    E / sigma of the cell of largest abs(E) / sigma cluster_PTD                       sqrt(sum((w
+    E)^2)) / sum(w abs(E)) over all cells CENTER_MAG                        abs(c), mm CENTER_LAMBDA
+    depth of c along the shower axis behind the inner radius of EMB1, mm; negative in front of it
+    DELTA_ALPHA                       angle between c and the principal axis, also where that is not
+    taken; 0 where there is none SECOND_R, SECOND_LAMBDA           <r^2>, <lambda^2>, mm2 LATERAL,
+    LONGITUDINAL             out / (out + core): out = sum(w E r^2) without the two hottest cells,
+    core = theirs with r at
                                       least 4 cm; likewise with lambda and 10 cm
     FIRST_ENG_DENS, MAX_DENS          <E / V>, max(E / V), GeV / mm3
-    ENG_POS                           sum(w E) over E > 0, the reference of the ENG_FRAC moments, GeV
-    ENG_FRAC_EM, _MAX, _CORE          its share in the EM layers, presampler included; in the hottest cell; in the hottest cell of each layer
-    ISOLATION                         sum_s(E_s n_s(free) / n_s) / sum_s(E_s): n_s cells of layer s touch the cluster in that layer, of
-                                      which n_s(free) are in no cluster of the event; layers with E_s > 0 and n_s > 0
-    WIDTH_ETA_<layer>, E_<layer>      sqrt(<eta^2> - <eta>^2) in one layer; sum(w E) of all its cells, GeV
-    ================================= =====================================================================================
+    ENG_POS                           sum(w E) over E > 0, the reference of the ENG_FRAC moments,
+    GeV ENG_FRAC_EM, _MAX, _CORE          its share in the EM layers, presampler included; in the
+    hottest cell; in the hottest cell of each layer ISOLATION                         sum_s(E_s
+    n_s(free) / n_s) / sum_s(E_s): n_s cells of layer s touch the cluster in that layer, of
+                                      which n_s(free) are in no cluster of the event; layers with
+                                      E_s > 0 and n_s > 0
+    WIDTH_ETA_<layer>, E_<layer>      sqrt(<eta^2> - <eta>^2) in one layer; sum(w E) of all its
+    cells, GeV =================================
+    =====================================================================================
 
-    Moments of positive cells are 0 where a cluster has none, those of a layer where it has none there.
+    Moments of positive cells are 0 where a cluster has none, those of a layer where it has none
+    there.
 
     Parameters
     ----------
     clusters : Clusters
-        As `find_clusters` returns them: all clusters of an event together, else ISOLATION takes the missing ones for free cells.
+        As `find_clusters` returns them: all clusters of an event together, else ISOLATION takes the
+        missing ones for free cells.
     energy : array_like, shape (n_events, n_cells), GeV
     sigma : array_like, shape (n_cells,), GeV
     grid : Grid
@@ -221,16 +311,27 @@ def cluster_moments(clusters: Clusters, energy: ArrayLike, sigma: ArrayLike, gri
     ValueError
         If shapes, events or cells do not fit together, or a cluster is empty.
     """
-    cells, noise = np.ascontiguousarray(energy, dtype=np.float64), np.ascontiguousarray(sigma, dtype=np.float64)
+    cells, noise = (
+        np.ascontiguousarray(energy, dtype=np.float64),
+        np.ascontiguousarray(sigma, dtype=np.float64),
+    )
     _require_clusters(clusters, cells, noise, grid)
     n_clusters = clusters.event.size
-    single, layers = np.zeros((n_clusters, len(_SINGLE))), np.zeros((n_clusters, 2, len(grid.layers)))
-    r_front = next((layer.r_in for layer in grid.layers if layer.name == "EMB1"), grid.layers[0].r_in)
+    single, layers = (
+        np.zeros((n_clusters, len(_SINGLE))),
+        np.zeros((n_clusters, 2, len(grid.layers))),
+    )
+    r_front = next(
+        (layer.r_in for layer in grid.layers if layer.name == "EMB1"), grid.layers[0].r_in
+    )
     _all_moments(clusters, cells, noise, cell_table(grid), r_front, single, layers)
     found = {name: single[:, column] for column, name in enumerate(_SINGLE)}
     found["cluster_sumCellE"] = found["clusterE"]
     for at, layer in enumerate(grid.layers):
-        found[f"cluster_E_{layer.name}"], found[f"cluster_WIDTH_ETA_{layer.name}"] = layers[:, 0, at], layers[:, 1, at]
+        found[f"cluster_E_{layer.name}"], found[f"cluster_WIDTH_ETA_{layer.name}"] = (
+            layers[:, 0, at],
+            layers[:, 1, at],
+        )
     names = (*_KINEMATICS[:4], "cluster_sumCellE", *MOMENTS)
     missing = np.zeros(n_clusters)  # a grid may lack layers
     result = {name: found.get(name, missing).astype(np.float32) for name in names}

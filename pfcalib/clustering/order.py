@@ -16,7 +16,13 @@ def comes_first(a: int, b: int, key: NDArray[np.float64], rank: NDArray[np.int32
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sort_falling(cells: NDArray[np.int32], start: int, stop: int, key: NDArray[np.float64], rank: NDArray[np.int32]) -> None:
+def sort_falling(
+    cells: NDArray[np.int32],
+    start: int,
+    stop: int,
+    key: NDArray[np.float64],
+    rank: NDArray[np.int32],
+) -> None:
     """Sort cells[start:stop] by falling key[cell]; equal keys by rising rank[cell] (Shell sort)."""
     for gap in _GAPS:
         if gap >= stop - start:
@@ -31,7 +37,13 @@ def sort_falling(cells: NDArray[np.int32], start: int, stop: int, key: NDArray[n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sort_by_rank(cells: NDArray[np.int32], start: int, stop: int, rank: NDArray[np.int32], by_rank: NDArray[np.int32]) -> None:
+def sort_by_rank(
+    cells: NDArray[np.int32],
+    start: int,
+    stop: int,
+    rank: NDArray[np.int32],
+    by_rank: NDArray[np.int32],
+) -> None:
     """Sort cells[start:stop] by rising rank[cell]; by_rank is the inverse of rank."""
     ranks = np.empty(stop - start, dtype=np.int32)
     for i in range(start, stop):

@@ -1,4 +1,6 @@
-"""Splitting of a topological cluster at its local maxima, with shared border cells (arXiv:1603.02934, section 3.2)."""
+"""Splitting of a topological cluster at its local maxima, with shared border cells
+(arXiv:1603.02934, section 3.2).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from pfcalib.clustering.arrays import CellTable, Workspace
 from pfcalib.clustering.order import comes_first, sort_falling
 
 PRIMARY, SECONDARY = 1, 2  # what a cell may be the local maximum of
-_MIN_ENERGY = 0.001  # GeV, energy of a cluster in the weights where it is not positive (public ATLAS software)
+# GeV, energy of a cluster in the weights where it is not positive (public ATLAS software)
+_MIN_ENERGY = 0.001
 _MAX_EXPONENT = 10.0
 _TOUCH = 1.0 - 1e-6  # cells that only touch do not overlap, whatever the rounding of their edges
 
@@ -28,8 +31,16 @@ class SplitCuts(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _is_maximum(cell: int, energy: NDArray[np.float64], neighbours: int, table: CellTable, proto: NDArray[np.int32]) -> bool:
-    """Whether a cell has enough neighbours in its parent and none that comes before it in energy."""
+def _is_maximum(
+    cell: int,
+    energy: NDArray[np.float64],
+    neighbours: int,
+    table: CellTable,
+    proto: NDArray[np.int32],
+) -> bool:
+    """Whether a cell has enough neighbours in its parent and none that comes before it in
+    energy.
+    """
     indptr, indices, rank = table.indptr, table.indices, table.rank
     count = 0
     for i in range(indptr[cell], indptr[cell + 1]):
@@ -51,16 +62,28 @@ def _overlap(a: int, b: int, table: CellTable) -> bool:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _find_maxima(
-    start: int, stop: int, energy: NDArray[np.float64], kind: NDArray[np.int8], cuts: SplitCuts, table: CellTable, work: Workspace
+    start: int,
+    stop: int,
+    energy: NDArray[np.float64],
+    kind: NDArray[np.int8],
+    cuts: SplitCuts,
+    table: CellTable,
+    work: Workspace,
 ) -> int:
-    """Fill work.maxima with the maxima of members[start:stop], falling in energy, and count them: secondary ones only beside primary ones."""
+    """Fill work.maxima with the maxima of members[start:stop], falling in energy, and count them:
+    secondary ones only beside primary ones.
+    """
     members, maxima = work.members, work.maxima
     n_maxima = 0
     for role in (PRIMARY, SECONDARY):
         n_primary = n_maxima if role == SECONDARY else 0
         for i in range(start, stop):
             cell = members[i]
-            if kind[cell] != role or energy[cell] <= cuts.energy or not _is_maximum(cell, energy, cuts.neighbours, table, work.proto):
+            if (
+                kind[cell] != role
+                or energy[cell] <= cuts.energy
+                or not _is_maximum(cell, energy, cuts.neighbours, table, work.proto)
+            ):
                 continue
             hidden = False
             for j in range(n_primary):
@@ -74,9 +97,17 @@ def _find_maxima(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _reach(n_front: int, generation: int, share: bool, table: CellTable, work: Workspace) -> int:
-    """Let every cell of the front take its free neighbours in the parent; neighbours taken in this generation already become shared."""
+    """Let every cell of the front take its free neighbours in the parent; neighbours taken in this
+    generation already become shared.
+    """
     indptr, indices, proto = table.indptr, table.indices, work.proto
-    first, second, born, front, following = work.first, work.second, work.born, work.front, work.following
+    first, second, born, front, following = (
+        work.first,
+        work.second,
+        work.born,
+        work.front,
+        work.following,
+    )
     n_following = 0
     for i in range(n_front):
         cell = front[i]
@@ -87,15 +118,36 @@ def _reach(n_front: int, generation: int, share: bool, table: CellTable, work: W
             if first[other] < 0:
                 first[other], born[other], following[n_following] = first[cell], generation, other
                 n_following += 1
-            elif share and second[other] < 0 and born[other] == generation and first[other] != first[cell]:
+            elif (
+                share
+                and second[other] < 0
+                and born[other] == generation
+                and first[other] != first[cell]
+            ):
                 second[other] = first[cell]
     return n_following
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _grow_maxima(n_maxima: int, n_clusters: int, energy: NDArray[np.float64], share: bool, table: CellTable, work: Workspace) -> int:
-    """Grow one cluster from each maximum, generation by generation, falling in energy; returns the number of shared cells."""
-    front, following, shared, first, second, rank = work.front, work.following, work.shared, work.first, work.second, table.rank
+def _grow_maxima(
+    n_maxima: int,
+    n_clusters: int,
+    energy: NDArray[np.float64],
+    share: bool,
+    table: CellTable,
+    work: Workspace,
+) -> int:
+    """Grow one cluster from each maximum, generation by generation, falling in energy; returns the
+    number of shared cells.
+    """
+    front, following, shared, first, second, rank = (
+        work.front,
+        work.following,
+        work.shared,
+        work.first,
+        work.second,
+        table.rank,
+    )
     for i in range(n_maxima):
         cell = work.maxima[i]
         first[cell] = n_clusters + i
@@ -119,9 +171,20 @@ def _grow_maxima(n_maxima: int, n_clusters: int, energy: NDArray[np.float64], sh
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _grow_shared(n_shared: int, energy: NDArray[np.float64], table: CellTable, work: Workspace) -> int:
-    """Give the cells that only shared cells reach to the same two clusters; returns the new number of shared cells."""
-    indptr, indices, proto, first, second, shared = table.indptr, table.indices, work.proto, work.first, work.second, work.shared
+def _grow_shared(
+    n_shared: int, energy: NDArray[np.float64], table: CellTable, work: Workspace
+) -> int:
+    """Give the cells that only shared cells reach to the same two clusters; returns the new number
+    of shared cells.
+    """
+    indptr, indices, proto, first, second, shared = (
+        table.indptr,
+        table.indices,
+        work.proto,
+        work.first,
+        work.second,
+        work.shared,
+    )
     rank = table.rank
     done, stop = 0, n_shared
     while done < stop:
@@ -138,9 +201,26 @@ def _grow_shared(n_shared: int, energy: NDArray[np.float64], table: CellTable, w
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sum_unshared(start: int, stop: int, clusters: tuple[int, int], energy: NDArray[np.float64], table: CellTable, work: Workspace) -> None:
-    """Energy and centroid, weighted by |E|, of the cells that each cluster does not share; fills work.sums."""
-    members, first, second, sums, x, y, z = work.members, work.first, work.second, work.sums, table.x, table.y, table.z
+def _sum_unshared(
+    start: int,
+    stop: int,
+    clusters: tuple[int, int],
+    energy: NDArray[np.float64],
+    table: CellTable,
+    work: Workspace,
+) -> None:
+    """Energy and centroid, weighted by |E|, of the cells that each cluster does not share; fills
+    work.sums.
+    """
+    members, first, second, sums, x, y, z = (
+        work.members,
+        work.first,
+        work.second,
+        work.sums,
+        table.x,
+        table.y,
+        table.z,
+    )
     sums[clusters[0] : clusters[1]] = 0.0
     for i in range(start, stop):
         cell = members[i]
@@ -153,18 +233,36 @@ def _sum_unshared(start: int, stop: int, clusters: tuple[int, int], energy: NDAr
             sums[cluster, 4] += size * z[cell]
     for cluster in range(clusters[0], clusters[1]):
         for i in range(2, 5):
-            sums[cluster, i] /= sums[cluster, 1]  # a maximum is never shared, so the sum is positive
+            # a maximum is never shared, so the sum is positive
+            sums[cluster, i] /= sums[cluster, 1]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _weigh_shared(n_shared: int, scale: float, table: CellTable, work: Workspace) -> None:
     """Weights of the shared cells: w1 = E1 / (E1 + r E2), r = exp((d1 - d2) / scale)."""
-    shared, first, second, sums, weight, x, y, z = work.shared, work.first, work.second, work.sums, work.weight, table.x, table.y, table.z
+    shared, first, second, sums, weight, x, y, z = (
+        work.shared,
+        work.first,
+        work.second,
+        work.sums,
+        work.weight,
+        table.x,
+        table.y,
+        table.z,
+    )
     for i in range(n_shared):
         cell = shared[i]
         one, two = first[cell], second[cell]
-        d_one = np.sqrt((x[cell] - sums[one, 2]) ** 2 + (y[cell] - sums[one, 3]) ** 2 + (z[cell] - sums[one, 4]) ** 2)
-        d_two = np.sqrt((x[cell] - sums[two, 2]) ** 2 + (y[cell] - sums[two, 3]) ** 2 + (z[cell] - sums[two, 4]) ** 2)
+        d_one = np.sqrt(
+            (x[cell] - sums[one, 2]) ** 2
+            + (y[cell] - sums[one, 3]) ** 2
+            + (z[cell] - sums[one, 4]) ** 2
+        )
+        d_two = np.sqrt(
+            (x[cell] - sums[two, 2]) ** 2
+            + (y[cell] - sums[two, 3]) ** 2
+            + (z[cell] - sums[two, 4]) ** 2
+        )
         r = np.exp(min(max((d_one - d_two) / scale, -_MAX_EXPONENT), _MAX_EXPONENT))
         e_one = sums[one, 0] if sums[one, 0] > 0.0 else _MIN_ENERGY
         e_two = sums[two, 0] if sums[two, 0] > 0.0 else _MIN_ENERGY
@@ -173,11 +271,19 @@ def _weigh_shared(n_shared: int, scale: float, table: CellTable, work: Workspace
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def split_parent(
-    start: int, stop: int, n_clusters: int, energy: NDArray[np.float64], kind: NDArray[np.int8], cuts: SplitCuts, table: CellTable, work: Workspace
+    start: int,
+    stop: int,
+    n_clusters: int,
+    energy: NDArray[np.float64],
+    kind: NDArray[np.int8],
+    cuts: SplitCuts,
+    table: CellTable,
+    work: Workspace,
 ) -> int:
     """Split the parent cluster of members[start:stop] into clusters n_clusters, n_clusters + 1, ...
 
-    Writes `first`, `second` and `weight` of each member. A parent with fewer than two maxima stays one cluster.
+    Writes `first`, `second` and `weight` of each member. A parent with fewer than two maxima stays
+    one cluster.
 
     Returns
     -------

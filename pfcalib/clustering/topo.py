@@ -1,8 +1,9 @@
-"""Topological clusters of cells: seed, grow, merge, then split at local maxima (arXiv:1603.02934, section 3).
+"""Topological clusters of cells: seed, grow, merge, then split at local maxima (arXiv:1603.02934,
+section 3).
 
-Order makes the outcome unique. Seeds, and the cells of each generation, act in falling |E| / sigma; a cell below the growth threshold
-belongs to the first proto-cluster that reaches it. Equal values are ordered by sampling, eta and phi, so the numbering of the cells
-plays no part.
+Order makes the outcome unique. Seeds, and the cells of each generation, act in falling |E| / sigma;
+a cell below the growth threshold belongs to the first proto-cluster that reaches it. Equal values
+are ordered by sampling, eta and phi, so the numbering of the cells plays no part.
 """
 
 from __future__ import annotations
@@ -28,17 +29,20 @@ class TopoConfig:
     Parameters
     ----------
     seed, growth, boundary : float
-        A cell with |E| / sigma above `seed` starts a proto-cluster, above `growth` extends it, above `boundary` is taken in.
+        A cell with |E| / sigma above `seed` starts a proto-cluster, above `growth` extends it,
+        above `boundary` is taken in.
     split : bool
         Split at local maxima.
     share : bool
-        Share border cells between two split clusters; otherwise each belongs to the first that reaches it.
+        Share border cells between two split clusters; otherwise each belongs to the first that
+        reaches it.
     maximum_energy : float, GeV
         A local maximum lies above it.
     maximum_neighbours : int
         Neighbours in the cluster that a local maximum needs.
     primary, secondary : tuple of str
-        Layers of the local maxima; a secondary one counts only where no primary one of its cluster overlaps it in eta and phi.
+        Layers of the local maxima; a secondary one counts only where no primary one of its cluster
+        overlaps it in eta and phi.
     shower_scale : float, mm
         Length that turns distances into weights of shared cells.
 
@@ -61,7 +65,10 @@ class TopoConfig:
 
     def __post_init__(self) -> None:
         if not self.seed >= self.growth >= self.boundary >= 0.0:
-            raise ConfigError(f"thresholds must satisfy seed >= growth >= boundary >= 0, not {self.seed}, {self.growth}, {self.boundary}")
+            raise ConfigError(
+                f"thresholds must satisfy seed >= growth >= boundary >= 0, not {self.seed}, "
+                f"{self.growth}, {self.boundary}"
+            )
         if not self.maximum_energy >= 0.0:
             raise ConfigError(f"maximum_energy must not be negative, not {self.maximum_energy} GeV")
         if not self.shower_scale > 0.0:
@@ -71,9 +78,11 @@ class TopoConfig:
 
 
 class Clusters(NamedTuple):
-    """Clusters of a batch of events: cells of cluster i are cell[offsets[i]:offsets[i + 1]], in the order of sampling, eta, phi.
+    """Clusters of a batch of events: cells of cluster i are cell[offsets[i]:offsets[i + 1]], in the
+    order of sampling, eta, phi.
 
-    Events rise; within an event the energy sum(weight * E) falls. A cell is in at most two clusters and its weights sum to one.
+    Events rise; within an event the energy sum(weight * E) falls. A cell is in at most two clusters
+    and its weights sum to one.
     """
 
     event: NDArray[np.int64]  # (n_clusters,)
@@ -83,9 +92,19 @@ class Clusters(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _order_clusters(energy: NDArray[np.float64], n_taken: int, n_clusters: int, work: Workspace) -> NDArray[np.int64]:
-    """Clusters of the event in falling energy; fills work.cursor with the number of cells of each."""
-    members, first, second, weight, size = work.members, work.first, work.second, work.weight, work.cursor
+def _order_clusters(
+    energy: NDArray[np.float64], n_taken: int, n_clusters: int, work: Workspace
+) -> NDArray[np.int64]:
+    """Clusters of the event in falling energy; fills work.cursor with the number of cells of
+    each.
+    """
+    members, first, second, weight, size = (
+        work.members,
+        work.first,
+        work.second,
+        work.weight,
+        work.cursor,
+    )
     total = np.zeros(n_clusters)
     size[:n_clusters] = 0
     for i in range(n_taken):
@@ -100,9 +119,18 @@ def _order_clusters(energy: NDArray[np.float64], n_taken: int, n_clusters: int, 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_and_reset(n_taken: int, cells: NDArray[np.int32], weights: NDArray[np.float64], work: Workspace) -> None:
+def _write_and_reset(
+    n_taken: int, cells: NDArray[np.int32], weights: NDArray[np.float64], work: Workspace
+) -> None:
     """Put each cell to the place of its clusters and free it for the next event."""
-    members, proto, first, second, weight, cursor = work.members, work.proto, work.first, work.second, work.weight, work.cursor
+    members, proto, first, second, weight, cursor = (
+        work.members,
+        work.proto,
+        work.first,
+        work.second,
+        work.weight,
+        work.cursor,
+    )
     for i in range(n_taken):
         cell = members[i]
         one, two = first[cell], second[cell]
@@ -125,7 +153,9 @@ def _cluster_events(
     table: CellTable,
     work: Workspace,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]]:
-    """All events in turn: clusters of each event, offsets of the clusters, cell and weight of each entry."""
+    """All events in turn: clusters of each event, offsets of the clusters, cell and weight of each
+    entry.
+    """
     count, offsets, n_entries = np.zeros(energy.shape[0], dtype=np.int64), [np.int64(0)], 0
     cells, weights = np.empty(1024, dtype=np.int32), np.empty(1024)
     for event in range(energy.shape[0]):
@@ -134,7 +164,16 @@ def _cluster_events(
         n_taken = grow(row, sigma, cuts, n_seeds, table, work)
         n_clusters = 0
         for parent in range(gather_parents(n_seeds, n_taken, table, work)):
-            n_clusters = split_parent(work.bounds[parent], work.bounds[parent + 1], n_clusters, row, kind, split, table, work)
+            n_clusters = split_parent(
+                work.bounds[parent],
+                work.bounds[parent + 1],
+                n_clusters,
+                row,
+                kind,
+                split,
+                table,
+                work,
+            )
         first_entry = n_entries
         for cluster in _order_clusters(row, n_taken, n_clusters, work):
             size = work.cursor[cluster]
@@ -143,35 +182,55 @@ def _cluster_events(
             offsets.append(np.int64(n_entries))
         count[event] = n_clusters
         if n_entries > cells.size:
-            cells = np.concatenate((cells[:first_entry], np.empty(2 * n_entries - first_entry, dtype=np.int32)))
+            cells = np.concatenate(
+                (cells[:first_entry], np.empty(2 * n_entries - first_entry, dtype=np.int32))
+            )
             weights = np.concatenate((weights[:first_entry], np.empty(2 * n_entries - first_entry)))
         _write_and_reset(n_taken, cells, weights, work)
     return count, np.array(offsets), cells[:n_entries].copy(), weights[:n_entries].copy()
 
 
 def _require_energies(energy: NDArray[np.float64], sigma: NDArray[np.float64], grid: Grid) -> None:
-    """Raise ValueError for a wrong shape, a noise that is not positive and finite, or an energy that is not finite."""
+    """Raise ValueError for a wrong shape, a noise that is not positive and finite, or an energy
+    that is not finite.
+    """
     if energy.ndim != 2 or energy.shape[1] != grid.n_cells or sigma.shape != (grid.n_cells,):
         raise ValueError(
-            f"grid {grid.name!r} wants energy (n_events, {grid.n_cells}) and sigma ({grid.n_cells},), not {energy.shape} and {sigma.shape}"
+            f"grid {grid.name!r} wants energy (n_events, {grid.n_cells}) and sigma "
+            f"({grid.n_cells},), not {energy.shape} and {sigma.shape}"
         )
     good = np.isfinite(sigma) & (sigma > 0.0)
     if not good.all():
         cell = int(np.argmin(good))
-        raise ValueError(f"sigma[{cell}] = {sigma[cell]} GeV: the noise of every cell must be positive and finite")
+        raise ValueError(
+            f"sigma[{cell}] = {sigma[cell]} GeV: the noise of every cell must be positive and "
+            "finite"
+        )
     finite = np.isfinite(energy)
     if not finite.all():
         event, cell = (int(i) for i in np.unravel_index(np.argmin(finite), energy.shape))
-        raise ValueError(f"energy of event {event}, cell {cell} is {energy[event, cell]}: cell energies must be finite")
+        raise ValueError(
+            f"energy of event {event}, cell {cell} is {energy[event, cell]}: cell energies must be "
+            "finite"
+        )
 
 
 def _maximum_kind(grid: Grid, config: TopoConfig) -> NDArray[np.int8]:
     """Role of each cell in the splitting: primary, secondary or, as 0, none."""
-    kinds = [PRIMARY if layer.name in config.primary else SECONDARY if layer.name in config.secondary else 0 for layer in grid.layers]
+    kinds = [
+        PRIMARY
+        if layer.name in config.primary
+        else SECONDARY
+        if layer.name in config.secondary
+        else 0
+        for layer in grid.layers
+    ]
     return np.array(kinds, dtype=np.int8)[grid.layer]
 
 
-def find_clusters(energy: ArrayLike, sigma: ArrayLike, grid: Grid, config: TopoConfig | None = None) -> Clusters:
+def find_clusters(
+    energy: ArrayLike, sigma: ArrayLike, grid: Grid, config: TopoConfig | None = None
+) -> Clusters:
     """Topological clusters of a batch of events.
 
     Parameters
@@ -193,7 +252,8 @@ def find_clusters(energy: ArrayLike, sigma: ArrayLike, grid: Grid, config: TopoC
     Raises
     ------
     ValueError
-        If a shape is wrong, a noise is not positive or an energy is not finite; the message names the event and the cell.
+        If a shape is wrong, a noise is not positive or an energy is not finite; the message names
+        the event and the cell.
 
     Examples
     --------
@@ -213,7 +273,13 @@ def find_clusters(energy: ArrayLike, sigma: ArrayLike, grid: Grid, config: TopoC
         noise,
         _maximum_kind(grid, config),
         GrowthCuts(float(config.seed), float(config.growth), float(config.boundary)),
-        SplitCuts(config.split, config.share, float(config.maximum_energy), int(config.maximum_neighbours), float(config.shower_scale)),
+        SplitCuts(
+            config.split,
+            config.share,
+            float(config.maximum_energy),
+            int(config.maximum_neighbours),
+            float(config.shower_scale),
+        ),
         cell_table(grid),
         make_workspace(grid.n_cells),
     )

@@ -1,1 +1,3 @@
-"""From a trained Keras model to an ONNX file that carries its contract and is held against reference outputs."""
+"""From a trained Keras model to an ONNX file that carries its contract and is held against
+reference outputs.
+"""

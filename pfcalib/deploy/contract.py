@@ -1,4 +1,6 @@
-"""The contract beside an ONNX file: what goes in, how it is normalised, what comes out, and the checksums that tie the files together."""
+"""The contract beside an ONNX file: what goes in, how it is normalised, what comes out, and the
+checksums that tie the files together.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def read_contract(onnx_path: Path) -> ModelContract:
     try:
         return ModelContract.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ValidationError(f"{path}: no readable contract beside {onnx_path.name}: {error.strerror}") from error
+        raise ValidationError(
+            f"{path}: no readable contract beside {onnx_path.name}: {error.strerror}"
+        ) from error
     except PydanticError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -88,36 +92,58 @@ def read_contract(onnx_path: Path) -> ModelContract:
 
 def write_reference(path: Path, reference: Reference) -> None:
     """Store reference clusters; the caller renames the file into place."""
-    arrays: dict[str, Any] = {f"{INPUT_KEY}{name}": array for name, array in reference.inputs.items()}
+    arrays: dict[str, Any] = {
+        f"{INPUT_KEY}{name}": array for name, array in reference.inputs.items()
+    }
     arrays[f"{OUTPUT_KEY}p"] = reference.output
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def read_reference(onnx_path: Path, contract: ModelContract) -> Reference:
-    """Reference clusters beside a model; ValidationError if they are missing, broken or not those of the contract."""
+    """Reference clusters beside a model; ValidationError if they are missing, broken or not those
+    of the contract.
+    """
     path = reference_path(onnx_path)
     if not path.is_file():
         raise ValidationError(f"{path}: no reference clusters beside {onnx_path.name}")
     if sha256_of(path) != contract.reference_sha256:
-        raise ValidationError(f"{path}: not the reference clusters of the contract (sha256 differs)")
+        raise ValidationError(
+            f"{path}: not the reference clusters of the contract (sha256 differs)"
+        )
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        inputs = {name.removeprefix(INPUT_KEY): arrays[name] for name in arrays.files if name.startswith(INPUT_KEY)}
+        inputs = {
+            name.removeprefix(INPUT_KEY): arrays[name]
+            for name in arrays.files
+            if name.startswith(INPUT_KEY)
+        }
         return Reference(inputs, arrays[f"{OUTPUT_KEY}p"])
 
 
 def require_inputs(inputs: Mapping[str, NDArray[Any]], contract: ModelContract) -> int:
-    """Number of clusters; ValidationError unless names, shapes and types are those of the contract and there is a cluster."""
+    """Number of clusters; ValidationError unless names, shapes and types are those of the contract
+    and there is a cluster.
+    """
     expected = {spec.name: spec for spec in contract.inputs}
     if inputs.keys() != expected.keys():
-        raise ValidationError(f"inputs {', '.join(sorted(inputs))}: the contract of {contract.model} asks for {', '.join(sorted(expected))}")
+        raise ValidationError(
+            f"inputs {', '.join(sorted(inputs))}: the contract of {contract.model} asks for "
+            f"{', '.join(sorted(expected))}"
+        )
     for name, array in inputs.items():
         spec = expected[name]
         if array.shape[1:] != spec.shape or array.dtype != spec.dtype:
-            raise ValidationError(f"input {name}: {array.dtype} {array.shape}, expected {spec.dtype} (n, {', '.join(map(str, spec.shape))})")
+            raise ValidationError(
+                f"input {name}: {array.dtype} {array.shape}, expected {spec.dtype} (n, "
+                f"{', '.join(map(str, spec.shape))})"
+            )
         if not np.isfinite(array).all():
-            raise ValidationError(f"input {name}, cluster {int(np.argwhere(~np.isfinite(array))[0, 0])}: not finite")
+            raise ValidationError(
+                f"input {name}, cluster {int(np.argwhere(~np.isfinite(array))[0, 0])}: not finite"
+            )
     lengths = {len(array) for array in inputs.values()}
     if len(lengths) != 1 or lengths == {0}:
-        raise ValidationError(f"inputs have {sorted(lengths)} clusters: expected one number above 0")
+        raise ValidationError(
+            f"inputs have {sorted(lengths)} clusters: expected one number above 0"
+        )
     return lengths.pop()

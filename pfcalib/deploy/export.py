@@ -1,4 +1,6 @@
-"""Keras to ONNX: convert, write the contract and reference clusters beside the file, and let nothing through that was not validated."""
+"""Keras to ONNX: convert, write the contract and reference clusters beside the file, and let
+nothing through that was not validated.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,11 @@ def export_onnx(
     training: Mapping[str, Any] | None = None,
     normalisation: str = NORMALISATION,
 ) -> ParityReport:
-    """Write `<model>.onnx`, its contract `<model>.json` and its reference clusters `<model>.reference.npz`.
+    """Write `<model>.onnx`, its contract `<model>.json` and its reference clusters
+    `<model>.reference.npz`.
 
-    All three are made in a temporary folder, validated there, and moved into place only if they pass, the contract last.
+    All three are made in a temporary folder, validated there, and moved into place only if they
+    pass, the contract last.
 
     Parameters
     ----------
@@ -68,7 +72,8 @@ def export_onnx(
     Raises
     ------
     ValidationError
-        If the model cannot be converted, or the file does not compute what the model does; nothing is written then.
+        If the model cannot be converted, or the file does not compute what the model does; nothing
+        is written then.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -79,43 +84,70 @@ def export_onnx(
         draft = folder / path.name
         draft.write_bytes(_convert(model))
         write_reference(reference_path(draft), Reference(dict(inputs), predict(model, inputs)))
-        contract = _contract(model, draft, kind=kind, normalisation=normalisation, training=training or {})
+        contract = _contract(
+            model, draft, kind=kind, normalisation=normalisation, training=training or {}
+        )
         contract_path(draft).write_text(contract.model_dump_json(indent=2) + "\n", encoding="utf-8")
         report = require_parity(check_stored_model(draft))
         for name in (reference_path, Path, contract_path):
             name(draft).replace(name(path))
     finally:
         shutil.rmtree(folder)
-    return ParityReport(path, report.model, report.n_clusters, report.tolerance, report.batches, report.problems)
+    return ParityReport(
+        path, report.model, report.n_clusters, report.tolerance, report.batches, report.problems
+    )
 
 
-def predict(model: keras.Model, inputs: Mapping[str, NDArray[np.float32]], *, batch: int = 1000) -> NDArray[np.float32]:
+def predict(
+    model: keras.Model, inputs: Mapping[str, NDArray[np.float32]], *, batch: int = 1000
+) -> NDArray[np.float32]:
     """Outputs of a Keras model at inference, shape (n_clusters, n_outputs) float32."""
     n_clusters = len(next(iter(inputs.values())))
-    parts = [model({name: array[i : i + batch] for name, array in inputs.items()}, training=False) for i in range(0, n_clusters, batch)]
+    parts = [
+        model({name: array[i : i + batch] for name, array in inputs.items()}, training=False)
+        for i in range(0, n_clusters, batch)
+    ]
     return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
 
 
 def _convert(model: keras.Model) -> bytes:
     """ONNX file of a functional model, whose inputs keep their names."""
-    if not isinstance(model, keras.Model) or isinstance(model, keras.Sequential) or len(model.outputs) != 1:
-        raise ValidationError(f"{getattr(model, 'name', model)}: only functional models with one output can be exported")
-    flat = keras.Model(model.inputs, model.outputs[0], name=model.name)  # the converter gives its inputs as a list
+    if (
+        not isinstance(model, keras.Model)
+        or isinstance(model, keras.Sequential)
+        or len(model.outputs) != 1
+    ):
+        raise ValidationError(
+            f"{getattr(model, 'name', model)}: only functional models with one output can be "
+            "exported"
+        )
+    # the converter gives its inputs as a list
+    flat = keras.Model(model.inputs, model.outputs[0], name=model.name)
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     try:
         proto, _ = tf2onnx.convert.from_keras(flat, opset=OPSET)
     except Exception as error:  # the converter raises whatever it meets
-        raise ValidationError(f"{model.name}: tf2onnx cannot convert the model: {type(error).__name__}: {error}") from error
+        raise ValidationError(
+            f"{model.name}: tf2onnx cannot convert the model: {type(error).__name__}: {error}"
+        ) from error
     return bytes(proto.SerializeToString())
 
 
-def _contract(model: keras.Model, draft: Path, *, kind: str, normalisation: str, training: Mapping[str, Any]) -> ModelContract:
+def _contract(
+    model: keras.Model, draft: Path, *, kind: str, normalisation: str, training: Mapping[str, Any]
+) -> ModelContract:
     """Contract of the files in the draft folder."""
     return ModelContract(
         model=model.name,
         kind=kind,
-        inputs=tuple(TensorSpec(name=tensor.name, shape=tuple(tensor.shape[1:])) for tensor in model.inputs),
-        output=TensorSpec(name=model.output_names[0], shape=tuple(model.outputs[0].shape[1:]), meaning=MEANINGS.get(model.output_names[0], "")),
+        inputs=tuple(
+            TensorSpec(name=tensor.name, shape=tuple(tensor.shape[1:])) for tensor in model.inputs
+        ),
+        output=TensorSpec(
+            name=model.output_names[0],
+            shape=tuple(model.outputs[0].shape[1:]),
+            meaning=MEANINGS.get(model.output_names[0], ""),
+        ),
         normalisation=normalisation,
         n_parameters=int(model.count_params()),
         opset=OPSET,

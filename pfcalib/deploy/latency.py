@@ -57,7 +57,10 @@ def measure_latency(
     if n_clusters < batch:
         raise ValidationError(f"{n_clusters} clusters are fewer than a batch of {batch}")
     starts = np.arange(n_clusters // batch) * batch
-    feeds = [{name: np.ascontiguousarray(array[start : start + batch]) for name, array in inputs.items()} for start in starts[: n_calls + n_warm_up]]
+    feeds = [
+        {name: np.ascontiguousarray(array[start : start + batch]) for name, array in inputs.items()}
+        for start in starts[: n_calls + n_warm_up]
+    ]
     times = np.empty(n_warm_up + n_calls)
     for i in range(len(times)):
         start = time.perf_counter_ns()

@@ -10,15 +10,23 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pfcalib.deploy.contract import contract_path, read_contract, read_reference, reference_path, sha256_of
+from pfcalib.deploy.contract import (
+    contract_path,
+    read_contract,
+    read_reference,
+    reference_path,
+    sha256_of,
+)
 from pfcalib.deploy.validator import TOLERANCE, open_session, run_in_batches
 from pfcalib.errors import ValidationError
 
 
 def tamper_model(path: str | Path, folder: str | Path, *, renew_contract: bool) -> Path:
-    """Copy a model with its side files and turn the sign of one weight of its last matrix: the largest that acts on the reference clusters.
+    """Copy a model with its side files and turn the sign of one weight of its last matrix: the
+    largest that acts on the reference clusters.
 
-    Weights behind a unit that is off for all clusters do not act; no validator that looks at outputs could notice these.
+    Weights behind a unit that is off for all clusters do not act; no validator that looks at
+    outputs could notice these.
 
     Parameters
     ----------
@@ -27,7 +35,8 @@ def tamper_model(path: str | Path, folder: str | Path, *, renew_contract: bool) 
     folder : path
         Where the copy goes; made if it does not exist.
     renew_contract : bool
-        Write the checksum of the changed file into the contract, as someone would who wants to hide the change.
+        Write the checksum of the changed file into the contract, as someone would who wants to hide
+        the change.
 
     Returns
     -------
@@ -57,17 +66,27 @@ def tamper_model(path: str | Path, folder: str | Path, *, renew_contract: bool) 
         if np.abs(output - reference.output).max() > TOLERANCE:
             break
     else:
-        raise ValidationError(f"{path}: no weight of the last matrix acts on the reference clusters")
+        raise ValidationError(
+            f"{path}: no weight of the last matrix acts on the reference clusters"
+        )
     if renew_contract:
         contract = json.loads(contract_path(copy).read_text(encoding="utf-8"))
-        contract_path(copy).write_text(json.dumps({**contract, "sha256": sha256_of(copy)}), encoding="utf-8")
+        contract_path(copy).write_text(
+            json.dumps({**contract, "sha256": sha256_of(copy)}), encoding="utf-8"
+        )
     return copy
 
 
 def _last_matrix(proto: onnx.ModelProto, path: Path) -> onnx.TensorProto:
     """Weights of the last dense layer."""
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
-    used = [name for node in proto.graph.node if node.op_type in ("MatMul", "Gemm") for name in node.input if name in stored]
+    used = [
+        name
+        for node in proto.graph.node
+        if node.op_type in ("MatMul", "Gemm")
+        for name in node.input
+        if name in stored
+    ]
     matrices = [stored[name] for name in used if len(stored[name].dims) == 2]
     if not matrices:
         raise ValidationError(f"{path}: the graph has no matrix of weights to change")

@@ -1,7 +1,9 @@
-"""Does an ONNX file compute what the Keras model did? Checked with ONNX Runtime alone, at several batch sizes; no Keras is loaded here.
+"""Does an ONNX file compute what the Keras model did? Checked with ONNX Runtime alone, at several
+batch sizes; no Keras is loaded here.
 
-A converter may write a file that is wrong and still succeed, and a file may be changed or mixed up with another later. So the validator ties the
-file to its contract (checksum, names, shapes, types, a free batch axis) and its numbers to reference outputs.
+A converter may write a file that is wrong and still succeed, and a file may be changed or mixed up
+with another later. So the validator ties the file to its contract (checksum, names, shapes, types,
+a free batch axis) and its numbers to reference outputs.
 """
 
 from __future__ import annotations
@@ -15,12 +17,21 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from pfcalib.deploy.contract import ModelContract, TensorSpec, read_contract, read_reference, require_inputs, sha256_of
+from pfcalib.deploy.contract import (
+    ModelContract,
+    TensorSpec,
+    read_contract,
+    read_reference,
+    require_inputs,
+    sha256_of,
+)
 from pfcalib.errors import ValidationError
 
 BATCHES = (1, 7, 256)
-TOLERANCE = 1e-5  # absolute, on probabilities and on logarithms of energies; typical differences are a few 1e-7
-N_CLASSES = {"p": 2, "p_and_y": 2}  # by the name of the output: so many of its first columns are probabilities of classes
+# absolute, on probabilities and on logarithms of energies; typical differences are a few 1e-7
+TOLERANCE = 1e-5
+# by the name of the output: so many of its first columns are probabilities of classes
+N_CLASSES = {"p": 2, "p_and_y": 2}
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,8 @@ class BatchParity:
     max_abs: float  # largest difference of any output, NaN left out
     worst_cluster: int
     n_nan: int  # values that are not finite
-    n_changed_argmax: int  # clusters whose most probable class changes; 0 for outputs that are no classes
+    # clusters whose most probable class changes; 0 for outputs that are no classes
+    n_changed_argmax: int
 
 
 @dataclass(frozen=True)
@@ -62,11 +74,15 @@ def open_session(path: Path, *, n_threads: int = 1) -> onnxruntime.InferenceSess
     options.intra_op_num_threads = options.inter_op_num_threads = n_threads
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            path.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
     except OSError as error:
         raise ValidationError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # the errors of ONNX Runtime have no common base but this
-        raise ValidationError(f"{path}: ONNX Runtime refuses the file: {str(error).splitlines()[0]}") from error
+        raise ValidationError(
+            f"{path}: ONNX Runtime refuses the file: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def check_model(
@@ -105,28 +121,47 @@ def check_model(
         _require_reference(reference, n_clusters, contract)
     except ValidationError as error:
         return ParityReport(path, path.stem, 0, tolerance, (), (str(error),))
-    problems = [] if sha256_of(path) == contract.sha256 else [f"{path}: sha256 differs from the contract: another file or a changed one"]
+    problems = (
+        []
+        if sha256_of(path) == contract.sha256
+        else [f"{path}: sha256 differs from the contract: another file or a changed one"]
+    )
     interface = interface_problems(session, contract)
     if interface:
-        return ParityReport(path, contract.model, n_clusters, tolerance, (), (*problems, *interface))
+        return ParityReport(
+            path, contract.model, n_clusters, tolerance, (), (*problems, *interface)
+        )
     results = []
     for batch in batches:
         try:
-            results.append(_compare(run_in_batches(session, inputs, batch), reference, batch, n_classes=N_CLASSES.get(contract.output.name, 0)))
+            results.append(
+                _compare(
+                    run_in_batches(session, inputs, batch),
+                    reference,
+                    batch,
+                    n_classes=N_CLASSES.get(contract.output.name, 0),
+                )
+            )
         except ValidationError as error:
             problems.append(str(error))
     problems += [problem for result in results for problem in _batch_problems(result, tolerance)]
-    return ParityReport(path, contract.model, n_clusters, tolerance, tuple(results), tuple(problems))
+    return ParityReport(
+        path, contract.model, n_clusters, tolerance, tuple(results), tuple(problems)
+    )
 
 
-def check_stored_model(path: str | Path, *, batches: Sequence[int] = BATCHES, tolerance: float = TOLERANCE) -> ParityReport:
+def check_stored_model(
+    path: str | Path, *, batches: Sequence[int] = BATCHES, tolerance: float = TOLERANCE
+) -> ParityReport:
     """`check_model` on the reference clusters that the export left beside the model."""
     path = Path(path)
     try:
         reference = read_reference(path, read_contract(path))
     except ValidationError as error:
         return ParityReport(path, path.stem, 0, tolerance, (), (str(error),))
-    return check_model(path, reference.inputs, reference.output, batches=batches, tolerance=tolerance)
+    return check_model(
+        path, reference.inputs, reference.output, batches=batches, tolerance=tolerance
+    )
 
 
 def require_parity(report: ParityReport) -> ParityReport:
@@ -142,11 +177,21 @@ def interface_problems(session: onnxruntime.InferenceSession, contract: ModelCon
     wanted = {spec.name: spec for spec in contract.inputs}
     problems = []
     if found.keys() != wanted.keys():
-        problems.append(f"inputs of the file are {', '.join(sorted(found))}, of the contract {', '.join(sorted(wanted))}")
-    problems += [problem for name in sorted(found.keys() & wanted.keys()) for problem in _node_problems(found[name], wanted[name])]
+        problems.append(
+            f"inputs of the file are {', '.join(sorted(found))}, of the contract "
+            f"{', '.join(sorted(wanted))}"
+        )
+    problems += [
+        problem
+        for name in sorted(found.keys() & wanted.keys())
+        for problem in _node_problems(found[name], wanted[name])
+    ]
     outputs = session.get_outputs()
     if [node.name for node in outputs] != [contract.output.name]:
-        problems.append(f"outputs of the file are {', '.join(node.name for node in outputs)}, of the contract {contract.output.name}")
+        problems.append(
+            f"outputs of the file are {', '.join(node.name for node in outputs)}, of the contract "
+            f"{contract.output.name}"
+        )
     return problems or _node_problems(outputs[0], contract.output)
 
 
@@ -156,13 +201,20 @@ def _node_problems(node: Any, spec: TensorSpec) -> list[str]:
     if node.type != "tensor(float)":
         problems.append(f"{spec.name}: type {node.type}, expected tensor(float)")
     if tuple(node.shape[1:]) != spec.shape:
-        problems.append(f"{spec.name}: shape (n, {', '.join(map(str, node.shape[1:]))}), expected (n, {', '.join(map(str, spec.shape))})")
+        problems.append(
+            f"{spec.name}: shape (n, {', '.join(map(str, node.shape[1:]))}), expected (n, "
+            f"{', '.join(map(str, spec.shape))})"
+        )
     if node.shape and isinstance(node.shape[0], int):
-        problems.append(f"{spec.name}: the batch axis is fixed to {node.shape[0]}, expected a free one")
+        problems.append(
+            f"{spec.name}: the batch axis is fixed to {node.shape[0]}, expected a free one"
+        )
     return problems
 
 
-def run_in_batches(session: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[np.float32]], batch: int) -> NDArray[np.float32]:
+def run_in_batches(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[np.float32]], batch: int
+) -> NDArray[np.float32]:
     """Outputs of all clusters, batch by batch."""
     n_clusters = len(next(iter(inputs.values())))
     parts = []
@@ -171,35 +223,67 @@ def run_in_batches(session: onnxruntime.InferenceSession, inputs: Mapping[str, N
             feed = {name: array[start : start + batch] for name, array in inputs.items()}
             parts.append(session.run(None, feed)[0])
         except Exception as error:  # see open_session
-            raise ValidationError(f"batch {batch}, from cluster {start}: ONNX Runtime fails: {str(error).splitlines()[0]}") from error
+            raise ValidationError(
+                f"batch {batch}, from cluster {start}: ONNX Runtime fails: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
     return np.concatenate(parts)
 
 
-def _require_reference(reference: NDArray[np.float32], n_clusters: int, contract: ModelContract) -> None:
+def _require_reference(
+    reference: NDArray[np.float32], n_clusters: int, contract: ModelContract
+) -> None:
     """The reference must fit the contract and be finite."""
     if reference.shape != (n_clusters, *contract.output.shape):
-        raise ValidationError(f"reference has shape {reference.shape}, expected {(n_clusters, *contract.output.shape)}")
+        raise ValidationError(
+            f"reference has shape {reference.shape}, expected "
+            f"{(n_clusters, *contract.output.shape)}"
+        )
     if not np.isfinite(reference).all():
-        raise ValidationError(f"reference of cluster {int(np.argwhere(~np.isfinite(reference))[0, 0])} is not finite")
+        raise ValidationError(
+            f"reference of cluster {int(np.argwhere(~np.isfinite(reference))[0, 0])} is not finite"
+        )
 
 
-def _compare(output: NDArray[np.float32], reference: NDArray[np.float32], batch: int, *, n_classes: int) -> BatchParity:
+def _compare(
+    output: NDArray[np.float32], reference: NDArray[np.float32], batch: int, *, n_classes: int
+) -> BatchParity:
     """Differences of one pass."""
     if output.shape != reference.shape:
-        raise ValidationError(f"batch {batch}: output has shape {output.shape}, expected {reference.shape}")
+        raise ValidationError(
+            f"batch {batch}: output has shape {output.shape}, expected {reference.shape}"
+        )
     finite = np.isfinite(output)
-    difference = np.abs(np.where(finite, output, reference).astype(np.float64) - reference).max(axis=1)
+    difference = np.abs(np.where(finite, output, reference).astype(np.float64) - reference).max(
+        axis=1
+    )
     bad = ~finite.all(axis=1)
     worst = int(np.argmax(bad)) if bad.any() else int(np.argmax(difference))
-    changed = np.count_nonzero(output[:, :n_classes].argmax(axis=1) != reference[:, :n_classes].argmax(axis=1)) if n_classes else 0
-    return BatchParity(batch, float(difference.max()), worst, int(np.count_nonzero(~finite)), int(changed))
+    changed = (
+        np.count_nonzero(
+            output[:, :n_classes].argmax(axis=1) != reference[:, :n_classes].argmax(axis=1)
+        )
+        if n_classes
+        else 0
+    )
+    return BatchParity(
+        batch, float(difference.max()), worst, int(np.count_nonzero(~finite)), int(changed)
+    )
 
 
 def _batch_problems(result: BatchParity, tolerance: float) -> list[str]:
     """Sentences on what is wrong at one batch size."""
     where = f"batch {result.batch}, worst cluster {result.worst_cluster}"
     return [
-        *([f"{where}: differs by {result.max_abs:.2e}, more than {tolerance:.0e}"] if result.max_abs > tolerance else []),
+        *(
+            [f"{where}: differs by {result.max_abs:.2e}, more than {tolerance:.0e}"]
+            if result.max_abs > tolerance
+            else []
+        ),
         *([f"{where}: {result.n_nan} values are not finite"] if result.n_nan else []),
-        *([f"{where}: {result.n_changed_argmax} clusters change class"] if result.n_changed_argmax else []),
+        *(
+            [f"{where}: {result.n_changed_argmax} clusters change class"]
+            if result.n_changed_argmax
+            else []
+        ),
     ]

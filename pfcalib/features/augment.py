@@ -1,7 +1,9 @@
-"""Clusters as they might have been with more noise: random extra noise in the cells and a random cut on small cells, anew in every epoch.
+"""Clusters as they might have been with more noise: random extra noise in the cells and a random
+cut on small cells, anew in every epoch.
 
-A network that has seen clusters of many noise settings should not fall behind on one that it was not trained on. The cells of a cluster are kept
-or dropped, none is added: the clustering itself is not repeated.
+A network that has seen clusters of many noise settings should not fall behind on one that it was
+not trained on. The cells of a cluster are kept or dropped, none is added: the clustering itself is
+not repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ MIN_SHARE = 0.2  # a cluster that would keep less of its energy stays as it was
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How far the noise of a cluster may go; each cluster draws its own strength between none and the largest.
+    """How far the noise of a cluster may go; each cluster draws its own strength between none and
+    the largest.
 
     Parameters
     ----------
@@ -36,11 +39,18 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         if self.noise < 0.0 or self.cut < 0.0 or not 0.0 <= self.share <= 1.0:
-            raise ConfigError(f"AugmentConfig: noise and cut must not be negative and share lies in [0, 1]: {self}")
+            raise ConfigError(
+                "AugmentConfig: noise and cut must not be negative and share lies in [0, 1]: "
+                f"{self}"
+            )
 
 
 def augment_cells(
-    offsets: NDArray[np.int64], energy: NDArray[np.floating], sigma: NDArray[np.floating], config: AugmentConfig, rng: np.random.Generator
+    offsets: NDArray[np.int64],
+    energy: NDArray[np.floating],
+    sigma: NDArray[np.floating],
+    config: AugmentConfig,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Cells of clusters with extra noise and cuts.
 

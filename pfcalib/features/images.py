@@ -1,7 +1,9 @@
-"""Calorimeter images of clusters: one array a layer, centred on the cluster, pixels as shares of the cluster's energy.
+"""Calorimeter images of clusters: one array a layer, centred on the cluster, pixels as shares of
+the cluster's energy.
 
-The layout is that of the public ``ClusterTree`` (ATL-PHYS-PUB-2020-018): a window of |d_eta| < 0.2 and four towers in phi around the
-cluster's central cell. Pixel = cell energy x share of the cluster / clusterE.
+The layout is that of the public ``ClusterTree`` (ATL-PHYS-PUB-2020-018): a window of |d_eta| < 0.2
+and four towers in phi around the cluster's central cell. Pixel = cell energy x share of the cluster
+/ clusterE.
 """
 
 from __future__ import annotations
@@ -30,13 +32,16 @@ IMAGE_SHAPES = {  # pixels in eta and phi; a pixel is a cell
 IMAGE_LAYERS = ("EMB1", "EMB2", "EMB3", "TileBar0", "TileBar1", "TileBar2")  # the published ones
 SAMPLING = dict(zip(LAYER_NAMES, (0, 1, 2, 3, 12, 13, 14), strict=True))
 N_PIXELS = sum(IMAGE_SHAPES[name][0] * IMAGE_SHAPES[name][1] for name in IMAGE_LAYERS)
-_EDGE = 1e-3  # of a cell: a centre that lies on a pixel's edge but for rounding belongs to the upper pixel
+# of a cell: a centre that lies on a pixel's edge but for rounding belongs to the upper pixel
+_EDGE = 1e-3
 
 
 class ImageWindow:
-    """The window of the images on the cells of a sample: made once, then applied to any number of clusters.
+    """The window of the images on the cells of a sample: made once, then applied to any number of
+    clusters.
 
-    With an even number of pixels the central cell is pixel n / 2, and the window is half open: -0.2 <= d_eta < 0.2, likewise in phi.
+    With an even number of pixels the central cell is pixel n / 2, and the window is half open: -0.2
+    <= d_eta < 0.2, likewise in phi.
 
     Parameters
     ----------
@@ -55,32 +60,50 @@ class ImageWindow:
     def __init__(self, geo: CellGeo, *, layers: Sequence[str] = IMAGE_LAYERS) -> None:
         unknown = [name for name in layers if name not in IMAGE_SHAPES]
         if unknown or len(set(layers)) != len(layers) or not layers:
-            raise ConfigError(f"layers must be different ones of {', '.join(IMAGE_SHAPES)}, got {tuple(layers)}")
+            raise ConfigError(
+                f"layers must be different ones of {', '.join(IMAGE_SHAPES)}, got {tuple(layers)}"
+            )
         self.layers = tuple(layers)
         self.geo = geo
         self.sizes = [IMAGE_SHAPES[name][0] * IMAGE_SHAPES[name][1] for name in layers]
         self.n_pixels = sum(self.sizes)
-        self._layer = np.full(len(geo), -1, dtype=np.int8)  # place in `layers` of each cell, -1 for layers without an image
+        # place in `layers` of each cell, -1 for layers without an image
+        self._layer = np.full(len(geo), -1, dtype=np.int8)
         for i, name in enumerate(layers):
             self._layer[geo.sampling == SAMPLING[name]] = i
         starts = np.cumsum([0, *self.sizes[:-1]])
-        self._shapes = np.array([(start, *IMAGE_SHAPES[name]) for name, start in zip(layers, starts, strict=True)], dtype=np.int64)
+        self._shapes = np.array(
+            [(start, *IMAGE_SHAPES[name]) for name, start in zip(layers, starts, strict=True)],
+            dtype=np.int64,
+        )
         phi = geo.phi - 2.0 * np.pi * np.round(geo.phi / (2.0 * np.pi))
         self._position = np.column_stack([geo.eta, phi]).astype(np.float64)
-        self._whole, self._lattices = _find_lattices(self._position, np.column_stack([geo.deta, geo.dphi]).astype(np.float64), self._layer)
+        self._whole, self._lattices = _find_lattices(
+            self._position, np.column_stack([geo.deta, geo.dphi]).astype(np.float64), self._layer
+        )
 
     @cached_property
     def _centres(self) -> tuple[NDArray[np.int64], NDArray[np.float64], cKDTree]:
-        """Rows of the EMB2 cells, size of a cell, and a search tree over them in units of cells, periodic in phi."""
+        """Rows of the EMB2 cells, size of a cell, and a search tree over them in units of cells,
+        periodic in phi.
+        """
         rows = np.flatnonzero(self.geo.sampling == SAMPLING["EMB2"])
         if not len(rows):
-            raise ValidationError("CellGeo has no cell of EMB2 (sampling 2): an image has no centre")
-        size = np.array([np.median(self.geo.deta[rows]), np.median(self.geo.dphi[rows])], dtype=np.float64)
+            raise ValidationError(
+                "CellGeo has no cell of EMB2 (sampling 2): an image has no centre"
+            )
+        size = np.array(
+            [np.median(self.geo.deta[rows]), np.median(self.geo.dphi[rows])], dtype=np.float64
+        )
         points = np.column_stack([self.geo.eta[rows], _turned(self.geo.phi[rows])]) / size
         return rows, size, cKDTree(points, boxsize=[0.0, 2.0 * np.pi / size[1]])
 
-    def central_cell(self, eta: NDArray[np.floating], phi: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Row in CellGeo of the EMB2 cell nearest to each barycentre, in units of cells; shape (n_clusters,)."""
+    def central_cell(
+        self, eta: NDArray[np.floating], phi: NDArray[np.floating]
+    ) -> NDArray[np.int64]:
+        """Row in CellGeo of the EMB2 cell nearest to each barycentre, in units of cells; shape
+        (n_clusters,).
+        """
         rows, size, tree = self._centres
         points = np.column_stack([np.asarray(eta, dtype=np.float64), _turned(phi)])
         return rows[tree.query(points / size)[1]]
@@ -96,7 +119,8 @@ class ImageWindow:
         centre: NDArray[np.int64],
         norm: NDArray[np.floating],
     ) -> None:
-        """Add clusters to rows of pixels, in place; safe to call from several threads on different rows.
+        """Add clusters to rows of pixels, in place; safe to call from several threads on different
+        rows.
 
         Parameters
         ----------
@@ -108,22 +132,44 @@ class ImageWindow:
         centre, norm : arrays, shape (m,)
             Central cell (row of CellGeo) of each cluster, and what its energies are divided by.
         """
-        _fill(pixels, place, row, offsets, cell, energy, self._position[centre], norm, self._whole, self._lattices, self._shapes)
+        _fill(
+            pixels,
+            place,
+            row,
+            offsets,
+            cell,
+            energy,
+            self._position[centre],
+            norm,
+            self._whole,
+            self._lattices,
+            self._shapes,
+        )
 
     def split(self, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Images of the layers as views of flat rows of pixels: (n, n_pixels) to a dict of (n, n_eta, n_phi)."""
+        """Images of the layers as views of flat rows of pixels: (n, n_pixels) to a dict of (n,
+        n_eta, n_phi).
+        """
         edges = np.cumsum([0, *self.sizes])
-        parts = {name: pixels[:, first:last] for name, first, last in zip(self.layers, edges[:-1], edges[1:], strict=True)}
-        return {name: part.reshape(len(pixels), *IMAGE_SHAPES[name]) for name, part in parts.items()}
+        parts = {
+            name: pixels[:, first:last]
+            for name, first, last in zip(self.layers, edges[:-1], edges[1:], strict=True)
+        }
+        return {
+            name: part.reshape(len(pixels), *IMAGE_SHAPES[name]) for name, part in parts.items()
+        }
 
 
-def build_images(sample: Sample, *, layers: Sequence[str] = IMAGE_LAYERS, normalise_by: str | None = "clusterE") -> dict[str, NDArray[np.float32]]:
+def build_images(
+    sample: Sample, *, layers: Sequence[str] = IMAGE_LAYERS, normalise_by: str | None = "clusterE"
+) -> dict[str, NDArray[np.float32]]:
     """Images of all clusters of a sample.
 
     Parameters
     ----------
     sample : Sample
-        With clusterEta, clusterPhi, the column of `normalise_by`, cluster_cell_ID and cluster_cell_E (which holds the share already).
+        With clusterEta, clusterPhi, the column of `normalise_by`, cluster_cell_ID and
+        cluster_cell_E (which holds the share already).
     layers : sequence of str
         Layers wanted; those of the published images by default, "PreSamplerB" is the one other.
     normalise_by : str or None
@@ -143,14 +189,20 @@ def build_images(sample: Sample, *, layers: Sequence[str] = IMAGE_LAYERS, normal
     norm = np.ones(len(sample)) if normalise_by is None else sample[normalise_by].astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0.0))
     if len(bad):
-        raise ValidationError(f"{normalise_by}[{bad[0]}] is {norm[bad[0]]}: an image cannot be normalised by it")
+        raise ValidationError(
+            f"{normalise_by}[{bad[0]}] is {norm[bad[0]]}: an image cannot be normalised by it"
+        )
     cell = sample.geo.rows(sample.cells["cluster_cell_ID"])
     if np.any(cell < 0):
-        raise ValidationError(f"cell {sample.cells['cluster_cell_ID'][np.argmin(cell)]} is not in CellGeo")
+        raise ValidationError(
+            f"cell {sample.cells['cluster_cell_ID'][np.argmin(cell)]} is not in CellGeo"
+        )
     pixels = np.zeros((len(sample), window.n_pixels), dtype=np.float32)
     rows = np.arange(len(sample))
     centre = window.central_cell(sample["clusterEta"], sample["clusterPhi"])
-    window.fill(pixels, rows, rows, sample.offsets, cell, sample.cells["cluster_cell_E"], centre, norm)
+    window.fill(
+        pixels, rows, rows, sample.offsets, cell, sample.cells["cluster_cell_E"], centre, norm
+    )
     return window.split(pixels)
 
 
@@ -171,14 +223,16 @@ def _find_lattices(
 ) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
     """Cells as whole numbers on lattices, so that a kernel needs no division a cell.
 
-    Cells of one layer and size whose distances are whole numbers of cells share a lattice; odd geometries have more of them, no less exact.
+    Cells of one layer and size whose distances are whole numbers of cells share a lattice; odd
+    geometries have more of them, no less exact.
 
     Returns
     -------
     whole : array of int16 or int32, shape (n_cells, 3)
         Lattice (-1 for layers without an image) and place in eta and phi.
     lattices : array of float64, shape (n_lattices, 6)
-        Layer, fraction of a cell by which it is shifted in eta and phi, cells per unit of eta and of phi, cells in a turn.
+        Layer, fraction of a cell by which it is shifted in eta and phi, cells per unit of eta and
+        of phi, cells in a turn.
     """
     scaled = position / size
     shift = np.round((scaled - np.floor(scaled)) / _EDGE) * _EDGE
@@ -191,7 +245,9 @@ def _find_lattices(
 
 @nb.njit(cache=True, nogil=True)
 def _fill(pixels, place, row, offsets, cell, energy, centre, norm, whole, lattices, shapes):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Kernel of `ImageWindow.fill`: one pass over the cells of the clusters, in units of each cell's own size."""
+    """Kernel of `ImageWindow.fill`: one pass over the cells of the clusters, in units of each
+    cell's own size.
+    """
     seen = np.full(len(lattices), -1)  # cluster that the corner of each lattice is right for
     corner = np.empty((len(lattices), 2), np.int64)  # pixel of place 0 in eta and phi
     n_turn = lattices[:, 5].astype(np.int64)
@@ -206,8 +262,22 @@ def _fill(pixels, place, row, offsets, cell, energy, centre, norm, whole, lattic
             n_eta, n_phi = shapes[layer, 1], shapes[layer, 2]
             if seen[lattice] != i:
                 seen[lattice] = i
-                corner[lattice, 0] = int(np.floor(lattices[lattice, 1] - centre[i, 0] * lattices[lattice, 3] + 0.5 * n_eta + _EDGE))
-                corner[lattice, 1] = int(np.floor(lattices[lattice, 2] - centre[i, 1] * lattices[lattice, 4] + 0.5 * n_phi + _EDGE))
+                corner[lattice, 0] = int(
+                    np.floor(
+                        lattices[lattice, 1]
+                        - centre[i, 0] * lattices[lattice, 3]
+                        + 0.5 * n_eta
+                        + _EDGE
+                    )
+                )
+                corner[lattice, 1] = int(
+                    np.floor(
+                        lattices[lattice, 2]
+                        - centre[i, 1] * lattices[lattice, 4]
+                        + 0.5 * n_phi
+                        + _EDGE
+                    )
+                )
             k_eta, k_phi = whole[c, 1] + corner[lattice, 0], whole[c, 2] + corner[lattice, 1]
             if k_phi < 0:
                 k_phi += n_turn[lattice]

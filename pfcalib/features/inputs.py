@@ -1,4 +1,6 @@
-"""Network inputs made of images: flat pixels, one array a layer, or the three stacks of the DenseNet."""
+"""Network inputs made of images: flat pixels, one array a layer, or the three stacks of the
+DenseNet.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,11 @@ from numpy.typing import NDArray
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES, N_PIXELS
 
-STACKS = {"emb1": ("EMB1",), "emb23": ("EMB2", "EMB3"), "tile": ("TileBar0", "TileBar1", "TileBar2")}
+STACKS = {
+    "emb1": ("EMB1",),
+    "emb23": ("EMB2", "EMB3"),
+    "tile": ("TileBar0", "TileBar1", "TileBar2"),
+}
 _ONE_LAYER = "layer:"
 
 
@@ -18,7 +24,8 @@ def _size(name: str) -> int:
     return IMAGE_SHAPES[name][0] * IMAGE_SHAPES[name][1]
 
 
-INPUT_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {  # kind of input: name of each input, its shape without the batch axis
+# kind of input: name of each input, its shape without the batch axis
+INPUT_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "flat": {"pixels": (N_PIXELS,)},
     "layers": {name: (*IMAGE_SHAPES[name], 1) for name in IMAGE_LAYERS},
     "stacks": {stack: (*IMAGE_SHAPES[names[0]], len(names)) for stack, names in STACKS.items()},
@@ -42,7 +49,9 @@ def input_layers(kind: str) -> tuple[str, ...]:
     return (kind.removeprefix(_ONE_LAYER),) if kind.startswith(_ONE_LAYER) else IMAGE_LAYERS
 
 
-def build_inputs(images: Mapping[str, NDArray[np.float32]], kind: str) -> dict[str, NDArray[np.float32]]:
+def build_inputs(
+    images: Mapping[str, NDArray[np.float32]], kind: str
+) -> dict[str, NDArray[np.float32]]:
     """Inputs of a network.
 
     Parameters
@@ -50,9 +59,10 @@ def build_inputs(images: Mapping[str, NDArray[np.float32]], kind: str) -> dict[s
     images : mapping of str to array of float32, shape (n, n_eta, n_phi)
         Made by `pfcalib.features.images.build_images`.
     kind : str
-        "flat": all pixels in one row, layer after layer; "layers": one image with one channel a layer; "stacks": EMB1, EMB2 with
-        EMB3, and the three tile layers as images with 1, 2 and 3 channels, the coarser layers repeated to the finer cells with
-        their energy shared, so that sums are kept; "layer:<name>": flat pixels of one layer.
+        "flat": all pixels in one row, layer after layer; "layers": one image with one channel a
+        layer; "stacks": EMB1, EMB2 with EMB3, and the three tile layers as images with 1, 2 and 3
+        channels, the coarser layers repeated to the finer cells with their energy shared, so that
+        sums are kept; "layer:<name>": flat pixels of one layer.
 
     Returns
     -------
@@ -75,17 +85,24 @@ def build_inputs(images: Mapping[str, NDArray[np.float32]], kind: str) -> dict[s
         return {name: np.ascontiguousarray(images[name][..., None]) for name in layers}
     if kind == "stacks":
         return {stack: _stack(images, names) for stack, names in STACKS.items()}
-    return {"pixels": np.concatenate([images[name].reshape(len(images[name]), _size(name)) for name in layers], axis=1)}
+    return {
+        "pixels": np.concatenate(
+            [images[name].reshape(len(images[name]), _size(name)) for name in layers], axis=1
+        )
+    }
 
 
 def _stack(images: Mapping[str, NDArray[np.float32]], names: Sequence[str]) -> NDArray[np.float32]:
-    """Layers as channels on the cells of the first: each pixel of a coarser layer is repeated, its energy divided by the repetitions."""
+    """Layers as channels on the cells of the first: each pixel of a coarser layer is repeated, its
+    energy divided by the repetitions.
+    """
     n_eta, n_phi = IMAGE_SHAPES[names[0]]
     stack = np.empty((len(images[names[0]]), n_eta, n_phi, len(names)), dtype=np.float32)
     for channel, name in enumerate(names):
         rows, columns = IMAGE_SHAPES[name]
         by_eta, by_phi = n_eta // rows, n_phi // columns
-        blocks = stack[..., channel].reshape(-1, rows, by_eta, columns, by_phi)  # a view: splitting axes copies nothing
+        # a view: splitting axes copies nothing
+        blocks = stack[..., channel].reshape(-1, rows, by_eta, columns, by_phi)
         blocks[...] = (images[name] / np.float32(by_eta * by_phi))[:, :, None, :, None]
     return stack
 
@@ -93,6 +110,11 @@ def _stack(images: Mapping[str, NDArray[np.float32]], names: Sequence[str]) -> N
 def _require_images(images: Mapping[str, NDArray[np.float32]], layers: Sequence[str]) -> None:
     for name in layers:
         if name not in images:
-            raise ValidationError(f"no image of {name}; there are images of {', '.join(images) or 'no layer'}")
+            raise ValidationError(
+                f"no image of {name}; there are images of {', '.join(images) or 'no layer'}"
+            )
         if images[name].shape[1:] != IMAGE_SHAPES[name]:
-            raise ValidationError(f"image of {name} must have shape (n, {IMAGE_SHAPES[name][0]}, {IMAGE_SHAPES[name][1]}), got {images[name].shape}")
+            raise ValidationError(
+                f"image of {name} must have shape (n, {IMAGE_SHAPES[name][0]}, "
+                f"{IMAGE_SHAPES[name][1]}), got {images[name].shape}"
+            )

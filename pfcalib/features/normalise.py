@@ -1,4 +1,6 @@
-"""Normalisation of feature tables: mean and width of the training clusters, fitted once, kept as readable JSON."""
+"""Normalisation of feature tables: mean and width of the training clusters, fitted once, kept as
+readable JSON.
+"""
 
 from __future__ import annotations
 
@@ -33,23 +35,34 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.mean) == len(self.scale):
-            raise ValidationError(f"normalisation of {len(self.names)} features has {len(self.mean)} means and {len(self.scale)} scales")
+            raise ValidationError(
+                f"normalisation of {len(self.names)} features has {len(self.mean)} means and "
+                f"{len(self.scale)} scales"
+            )
         for name, mean, scale in zip(self.names, self.mean, self.scale, strict=True):
             if not (np.isfinite(mean) and np.isfinite(scale) and scale > 0.0):
-                raise ValidationError(f"normalisation of {name}: mean {mean} and scale {scale} must be finite, the scale positive")
+                raise ValidationError(
+                    f"normalisation of {name}: mean {mean} and scale {scale} must be finite, the "
+                    "scale positive"
+                )
 
     def __call__(self, table: ArrayLike) -> NDArray[np.float32]:
         """Normalised features, shape (n, n_features)."""
         x = np.asarray(table, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.names):
-            raise ValidationError(f"a table of {len(self.names)} features must have shape (n, {len(self.names)}), got {x.shape}")
+            raise ValidationError(
+                f"a table of {len(self.names)} features must have shape (n, {len(self.names)}), "
+                f"got {x.shape}"
+            )
         return ((x - self.mean) / self.scale).astype(np.float32)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON, under a temporary name first."""
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8"
+        )
         temporary.replace(path)
 
     @classmethod
@@ -63,13 +76,18 @@ class Normalisation:
         """
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**{name: tuple(fields.pop(name)) for name in ("names", "mean", "scale")}, **fields)
+            return cls(
+                **{name: tuple(fields.pop(name)) for name in ("names", "mean", "scale")}, **fields
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             raise BadFileError(f"{path}: not a normalisation: {error}") from error
 
 
-def fit_normalisation(table: ArrayLike, names: Sequence[str], *, train: NDArray[np.bool_]) -> Normalisation:
-    """Mean and standard deviation of the training clusters; a feature that does not vary has scale 1.
+def fit_normalisation(
+    table: ArrayLike, names: Sequence[str], *, train: NDArray[np.bool_]
+) -> Normalisation:
+    """Mean and standard deviation of the training clusters; a feature that does not vary has scale
+    1.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""Table of cluster moments for trees and dense networks: measured quantities only, on scales on which they are evenly spread."""
+"""Table of cluster moments for trees and dense networks: measured quantities only, on scales on
+which they are evenly spread.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def log10_floor(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def signed_log10(values: ArrayLike) -> NDArray[np.float64]:
-    """sign(x) log10(1 + |x|): logarithmic far from zero, linear near it, for quantities of either sign.
+    """sign(x) log10(1 + |x|): logarithmic far from zero, linear near it, for quantities of either
+    sign.
 
     >>> signed_log10([-9.0, 0.0, 99.0]).tolist()
     [-1.0, 0.0, 2.0]
@@ -39,11 +42,13 @@ def _plain(values: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)
 
 
-_SCALES: tuple[tuple[str, str, Callable[[ArrayLike], NDArray[np.float64]]], ...] = (  # feature, column, scale
+# feature, column, scale
+_SCALES: tuple[tuple[str, str, Callable[[ArrayLike], NDArray[np.float64]]], ...] = (
     ("log10_clusterE", "clusterE", log10_floor),
     ("clusterEta", "clusterEta", _plain),
     ("log10_nCells", "cluster_nCells", log10_floor),
-    ("log10_CENTER_LAMBDA", "cluster_CENTER_LAMBDA", lambda x: log10_floor(np.maximum(x, 1.0))),  # below a millimetre it says nothing
+    # below a millimetre it says nothing
+    ("log10_CENTER_LAMBDA", "cluster_CENTER_LAMBDA", lambda x: log10_floor(np.maximum(x, 1.0))),
     ("log10_CENTER_MAG", "cluster_CENTER_MAG", log10_floor),
     ("log10_FIRST_ENG_DENS", "cluster_FIRST_ENG_DENS", log10_floor),
     ("log10_MAX_DENS", "cluster_MAX_DENS", log10_floor),
@@ -62,8 +67,14 @@ _SCALES: tuple[tuple[str, str, Callable[[ArrayLike], NDArray[np.float64]]], ...]
     ("log10_ENG_POS", "cluster_ENG_POS", log10_floor),
     *((f"WIDTH_ETA_{name}", f"cluster_WIDTH_ETA_{name}", _plain) for name in LAYER_NAMES),
 )
-MOMENT_FEATURES = (*(feature for feature, _, _ in _SCALES), *(f"FRAC_{name}" for name in LAYER_NAMES))
-MOMENT_COLUMNS = (*(column for _, column, _ in _SCALES), *(f"cluster_E_{name}" for name in LAYER_NAMES))
+MOMENT_FEATURES = (
+    *(feature for feature, _, _ in _SCALES),
+    *(f"FRAC_{name}" for name in LAYER_NAMES),
+)
+MOMENT_COLUMNS = (
+    *(column for _, column, _ in _SCALES),
+    *(f"cluster_E_{name}" for name in LAYER_NAMES),
+)
 
 
 def moment_table(clusters: Sample | Scalars) -> NDArray[np.float32]:
@@ -77,7 +88,8 @@ def moment_table(clusters: Sample | Scalars) -> NDArray[np.float32]:
     Returns
     -------
     array of float32, shape (n_clusters, len(MOMENT_FEATURES))
-        Columns in the order of `MOMENT_FEATURES`; FRAC_<layer> is the energy of the layer over clusterE, between -1 and 2.
+        Columns in the order of `MOMENT_FEATURES`; FRAC_<layer> is the energy of the layer over
+        clusterE, between -1 and 2.
 
     Raises
     ------
@@ -91,10 +103,15 @@ def moment_table(clusters: Sample | Scalars) -> NDArray[np.float32]:
     features = [scale(scalars[column]) for _, column, scale in _SCALES]
     energy = _plain(scalars["clusterE"])
     safe = np.where(np.abs(energy) < _FLOOR, _FLOOR, energy)
-    features += [np.clip(_plain(scalars[f"cluster_E_{name}"]) / safe, -1.0, 2.0) for name in LAYER_NAMES]
+    features += [
+        np.clip(_plain(scalars[f"cluster_E_{name}"]) / safe, -1.0, 2.0) for name in LAYER_NAMES
+    ]
     table = np.column_stack(features).astype(np.float32)
     bad = np.argwhere(~np.isfinite(table))
     if len(bad):
         row, feature = bad[0]
-        raise ValidationError(f"{MOMENT_FEATURES[feature]} of cluster {row} is {table[row, feature]}, it must be finite")
+        raise ValidationError(
+            f"{MOMENT_FEATURES[feature]} of cluster {row} is {table[row, feature]}, it must be "
+            "finite"
+        )
     return table

@@ -1,7 +1,8 @@
-"""What a regression learns: the true energy of a cluster, on a scale on which a network learns it well, and the weights of the clusters.
+"""What a regression learns: the true energy of a cluster, on a scale on which a network learns it
+well, and the weights of the clusters.
 
-The true energy is the deposit in the cells of the cluster, or that plus its shares of what lies outside of clusters and in dead material
-(ATL-PHYS-PUB-2020-018 and LLNL-TR-814867 use the deposit).
+The true energy is the deposit in the cells of the cluster, or that plus its shares of what lies
+outside of clusters and in dead material (ATL-PHYS-PUB-2020-018 and LLNL-TR-814867 use the deposit).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ TRUTHS = {  # columns that are summed
     "full": ("cluster_ENG_CALIB_TOT", "cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT"),
 }
 SCALES = ("log_ratio", "ratio", "log")
-FLAT_EDGES = np.logspace(-1.0, 4.0, 51)  # GeV, ten bins a decade; what lies outside counts in the first or last bin
+# GeV, ten bins a decade; what lies outside counts in the first or last bin
+FLAT_EDGES = np.logspace(-1.0, 4.0, 51)
 MAX_WEIGHT = 10.0  # times the mean: a bin with a handful of clusters must not rule a training
 
 
@@ -31,7 +33,8 @@ class TargetConfig:
     Parameters
     ----------
     truth : str
-        ``deposited``: cluster_ENG_CALIB_TOT; ``full``: with cluster_ENG_CALIB_OUT_T and cluster_ENG_CALIB_DEAD_TOT.
+        ``deposited``: cluster_ENG_CALIB_TOT; ``full``: with cluster_ENG_CALIB_OUT_T and
+        cluster_ENG_CALIB_DEAD_TOT.
     scale : str
         ``log_ratio``: ln(E / clusterE); ``ratio``: E / clusterE; ``log``: ln(E / GeV).
     flat : bool
@@ -47,9 +50,13 @@ class TargetConfig:
 
     def __post_init__(self) -> None:
         if self.truth not in TRUTHS:
-            raise ConfigError(f"TargetConfig: truth = {self.truth!r}, expected one of {', '.join(TRUTHS)}")
+            raise ConfigError(
+                f"TargetConfig: truth = {self.truth!r}, expected one of {', '.join(TRUTHS)}"
+            )
         if self.scale not in SCALES:
-            raise ConfigError(f"TargetConfig: scale = {self.scale!r}, expected one of {', '.join(SCALES)}")
+            raise ConfigError(
+                f"TargetConfig: scale = {self.scale!r}, expected one of {', '.join(SCALES)}"
+            )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -58,7 +65,9 @@ class TargetConfig:
 
     def energy_true(self, scalars: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """True energy of each cluster, shape (n_clusters,), GeV."""
-        return np.sum([np.asarray(scalars[name], dtype=np.float64) for name in self.columns], axis=0)
+        return np.sum(
+            [np.asarray(scalars[name], dtype=np.float64) for name in self.columns], axis=0
+        )
 
     def encode(self, energy: ArrayLike, cluster_e: ArrayLike) -> NDArray[np.float64]:
         """Target from energies in GeV, shape (n_clusters,).
@@ -75,7 +84,10 @@ class TargetConfig:
         for name, values in (("true energy", e), ("clusterE", em)):
             bad = ~(np.isfinite(values) & (values > 0.0))
             if bad.any():
-                raise ValidationError(f"{name} of cluster {int(np.argmax(bad))} is {values[np.argmax(bad)]} GeV: a regression needs it above 0")
+                raise ValidationError(
+                    f"{name} of cluster {int(np.argmax(bad))} is {values[np.argmax(bad)]} GeV: a "
+                    "regression needs it above 0"
+                )
         return {"log": np.log(e), "ratio": e / em, "log_ratio": np.log(e / em)}[self.scale]
 
     def decode(self, target: ArrayLike, cluster_e: ArrayLike) -> NDArray[np.float64]:
@@ -98,13 +110,20 @@ class TargetConfig:
             If the scale is not logarithmic.
         """
         if self.scale == "ratio":
-            raise ConfigError("a target on the scale 'ratio' has no logarithm: use 'log' or 'log_ratio'")
-        shift = np.log(np.asarray(cluster_e, dtype=np.float64)) if self.scale == "log_ratio" else 0.0
+            raise ConfigError(
+                "a target on the scale 'ratio' has no logarithm: use 'log' or 'log_ratio'"
+            )
+        shift = (
+            np.log(np.asarray(cluster_e, dtype=np.float64)) if self.scale == "log_ratio" else 0.0
+        )
         return np.asarray(target, dtype=np.float64) + shift
 
 
-def flat_weights(energy: ArrayLike, em: ArrayLike, *, edges: ArrayLike = FLAT_EDGES) -> NDArray[np.float64]:
-    """Weights that make each species flat in the logarithm of its energy, with mean one and at most MAX_WEIGHT times the mean of the species.
+def flat_weights(
+    energy: ArrayLike, em: ArrayLike, *, edges: ArrayLike = FLAT_EDGES
+) -> NDArray[np.float64]:
+    """Weights that make each species flat in the logarithm of its energy, with mean one and at most
+    MAX_WEIGHT times the mean of the species.
 
     Parameters
     ----------
@@ -119,9 +138,12 @@ def flat_weights(energy: ArrayLike, em: ArrayLike, *, edges: ArrayLike = FLAT_ED
     """
     bins = np.asarray(edges, dtype=np.float64)
     n_bins = len(bins) - 1
-    place = np.clip(np.searchsorted(bins, energy, side="right") - 1, 0, n_bins - 1) + n_bins * np.asarray(em, dtype=np.int64)
+    place = np.clip(
+        np.searchsorted(bins, energy, side="right") - 1, 0, n_bins - 1
+    ) + n_bins * np.asarray(em, dtype=np.int64)
     counts = np.bincount(place, minlength=2 * n_bins).reshape(2, n_bins).astype(np.float64)
-    content = np.where(counts > 0.0, 1.0 / np.maximum(counts, 1.0), 0.0)  # weight of a cluster in each bin of each species
+    # weight of a cluster in each bin of each species
+    content = np.where(counts > 0.0, 1.0 / np.maximum(counts, 1.0), 0.0)
     for _ in range(100):  # a cap lowers the mean, and that the cap
         total = np.maximum((content * counts).sum(axis=1, keepdims=True), 1e-300)
         content = np.minimum(content * counts.sum(axis=1, keepdims=True) / total, MAX_WEIGHT)

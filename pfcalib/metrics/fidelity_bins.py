@@ -1,7 +1,8 @@
-"""Fast simulation over Geant4 in bins of energy: response, its spread, shares of the layers, widths and cells, with statistical errors.
+"""Fast simulation over Geant4 in bins of energy: response, its spread, shares of the layers, widths
+and cells, with statistical errors.
 
-The showers of the fast simulation are shot with the energies and directions of the reference, so neither the spectrum nor the impact points
-differ.
+The showers of the fast simulation are shot with the energies and directions of the reference, so
+neither the spectrum nor the impact points differ.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ from pfcalib.simulation.showers import simulate_showers
 
 MIN_LAYER_E = 0.1  # GeV; widths are compared for showers with more in the layer
 MIN_COUNT = 30  # showers of either sample in a bin
-LIMITS = {"response": 0.05, "rms": 0.15, "share": 0.03, "width": 0.15, "cells": 0.15}  # share absolute, the others relative
+# share absolute, the others relative
+LIMITS = {"response": 0.05, "rms": 0.15, "share": 0.03, "width": 0.15, "cells": 0.15}
 
 Moments = dict[str, NDArray[np.float64]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One quantity of two samples in bins of true energy; arrays of shape (n_bins,), NaN in a bin with too few showers."""
+    """One quantity of two samples in bins of true energy; arrays of shape (n_bins,), NaN in a bin
+    with too few showers.
+    """
 
     quantity: str  # of LIMITS
     layer: str  # empty if it is of the whole shower; widths say the direction too
@@ -47,14 +51,18 @@ class Comparison:
     @property
     def deviation(self) -> NDArray[np.float64]:
         """fast / Geant4 - 1; fast - Geant4 for shares."""
-        return self.fast - self.geant4 if self.quantity == "share" else self.fast / self.geant4 - 1.0
+        return (
+            self.fast - self.geant4 if self.quantity == "share" else self.fast / self.geant4 - 1.0
+        )
 
     @property
     def error(self) -> NDArray[np.float64]:
         """Statistical error of `deviation`."""
         if self.quantity == "share":
             return np.hypot(self.fast_error, self.geant4_error)
-        return np.abs(self.fast / self.geant4) * np.hypot(self.fast_error / self.fast, self.geant4_error / self.geant4)
+        return np.abs(self.fast / self.geant4) * np.hypot(
+            self.fast_error / self.fast, self.geant4_error / self.geant4
+        )
 
     @property
     def compared(self) -> NDArray[np.bool_]:
@@ -75,7 +83,9 @@ class Speed(NamedTuple):
     error: float  # relative, of both
 
 
-def select_showers(showers: Showers, pdg_ids: Sequence[int], edges: Sequence[float], *, n_max: int) -> Showers:
+def select_showers(
+    showers: Showers, pdg_ids: Sequence[int], edges: Sequence[float], *, n_max: int
+) -> Showers:
     """The first n_max showers of each kind of particle whose energy lies within the bins.
 
     Raises
@@ -85,15 +95,23 @@ def select_showers(showers: Showers, pdg_ids: Sequence[int], edges: Sequence[flo
     """
     mask = np.zeros(len(showers.e_true), dtype=np.bool_)
     for pdg_id in pdg_ids:
-        chosen = np.flatnonzero((showers.pdg_id == pdg_id) & (showers.e_true >= edges[0]) & (showers.e_true < edges[-1]))
+        chosen = np.flatnonzero(
+            (showers.pdg_id == pdg_id) & (showers.e_true >= edges[0]) & (showers.e_true < edges[-1])
+        )
         if not chosen.size:
-            raise ValidationError(f"the showers hold no particle of PDG id {pdg_id} between {edges[0]:g} and {edges[-1]:g} GeV")
+            raise ValidationError(
+                f"the showers hold no particle of PDG id {pdg_id} between {edges[0]:g} and "
+                f"{edges[-1]:g} GeV"
+            )
         mask[chosen[:n_max]] = True
     return showers.select(mask)
 
 
-def simulate_copies(showers: Showers, grid: Grid, rng: np.random.Generator, *, copies: int) -> tuple[Showers, Hits]:
-    """Fast showers of the same particles, each `copies` times in a row, without field; the hits carry the calibration truth.
+def simulate_copies(
+    showers: Showers, grid: Grid, rng: np.random.Generator, *, copies: int
+) -> tuple[Showers, Hits]:
+    """Fast showers of the same particles, each `copies` times in a row, without field; the hits
+    carry the calibration truth.
 
     Parameters
     ----------
@@ -113,7 +131,9 @@ def simulate_copies(showers: Showers, grid: Grid, rng: np.random.Generator, *, c
 
 
 def energy_balance(hits: Hits) -> float:
-    """Largest relative difference between the energy shot and the sum of its parts, over all events."""
+    """Largest relative difference between the energy shot and the sum of its parts, over all
+    events.
+    """
     parts = hits.em + hits.non_em + hits.invisible + hits.escaped
     found = np.bincount(hits.event, parts, hits.n_events) + hits.e_dead + hits.e_leak
     return float(np.max(np.abs(found / hits.e_total - 1.0)))
@@ -144,13 +164,21 @@ def compare_showers(
     bins = np.asarray(edges, dtype=np.float64)
     samples = [(fast, e_fast), (geant4, e_geant4)]
 
-    def compare(quantity: str, layer: str, estimate: Callable[[Moments, NDArray[np.float64], NDArray[np.bool_]], Estimate]) -> Comparison:
+    def compare(
+        quantity: str,
+        layer: str,
+        estimate: Callable[[Moments, NDArray[np.float64], NDArray[np.bool_]], Estimate],
+    ) -> Comparison:
         values = np.full((2, 2, len(bins) - 1), np.nan)
         for i, (moments, energy) in enumerate(samples):
             place = np.digitize(energy, bins) - 1
-            values[i] = np.array([estimate(moments, energy, place == b) for b in range(len(bins) - 1)]).T
+            values[i] = np.array(
+                [estimate(moments, energy, place == b) for b in range(len(bins) - 1)]
+            ).T
         limit = response_limit if quantity == "response" else LIMITS[quantity]
-        return Comparison(quantity, layer, bins, values[0, 0], values[0, 1], values[1, 0], values[1, 1], limit)
+        return Comparison(
+            quantity, layer, bins, values[0, 0], values[0, 1], values[1, 0], values[1, 1], limit
+        )
 
     out = [
         compare("response", "", lambda m, _, b: mean(m["response"][b])),
@@ -159,7 +187,10 @@ def compare_showers(
     ]
     for name in LAYER_NAMES:
         out.append(compare("share", name, functools.partial(_share, layer=name)))
-        out += [compare("width", f"{axis} {name}", functools.partial(_width, layer=name, axis=axis)) for axis in ("eta", "phi")]
+        out += [
+            compare("width", f"{axis} {name}", functools.partial(_width, layer=name, axis=axis))
+            for axis in ("eta", "phi")
+        ]
     return out
 
 
@@ -171,16 +202,21 @@ def mean(values: NDArray[np.float64]) -> Estimate:
 
 
 def rms(values: NDArray[np.float64]) -> Estimate:
-    """Standard deviation and its standard error, sqrt((m4 - m2^2) / (4 m2 n)); NaN for fewer than MIN_COUNT values."""
+    """Standard deviation and its standard error, sqrt((m4 - m2^2) / (4 m2 n)); NaN for fewer than
+    MIN_COUNT values.
+    """
     if len(values) < MIN_COUNT:
         return Estimate(np.nan, np.nan)
     squared = (values - np.mean(values)) ** 2
     variance = float(np.mean(squared))
-    return Estimate(float(np.sqrt(variance)), float(np.std(squared) / np.sqrt(4.0 * variance * len(values))))
+    return Estimate(
+        float(np.sqrt(variance)), float(np.std(squared) / np.sqrt(4.0 * variance * len(values)))
+    )
 
 
 def ratio_of_sums(part: NDArray[np.float64], whole: NDArray[np.float64]) -> Estimate:
-    """Sum of `part` over sum of `whole`, with the linearised error of a ratio of means; NaN for fewer than MIN_COUNT values.
+    """Sum of `part` over sum of `whole`, with the linearised error of a ratio of means; NaN for
+    fewer than MIN_COUNT values.
 
     >>> ratio_of_sums(np.full(40, 1.0), np.full(40, 4.0))
     Estimate(value=0.25, error=0.0)
@@ -188,7 +224,9 @@ def ratio_of_sums(part: NDArray[np.float64], whole: NDArray[np.float64]) -> Esti
     if len(whole) < MIN_COUNT:
         return Estimate(np.nan, np.nan)
     value = float(np.sum(part) / np.sum(whole))
-    return Estimate(value, float(np.std(part - value * whole) * np.sqrt(len(whole)) / np.sum(whole)))
+    return Estimate(
+        value, float(np.std(part - value * whole) * np.sqrt(len(whole)) / np.sum(whole))
+    )
 
 
 def layer_energy(moments: Moments, e_true: NDArray[np.float64], layer: str) -> NDArray[np.float64]:
@@ -198,7 +236,8 @@ def layer_energy(moments: Moments, e_true: NDArray[np.float64], layer: str) -> N
 
 
 def worst(comparisons: Sequence[Comparison], quantity: str) -> Estimate:
-    """Largest |deviation| of a quantity over layers and bins, with the statistical error of that one.
+    """Largest |deviation| of a quantity over layers and bins, with the statistical error of that
+    one.
 
     Raises
     ------
@@ -215,19 +254,30 @@ def worst(comparisons: Sequence[Comparison], quantity: str) -> Estimate:
 
 
 def count_within(comparisons: Mapping[str, Sequence[Comparison]]) -> list[list[str | float]]:
-    """One row a name and quantity: name, quantity, limit, then "passed / made" for each bin and for all."""
+    """One row a name and quantity: name, quantity, limit, then "passed / made" for each bin and for
+    all.
+    """
     rows: list[list[str | float]] = []
     for name, compared in comparisons.items():
         for quantity in LIMITS:
             chosen = [c for c in compared if c.quantity == quantity]
-            passed, made = (np.sum([getattr(c, which) for c in chosen], axis=0) for which in ("within", "compared"))
-            counts = [f"{p} / {m}" for p, m in zip([*passed, passed.sum()], [*made, made.sum()], strict=True)]
+            passed, made = (
+                np.sum([getattr(c, which) for c in chosen], axis=0)
+                for which in ("within", "compared")
+            )
+            counts = [
+                f"{p} / {m}"
+                for p, m in zip([*passed, passed.sum()], [*made, made.sum()], strict=True)
+            ]
             rows.append([name, quantity, chosen[0].limit, *counts])
     return rows
 
 
-def measure_speed(grid: Grid, rng: np.random.Generator, *, n_events: int, repeats: int = 5) -> Speed:
-    """Showers a second of pi0 and pi+ in equal shares, flat in log E from 0.5 to 100 GeV, after a first call that compiles.
+def measure_speed(
+    grid: Grid, rng: np.random.Generator, *, n_events: int, repeats: int = 5
+) -> Speed:
+    """Showers a second of pi0 and pi+ in equal shares, flat in log E from 0.5 to 100 GeV, after a
+    first call that compiles.
 
     Parameters
     ----------
@@ -237,7 +287,10 @@ def measure_speed(grid: Grid, rng: np.random.Generator, *, n_events: int, repeat
         Showers of each species in each of the repetitions, whose spread gives the error.
     repeats : int
     """
-    guns = [simulate_gun(name, n_events, rng, energy=(0.5, 100.0), eta=(-0.05, 0.05), phi=(-0.05, 0.05)) for name in ("pi0", "pi+")]
+    guns = [
+        simulate_gun(name, n_events, rng, energy=(0.5, 100.0), eta=(-0.05, 0.05), phi=(-0.05, 0.05))
+        for name in ("pi0", "pi+")
+    ]
     for particles in guns:
         simulate_showers(particles, grid, rng)
     seconds = np.empty(repeats)
@@ -246,15 +299,23 @@ def measure_speed(grid: Grid, rng: np.random.Generator, *, n_events: int, repeat
         for particles in guns:
             simulate_showers(particles, grid, rng)
         seconds[i] = time.process_time() - start
-    spread = float(np.std(seconds, ddof=1) / np.sqrt(repeats) / seconds.mean()) if repeats > 1 else 0.0
+    spread = (
+        float(np.std(seconds, ddof=1) / np.sqrt(repeats) / seconds.mean()) if repeats > 1 else 0.0
+    )
     energy = sum(float(particles.energy.sum()) for particles in guns)
     return Speed(2 * n_events / float(seconds.mean()), energy / float(seconds.mean()), spread)
 
 
-def _share(moments: Moments, e_true: NDArray[np.float64], inside: NDArray[np.bool_], layer: str) -> Estimate:
-    return ratio_of_sums(layer_energy(moments, e_true, layer)[inside], (moments["response"] * e_true)[inside])
+def _share(
+    moments: Moments, e_true: NDArray[np.float64], inside: NDArray[np.bool_], layer: str
+) -> Estimate:
+    return ratio_of_sums(
+        layer_energy(moments, e_true, layer)[inside], (moments["response"] * e_true)[inside]
+    )
 
 
-def _width(moments: Moments, e_true: NDArray[np.float64], inside: NDArray[np.bool_], layer: str, axis: str) -> Estimate:
+def _width(
+    moments: Moments, e_true: NDArray[np.float64], inside: NDArray[np.bool_], layer: str, axis: str
+) -> Estimate:
     lit = inside & (layer_energy(moments, e_true, layer) > MIN_LAYER_E)
     return mean(moments[f"width_{axis}_{layer}"][lit])

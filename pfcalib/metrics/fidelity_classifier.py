@@ -1,6 +1,8 @@
-"""Can boosted trees tell the fast simulation from Geant4? The area under their ROC curve, and which moments give it away.
+"""Can boosted trees tell the fast simulation from Geant4? The area under their ROC curve, and which
+moments give it away.
 
-A classifier two-sample test (arXiv:1610.06545): 0.5 means that no difference was found, 1 that every shower is told apart.
+A classifier two-sample test (arXiv:1610.06545): 0.5 means that no difference was found, 1 that
+every shower is told apart.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ FEATURES = (
 
 
 class Separation(NamedTuple):
-    """How well two samples are told apart; scores are those of trees that have not seen the shower."""
+    """How well two samples are told apart; scores are those of trees that have not seen the
+    shower.
+    """
 
     auc: Estimate  # mean of those of the folds
     score: NDArray[np.float64]  # (n,), larger for the fast simulation
@@ -41,7 +45,9 @@ class Separation(NamedTuple):
     importance: dict[str, float]  # loss of AUC when a moment is shuffled, falling
 
 
-def feature_table(moments: Moments, e_true: NDArray[np.float64], layer_sigma: Mapping[str, float]) -> NDArray[np.float64]:
+def feature_table(
+    moments: Moments, e_true: NDArray[np.float64], layer_sigma: Mapping[str, float]
+) -> NDArray[np.float64]:
     """The moments of FEATURES and, last, log10 of the true energy, as the condition; shape (n, 21).
 
     Parameters
@@ -50,9 +56,12 @@ def feature_table(moments: Moments, e_true: NDArray[np.float64], layer_sigma: Ma
         As `metrics.fidelity.shower_moments` returns them.
     e_true : ndarray, shape (n,), GeV
     layer_sigma : mapping of str to float, GeV
-        Noise of a cell of each layer: a layer below three times of it counts as empty, since no detector would see it (share 0, no width).
+        Noise of a cell of each layer: a layer below three times of it counts as empty, since no
+        detector would see it (share 0, no width).
     """
-    empty = {name: layer_energy(moments, e_true, name) < 3.0 * layer_sigma[name] for name in LAYER_NAMES}
+    empty = {
+        name: layer_energy(moments, e_true, name) < 3.0 * layer_sigma[name] for name in LAYER_NAMES
+    }
     nothing = np.logical_and.reduce(list(empty.values()))
     columns = []
     for name in FEATURES:
@@ -64,13 +73,21 @@ def feature_table(moments: Moments, e_true: NDArray[np.float64], layer_sigma: Ma
     return np.column_stack([*columns, np.log10(e_true)])
 
 
-def tell_apart(fast: NDArray[np.float64], geant4: NDArray[np.float64], *, copies: int, seed: int, n_folds: int = 5) -> Separation:
+def tell_apart(
+    fast: NDArray[np.float64],
+    geant4: NDArray[np.float64],
+    *,
+    copies: int,
+    seed: int,
+    n_folds: int = 5,
+) -> Separation:
     """Train trees on all folds of the events but one and score that one, in turn.
 
     Parameters
     ----------
     fast : ndarray, shape (copies * n, n_features)
-        Rows i * copies to (i + 1) * copies - 1 are copies of particle i and stay in its fold; together they weigh as one shower.
+        Rows i * copies to (i + 1) * copies - 1 are copies of particle i and stay in its fold;
+        together they weigh as one shower.
     geant4 : ndarray, shape (n, n_features)
     copies : int
     seed : int
@@ -94,13 +111,23 @@ def tell_apart(fast: NDArray[np.float64], geant4: NDArray[np.float64], *, copies
     with threadpool_limits(1, user_api="openmp"):  # trees this small are slower on several threads
         for k in range(n_folds):
             train, test = fold != k, fold == k
-            trees = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.1, max_leaf_nodes=15, random_state=seed)
-            known = np.where(np.isfinite(table[train]).any(axis=0), table, 0.0)  # trees cannot bin a moment that no shower has
+            trees = HistGradientBoostingClassifier(
+                max_iter=100, learning_rate=0.1, max_leaf_nodes=15, random_state=seed
+            )
+            # trees cannot bin a moment that no shower has
+            known = np.where(np.isfinite(table[train]).any(axis=0), table, 0.0)
             trees.fit(known[train], is_fast[train], sample_weight=weight[train])
             score[test] = trees.predict_proba(known[test])[:, 1]
             areas.append(auc(score[test], is_fast[test], weights=weight[test]))
             if k == 0:
-                loss = permutation_importance(trees, known[test], is_fast[test], scoring="roc_auc", n_repeats=3, random_state=seed).importances_mean
+                loss = permutation_importance(
+                    trees,
+                    known[test],
+                    is_fast[test],
+                    scoring="roc_auc",
+                    n_repeats=3,
+                    random_state=seed,
+                ).importances_mean
     values, errors = np.array(areas).T
     area = Estimate(float(values.mean()), float(np.sqrt(np.sum(errors**2)) / n_folds))
     mean_loss = zip((*FEATURES, "log10 E"), loss.tolist(), strict=False)

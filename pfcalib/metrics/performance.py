@@ -1,8 +1,10 @@
-"""What the studies of calibrations quote of each: median response and resolution at given energies, closure, and who beats whom.
+"""What the studies of calibrations quote of each: median response and resolution at given energies,
+closure, and who beats whom.
 
-The resolution is "IQR / (2 median)", half of the central 68 % interval of the response over its median (ATL-PHYS-PUB-2022-040, section 5).
-Two calibrations of the same clusters are correlated, so their ratio carries the error of a paired bootstrap: every resample holds the same
-clusters for both (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 8).
+The resolution is "IQR / (2 median)", half of the central 68 % interval of the response over its
+median (ATL-PHYS-PUB-2022-040, section 5). Two calibrations of the same clusters are correlated, so
+their ratio carries the error of a paired bootstrap: every resample holds the same clusters for both
+(Efron and Tibshirani, An Introduction to the Bootstrap, chapter 8).
 """
 
 from __future__ import annotations
@@ -13,7 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.metrics.response import QUANTILES, ResponseCurve, bootstrap_quantiles, response, response_curve
+from pfcalib.metrics.response import (
+    QUANTILES,
+    ResponseCurve,
+    bootstrap_quantiles,
+    response,
+    response_curve,
+)
 from pfcalib.metrics.roc import BinnedEstimate, Estimate
 from pfcalib.metrics.separation import Metric
 
@@ -30,11 +38,14 @@ Mask = NDArray[np.bool_]
 
 
 class Comparison(NamedTuple):
-    """Resolution of the first calibration over that of the second, on the same clusters; NaN where they are too few."""
+    """Resolution of the first calibration over that of the second, on the same clusters; NaN where
+    they are too few.
+    """
 
     ratio: float
     error: float
-    significance: float  # standard deviations by which the ratio lies below 1; negative where it lies above
+    # standard deviations by which the ratio lies below 1; negative where it lies above
+    significance: float
     n_clusters: int
 
 
@@ -58,7 +69,9 @@ def energy_name(energy: float) -> str:
 
 
 def in_energy_bin(e_true: ArrayLike, energy: float) -> Mask:
-    """Clusters with abs(log10(e_true / energy)) < HALF_WIDTH, shape (n_clusters,); energies in GeV and positive."""
+    """Clusters with abs(log10(e_true / energy)) < HALF_WIDTH, shape (n_clusters,); energies in GeV
+    and positive.
+    """
     return np.asarray(np.abs(np.log10(np.asarray(e_true, dtype=np.float64) / energy)) < HALF_WIDTH)
 
 
@@ -86,18 +99,32 @@ def curves_by_species(
     truth = np.asarray(e_true, dtype=np.float64)
     return {
         model: {
-            name: response_curve(np.asarray(energy)[mask], truth[mask], edges, min_count=min_count, n_bootstrap=n_bootstrap, rng=rng)
+            name: response_curve(
+                np.asarray(energy)[mask],
+                truth[mask],
+                edges,
+                min_count=min_count,
+                n_bootstrap=n_bootstrap,
+                rng=rng,
+            )
             for name, mask in species.items()
         }
         for model, energy in e_pred.items()
     }
 
 
-def paired_quantiles(samples: ArrayLike, quantiles: ArrayLike = QUANTILES, *, n_bootstrap: int, rng: np.random.Generator) -> FloatArray:
+def paired_quantiles(
+    samples: ArrayLike,
+    quantiles: ArrayLike = QUANTILES,
+    *,
+    n_bootstrap: int,
+    rng: np.random.Generator,
+) -> FloatArray:
     """Quantiles of several quantities of the same clusters in bootstrap resamples that they share.
 
-    A resample is a count for each cluster (multinomial). The counts below a window of ``_REACH`` standard deviations around each quantile
-    are summed by one matrix product; only inside the window they are put in order. The result is that of the plain bootstrap.
+    A resample is a count for each cluster (multinomial). The counts below a window of ``_REACH``
+    standard deviations around each quantile are summed by one matrix product; only inside the
+    window they are put in order. The result is that of the plain bootstrap.
 
     Parameters
     ----------
@@ -117,7 +144,10 @@ def paired_quantiles(samples: ArrayLike, quantiles: ArrayLike = QUANTILES, *, n_
     ordered = np.take_along_axis(values, order, axis=1)
     place = shares * (n - 1)
     reach = _REACH * np.sqrt(n * shares * (1.0 - shares)) + 2.0
-    first, last = np.maximum(place - reach, 0.0).astype(np.int64), np.minimum(place + reach + 2.0, n).astype(np.int64)
+    first, last = (
+        np.maximum(place - reach, 0.0).astype(np.int64),
+        np.minimum(place + reach + 2.0, n).astype(np.int64),
+    )
     below = np.zeros((len(values), len(shares), n), dtype=np.float32)
     for q, start in enumerate(first):
         np.put_along_axis(below[:, q], order[:, :start], 1.0, axis=1)
@@ -134,15 +164,25 @@ def paired_quantiles(samples: ArrayLike, quantiles: ArrayLike = QUANTILES, *, n_
 
 
 def _resample_counts(n: int, n_resamples: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """How often each cluster occurs in each resample, shape (n, n_resamples); float32 holds such counts exactly."""
-    drawn = [np.bincount(rng.integers(0, n, n, dtype=np.uint32), minlength=n).astype(np.float32) for _ in range(n_resamples)]
+    """How often each cluster occurs in each resample, shape (n, n_resamples); float32 holds such
+    counts exactly.
+    """
+    drawn = [
+        np.bincount(rng.integers(0, n, n, dtype=np.uint32), minlength=n).astype(np.float32)
+        for _ in range(n_resamples)
+    ]
     return np.ascontiguousarray(np.array(drawn).T)
 
 
 def _value_at(ordered: FloatArray, cumulative: NDArray[np.float32], place: float) -> FloatArray:
-    """The value at a place between order statistics, counted from 0, of each column of cumulative counts."""
+    """The value at a place between order statistics, counted from 0, of each column of cumulative
+    counts.
+    """
     rank = np.floor(place)
-    low, high = (ordered[np.minimum(np.count_nonzero(cumulative <= r, axis=0), ordered.size - 1)] for r in (rank, rank + 1.0))
+    low, high = (
+        ordered[np.minimum(np.count_nonzero(cumulative <= r, axis=0), ordered.size - 1)]
+        for r in (rank, rank + 1.0)
+    )
     return np.asarray(low + (place - rank) * (high - low))
 
 
@@ -155,9 +195,11 @@ def point_metrics(
     e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask], energies: Sequence[float], *,
     where: str, rng: np.random.Generator, reference: str = "lcw", suffix: str = "", n_bootstrap: int = N_BOOTSTRAP,
 ) -> Iterator[Metric]:  # fmt: skip
-    """The metrics of a report: ``median_``, ``iqr_`` and ``ratio_to_lcw_``, each with ``<model>_<species>_<E>gev`` and a suffix.
+    """The metrics of a report: ``median_``, ``iqr_`` and ``ratio_to_lcw_``, each with
+    ``<model>_<species>_<E>gev`` and a suffix.
 
-    All models share the resamples of a bin. A bin with fewer than MIN_COUNT clusters yields nothing.
+    All models share the resamples of a bin. A bin with fewer than MIN_COUNT clusters yields
+    nothing.
 
     Parameters
     ----------
@@ -197,12 +239,30 @@ def point_metrics(
             tail = f"{name}_{energy_name(energy)}{suffix}"
             for m, model in enumerate(models):
                 of = f"{model}, {SPECIES_NAMES.get(name, name)} at {energy:g} GeV, {where}"
-                yield (f"median_{model}_{tail}", float(found[m, 1]), _spread(resampled[:, m, 1]), "", f"median of calibrated over true energy, {of}")
-                yield (f"iqr_{model}_{tail}", float(width[m]), _spread(widths[:, m]), "", f"half of the central 68 % over the median response, {of}")
+                yield (
+                    f"median_{model}_{tail}",
+                    float(found[m, 1]),
+                    _spread(resampled[:, m, 1]),
+                    "",
+                    f"median of calibrated over true energy, {of}",
+                )
+                yield (
+                    f"iqr_{model}_{tail}",
+                    float(width[m]),
+                    _spread(widths[:, m]),
+                    "",
+                    f"half of the central 68 % over the median response, {of}",
+                )
                 if reference in models and model != reference:
                     r = models.index(reference)
                     error = _spread(widths[:, m] / widths[:, r])
-                    yield (f"ratio_to_{reference}_{model}_{tail}", float(width[m] / width[r]), error, "", f"iqr over that of {reference}, {of}")
+                    yield (
+                        f"ratio_to_{reference}_{model}_{tail}",
+                        float(width[m] / width[r]),
+                        error,
+                        "",
+                        f"iqr over that of {reference}, {of}",
+                    )
 
 
 def _spread(resampled: FloatArray) -> float:
@@ -211,7 +271,14 @@ def _spread(resampled: FloatArray) -> float:
 
 
 def compare(
-    e_a: ArrayLike, e_b: ArrayLike, e_true: ArrayLike, mask: Mask, energy: float, *, rng: np.random.Generator, n_bootstrap: int = N_BOOTSTRAP
+    e_a: ArrayLike,
+    e_b: ArrayLike,
+    e_true: ArrayLike,
+    mask: Mask,
+    energy: float,
+    *,
+    rng: np.random.Generator,
+    n_bootstrap: int = N_BOOTSTRAP,
 ) -> Comparison:
     """Does calibration a resolve better than b at an energy? Paired bootstrap on the same clusters.
 
@@ -229,23 +296,36 @@ def compare(
     n = int(np.count_nonzero(inside))
     if n < MIN_COUNT:
         return Comparison(np.nan, np.nan, np.nan, n)
-    ratios = np.stack([response(np.asarray(e)[inside], np.asarray(e_true)[inside]) for e in (e_a, e_b)])
+    ratios = np.stack(
+        [response(np.asarray(e)[inside], np.asarray(e_true)[inside]) for e in (e_a, e_b)]
+    )
     width = _half_widths(np.quantile(ratios, QUANTILES, axis=1).T)
     widths = _half_widths(paired_quantiles(ratios, n_bootstrap=n_bootstrap, rng=rng))
     ratio, error = float(width[0] / width[1]), _spread(widths[:, 0] / widths[:, 1])
-    significance = (1.0 - ratio) / error if error > 0.0 else float(np.copysign(np.inf, 1.0 - ratio)) if ratio != 1.0 else 0.0
+    significance = (
+        (1.0 - ratio) / error
+        if error > 0.0
+        else float(np.copysign(np.inf, 1.0 - ratio))
+        if ratio != 1.0
+        else 0.0
+    )
     return Comparison(ratio, error, significance, n)
 
 
 def worst_deviation(curve: ResponseCurve, low: float, high: float) -> Estimate:
-    """Largest abs(median - 1) over the bins with their centre in [low, high] GeV, and the error of that bin; NaN where none is known."""
+    """Largest abs(median - 1) over the bins with their centre in [low, high] GeV, and the error of
+    that bin; NaN where none is known.
+    """
     return _largest(np.abs(curve.median - 1.0), curve.median_error, curve.centres, low, high)
 
 
-def largest_ratio(curve_a: ResponseCurve, curve_b: ResponseCurve, low: float, high: float) -> Estimate:
+def largest_ratio(
+    curve_a: ResponseCurve, curve_b: ResponseCurve, low: float, high: float
+) -> Estimate:
     """Largest resolution of a over b in the same bins, with their centre in [low, high] GeV.
 
-    The error takes the two as independent, which is too large for calibrations of the same clusters; `compare` gives the paired one.
+    The error takes the two as independent, which is too large for calibrations of the same
+    clusters; `compare` gives the paired one.
 
     Raises
     ------
@@ -255,11 +335,15 @@ def largest_ratio(curve_a: ResponseCurve, curve_b: ResponseCurve, low: float, hi
     if not np.array_equal(curve_a.edges, curve_b.edges):
         raise ValueError("two curves with different bins: expected the same edges")
     ratio = curve_a.resolution / curve_b.resolution
-    error = ratio * np.hypot(curve_a.resolution_error / curve_a.resolution, curve_b.resolution_error / curve_b.resolution)
+    error = ratio * np.hypot(
+        curve_a.resolution_error / curve_a.resolution, curve_b.resolution_error / curve_b.resolution
+    )
     return _largest(ratio, error, curve_a.centres, low, high)
 
 
-def _largest(value: FloatArray, error: FloatArray, centres: FloatArray, low: float, high: float) -> Estimate:
+def _largest(
+    value: FloatArray, error: FloatArray, centres: FloatArray, low: float, high: float
+) -> Estimate:
     """The largest known value with its centre in [low, high]."""
     inside = (centres >= low) & (centres <= high) & np.isfinite(value)
     if not inside.any():
@@ -272,7 +356,8 @@ def closure_in(
     e_pred: ArrayLike, e_true: ArrayLike, variable: ArrayLike, edges: ArrayLike, *,
     rng: np.random.Generator, n_bootstrap: int = N_BOOTSTRAP, min_count: int = MIN_COUNT,
 ) -> BinnedEstimate:  # fmt: skip
-    """Median response in bins [low, high) of any variable, such as abs(eta) or the pile-up mu; NaN where fewer than min_count clusters.
+    """Median response in bins [low, high) of any variable, such as abs(eta) or the pile-up mu; NaN
+    where fewer than min_count clusters.
 
     Parameters
     ----------
@@ -285,10 +370,16 @@ def closure_in(
     """
     ratio, bin_edges = response(e_pred, e_true), np.asarray(edges, dtype=np.float64)
     index = np.digitize(np.asarray(variable, dtype=np.float64), bin_edges) - 1
-    result, count = np.full((2, bin_edges.size - 1), np.nan), np.zeros(bin_edges.size - 1, dtype=np.int64)
+    result, count = (
+        np.full((2, bin_edges.size - 1), np.nan),
+        np.zeros(bin_edges.size - 1, dtype=np.int64),
+    )
     for b in range(count.size):
         inside = np.sort(ratio[index == b])
         count[b] = inside.size
         if inside.size >= max(min_count, 2):
-            result[:, b] = np.median(inside), _spread(bootstrap_quantiles(inside, [0.5], n_bootstrap=n_bootstrap, rng=rng)[:, 0])
+            result[:, b] = (
+                np.median(inside),
+                _spread(bootstrap_quantiles(inside, [0.5], n_bootstrap=n_bootstrap, rng=rng)[:, 0]),
+            )
     return BinnedEstimate(bin_edges, result[0], result[1], count)

@@ -1,7 +1,8 @@
 """Response, linearity and resolution of a calibration: one definition each, used by every study.
 
-The response of a cluster is predicted over true energy. Its median measures linearity, half of its central 68 % interval over the
-median measures resolution; both are quoted in bins of true energy (ATL-PHYS-PUB-2022-040, section 5).
+The response of a cluster is predicted over true energy. Its median measures linearity, half of its
+central 68 % interval over the median measures resolution; both are quoted in bins of true energy
+(ATL-PHYS-PUB-2022-040, section 5).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ QUANTILES = np.array([CENTRAL_68[0], 0.5, CENTRAL_68[1]])
 
 
 class ResponseCurve(NamedTuple):
-    """Linearity and resolution against true energy; every array has one entry per bin, NaN where a bin is too empty."""
+    """Linearity and resolution against true energy; every array has one entry per bin, NaN where a
+    bin is too empty.
+    """
 
     edges: NDArray[np.float64]  # (n_bins + 1,) GeV
     median: NDArray[np.float64]  # (n_bins,)
@@ -39,7 +42,10 @@ def energy_edges(low: float, high: float, *, per_decade: int = 10) -> NDArray[np
     """
     if not 0.0 < low < high:
         raise ValueError(f"energy range ({low}, {high}): expected 0 < low < high")
-    first, last = np.floor(np.log10(low) * per_decade + 1e-9), np.ceil(np.log10(high) * per_decade - 1e-9)
+    first, last = (
+        np.floor(np.log10(low) * per_decade + 1e-9),
+        np.ceil(np.log10(high) * per_decade - 1e-9),
+    )
     return np.asarray(10.0 ** (np.arange(first, last + 1) / per_decade))
 
 
@@ -58,14 +64,20 @@ def response(e_pred: ArrayLike, e_true: ArrayLike) -> NDArray[np.float64]:
     """
     predicted, truth = np.asarray(e_pred, dtype=np.float64), np.asarray(e_true, dtype=np.float64)
     if predicted.shape != truth.shape or truth.ndim != 1:
-        raise ValueError(f"e_pred has shape {predicted.shape}, e_true {truth.shape}: expected the same, (n_clusters,)")
+        raise ValueError(
+            f"e_pred has shape {predicted.shape}, e_true {truth.shape}: expected the same, "
+            "(n_clusters,)"
+        )
     for name, values, bad in (
         ("e_true", truth, ~(np.isfinite(truth) & (truth > 0.0))),
         ("e_pred", predicted, ~np.isfinite(predicted)),
     ):
         if bad.any():
             index = int(np.argmax(bad))
-            raise ValueError(f"{name}[{index}] = {values[index]} GeV: expected a finite{' positive' if name == 'e_true' else ''} energy")
+            raise ValueError(
+                f"{name}[{index}] = {values[index]} GeV: expected a "
+                f"finite{' positive' if name == 'e_true' else ''} energy"
+            )
     return predicted / truth
 
 
@@ -109,7 +121,8 @@ def response_curve(
     Raises
     ------
     ValueError
-        If the shapes differ, a true energy is not positive and finite, or the edges do not increase.
+        If the shapes differ, a true energy is not positive and finite, or the edges do not
+        increase.
     """
     ratio = response(e_pred, e_true)
     bin_edges = np.asarray(edges, dtype=np.float64)
@@ -126,20 +139,30 @@ def response_curve(
     return ResponseCurve(bin_edges, curve[0], curve[1], curve[2], curve[3], count.astype(np.int64))
 
 
-def _median_and_resolution(ordered: NDArray[np.float64], n_bootstrap: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+def _median_and_resolution(
+    ordered: NDArray[np.float64], n_bootstrap: int, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
     """Median, its error, resolution, its error, of a sorted response."""
     low, median, high = np.quantile(ordered, QUANTILES)
     resampled = bootstrap_quantiles(ordered, QUANTILES, n_bootstrap=n_bootstrap, rng=rng)
     widths = (resampled[:, 2] - resampled[:, 0]) / (2.0 * resampled[:, 1])
-    return float(median), float(np.std(resampled[:, 1], ddof=1)), float((high - low) / (2.0 * median)), float(np.std(widths, ddof=1))
+    return (
+        float(median),
+        float(np.std(resampled[:, 1], ddof=1)),
+        float((high - low) / (2.0 * median)),
+        float(np.std(widths, ddof=1)),
+    )
 
 
-def bootstrap_quantiles(ordered: ArrayLike, quantiles: ArrayLike, *, n_bootstrap: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def bootstrap_quantiles(
+    ordered: ArrayLike, quantiles: ArrayLike, *, n_bootstrap: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Quantiles of bootstrap resamples of a sorted sample, drawn without resampling it.
 
-    The k-th smallest of n values drawn with replacement is the value at place floor(n U_(k)), where U_(k) is the k-th smallest of n uniform
-    numbers; the U_(k) of several k are partial sums of Gamma variates over their total (David and Nagaraja, Order Statistics, 2.5). Each
-    resample so costs a few Gamma variates, whatever the size of the sample.
+    The k-th smallest of n values drawn with replacement is the value at place floor(n U_(k)), where
+    U_(k) is the k-th smallest of n uniform numbers; the U_(k) of several k are partial sums of
+    Gamma variates over their total (David and Nagaraja, Order Statistics, 2.5). Each resample so
+    costs a few Gamma variates, whatever the size of the sample.
 
     Parameters
     ----------
@@ -161,5 +184,8 @@ def bootstrap_quantiles(ordered: ArrayLike, quantiles: ArrayLike, *, n_bootstrap
     shapes = np.diff(np.concatenate([[0], ranks, [n + 1]]))
     gammas = np.cumsum(rng.standard_gamma(shapes, size=(n_bootstrap, shapes.size)), axis=1)
     drawn = values[np.minimum((gammas[:, :-1] / gammas[:, -1:] * n).astype(np.int64), n - 1)]
-    below, above = drawn[:, np.searchsorted(ranks, lower + 1)], drawn[:, np.searchsorted(ranks, upper + 1)]
+    below, above = (
+        drawn[:, np.searchsorted(ranks, lower + 1)],
+        drawn[:, np.searchsorted(ranks, upper + 1)],
+    )
     return np.asarray(below + (place - lower) * (above - below))

@@ -16,7 +16,8 @@ def response_histogram(
     e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask], energies: Sequence[float], *,
     n_bins: int = 100, limits: tuple[float, float] = (0.0, 2.0),
 ) -> hist.Hist:  # fmt: skip
-    """Response of every calibration for every species at every energy; what lies outside the limits is kept as overflow.
+    """Response of every calibration for every species at every energy; what lies outside the limits
+    is kept as overflow.
 
     Parameters
     ----------
@@ -53,5 +54,10 @@ def response_histogram(
         ratio = response(predicted, truth)
         for name, mask in species.items():
             for energy, label in names.items():
-                histogram.fill(model=model, species=name, energy=label, response=ratio[np.asarray(mask) & in_energy_bin(truth, energy)])
+                histogram.fill(
+                    model=model,
+                    species=name,
+                    energy=label,
+                    response=ratio[np.asarray(mask) & in_energy_bin(truth, energy)],
+                )
     return histogram

@@ -1,9 +1,12 @@
-"""How well a score tells neutral from charged pions: ROC, area, accuracy and rejection, each with its error.
+"""How well a score tells neutral from charged pions: ROC, area, accuracy and rejection, each with
+its error.
 
-The area under the curve (AUC) is the chance that a neutral cluster scores above a charged one, ties counting one half. Its error, and the
-error of the difference of two classifiers on the same clusters, follow DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837,
-with the ranks computed once by sorting (Sun and Xu, IEEE Signal Process. Lett. 21 (2014) 1389): about 0.3 s for a million clusters.
-Proportions carry Wilson's interval at 68.3 % (J. Am. Stat. Assoc. 22 (1927) 209). Clusters are taken as independent.
+The area under the curve (AUC) is the chance that a neutral cluster scores above a charged one, ties
+counting one half. Its error, and the error of the difference of two classifiers on the same
+clusters, follow DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837, with the ranks
+computed once by sorting (Sun and Xu, IEEE Signal Process. Lett. 21 (2014) 1389): about 0.3 s for a
+million clusters. Proportions carry Wilson's interval at 68.3 % (J. Am. Stat. Assoc. 22 (1927) 209).
+Clusters are taken as independent.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ class Estimate(NamedTuple):
 
 
 class RocCurve(NamedTuple):
-    """Share of neutral and of charged clusters at or above each cut, from the strictest cut (+inf) to the loosest."""
+    """Share of neutral and of charged clusters at or above each cut, from the strictest cut (+inf)
+    to the loosest.
+    """
 
     cut: FloatArray  # (n_cuts,)
     em_efficiency: FloatArray
@@ -58,18 +63,25 @@ class BinnedEstimate(NamedTuple):
     n_clusters: NDArray[np.int64]
 
 
-def _checked(score: ArrayLike, is_em: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
+def _checked(
+    score: ArrayLike, is_em: ArrayLike, weights: ArrayLike | None
+) -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
     """Score, label and weight as arrays of one length; both classes present, everything finite."""
     values, label = np.asarray(score, dtype=np.float64), np.asarray(is_em, dtype=np.bool_)
     weight = np.ones(values.shape) if weights is None else np.asarray(weights, dtype=np.float64)
     if values.ndim != 1 or not values.shape == label.shape == weight.shape:
-        raise ValueError(f"score {values.shape}, is_em {label.shape}, weights {weight.shape}: expected one shape, (n_clusters,)")
+        raise ValueError(
+            f"score {values.shape}, is_em {label.shape}, weights {weight.shape}: expected one "
+            "shape, (n_clusters,)"
+        )
     if not np.isfinite(values).all():
         raise ValueError(f"score[{int(np.argmin(np.isfinite(values)))}] is not finite")
     if not (np.isfinite(weight) & (weight >= 0.0)).all():
         raise ValueError("weights: expected finite, not negative")
     if not weight[label].sum() > 0.0 or not weight[~label].sum() > 0.0:
-        raise ValueError(f"{int(label.sum())} neutral of {label.size} clusters: both classes are needed")
+        raise ValueError(
+            f"{int(label.sum())} neutral of {label.size} clusters: both classes are needed"
+        )
     return values, label, weight
 
 
@@ -81,14 +93,24 @@ def roc_curve(score: ArrayLike, is_em: ArrayLike, *, weights: ArrayLike | None =
     """
     values, label, weight = _checked(score, is_em, weights)
     order = np.argsort(-values, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(values[order])), values.size - 1)  # the last cluster of each distinct score
-    passed_em, passed_had = np.cumsum(np.where(label, weight, 0.0)[order])[last], np.cumsum(np.where(label, 0.0, weight)[order])[last]
+    # the last cluster of each distinct score
+    last = np.append(np.flatnonzero(np.diff(values[order])), values.size - 1)
+    passed_em, passed_had = (
+        np.cumsum(np.where(label, weight, 0.0)[order])[last],
+        np.cumsum(np.where(label, 0.0, weight)[order])[last],
+    )
     cut = np.concatenate([[np.inf], values[order][last]])
-    return RocCurve(cut, np.concatenate([[0.0], passed_em / passed_em[-1]]), np.concatenate([[0.0], passed_had / passed_had[-1]]))
+    return RocCurve(
+        cut,
+        np.concatenate([[0.0], passed_em / passed_em[-1]]),
+        np.concatenate([[0.0], passed_had / passed_had[-1]]),
+    )
 
 
 def _placements(values: FloatArray, label: NDArray[np.bool_], weight: FloatArray) -> FloatArray:
-    """Share of the other class that a cluster is right of (neutral) or left of (charged), ties one half, shape (n_clusters,)."""
+    """Share of the other class that a cluster is right of (neutral) or left of (charged), ties one
+    half, shape (n_clusters,).
+    """
     order = np.argsort(values, kind="stable")
     group = np.cumsum(np.concatenate([[0], np.diff(values[order]) > 0.0])).astype(np.int64)
     placement = np.empty(values.size)
@@ -103,18 +125,29 @@ def _placements(values: FloatArray, label: NDArray[np.bool_], weight: FloatArray
 
 
 def _mean_covariance(columns: FloatArray, weight: FloatArray) -> FloatArray:
-    """Covariance of the weighted means of columns, shape (n_columns, n_clusters) -> (n_columns, n_columns)."""
+    """Covariance of the weighted means of columns, shape (n_columns, n_clusters) -> (n_columns,
+    n_columns).
+    """
     share = weight / weight.sum()
     squared = float(np.sum(share**2))
     centred = (columns - (columns @ share)[:, None]) * share
-    return np.asarray(centred @ centred.T / (1.0 - squared)) if squared < 1.0 else np.zeros((len(columns), len(columns)))
+    return (
+        np.asarray(centred @ centred.T / (1.0 - squared))
+        if squared < 1.0
+        else np.zeros((len(columns), len(columns)))
+    )
 
 
-def _delong(scores: list[FloatArray], label: NDArray[np.bool_], weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _delong(
+    scores: list[FloatArray], label: NDArray[np.bool_], weight: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """AUC of each score and their covariance."""
     placements = np.stack([_placements(score, label, weight) for score in scores])
     area = placements[:, label] @ weight[label] / weight[label].sum()
-    return area, sum((_mean_covariance(placements[:, side], weight[side]) for side in (label, ~label)), start=np.zeros((1, 1)))
+    return area, sum(
+        (_mean_covariance(placements[:, side], weight[side]) for side in (label, ~label)),
+        start=np.zeros((1, 1)),
+    )
 
 
 def auc(score: ArrayLike, is_em: ArrayLike, *, weights: ArrayLike | None = None) -> Estimate:
@@ -144,7 +177,9 @@ def auc(score: ArrayLike, is_em: ArrayLike, *, weights: ArrayLike | None = None)
     return Estimate(float(area[0]), float(np.sqrt(covariance[0, 0])))
 
 
-def auc_difference(score_a: ArrayLike, score_b: ArrayLike, is_em: ArrayLike, *, weights: ArrayLike | None = None) -> AucDifference:
+def auc_difference(
+    score_a: ArrayLike, score_b: ArrayLike, is_em: ArrayLike, *, weights: ArrayLike | None = None
+) -> AucDifference:
     """Does classifier a separate better than b? Paired DeLong test on the same clusters.
 
     >>> auc_difference([3, 1, 2, 0], [3, 2, 1, 0], [True, True, False, False]).value
@@ -155,12 +190,23 @@ def auc_difference(score_a: ArrayLike, score_b: ArrayLike, is_em: ArrayLike, *, 
     area, covariance = _delong([a, b], label, weight)
     value = float(area[0] - area[1])
     error = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2.0 * covariance[0, 1], 0.0)))
-    significance = value / error if error > 0.0 else float(np.copysign(np.inf, value)) if value else 0.0
+    significance = (
+        value / error if error > 0.0 else float(np.copysign(np.inf, value)) if value else 0.0
+    )
     return AucDifference(value, error, significance, float(2.0 * norm.sf(abs(significance))))
 
 
-def auc_in_bins(score: ArrayLike, is_em: ArrayLike, variable: ArrayLike, edges: ArrayLike, *, min_count: int = 50) -> BinnedEstimate:
-    """AUC in bins [low, high) of another variable; NaN where a class has fewer than min_count clusters."""
+def auc_in_bins(
+    score: ArrayLike,
+    is_em: ArrayLike,
+    variable: ArrayLike,
+    edges: ArrayLike,
+    *,
+    min_count: int = 50,
+) -> BinnedEstimate:
+    """AUC in bins [low, high) of another variable; NaN where a class has fewer than min_count
+    clusters.
+    """
     values, label, weight = _checked(score, is_em, None)
     bin_edges = np.asarray(edges, dtype=np.float64)
     n_bins = bin_edges.size - 1
@@ -169,13 +215,16 @@ def auc_in_bins(score: ArrayLike, is_em: ArrayLike, variable: ArrayLike, edges: 
     for b in range(n_bins):
         inside = index == b
         count[b] = inside.sum()
-        if min(np.count_nonzero(label[inside]), np.count_nonzero(~label[inside])) >= max(min_count, 1):
+        if min(np.count_nonzero(label[inside]), np.count_nonzero(~label[inside])) >= max(
+            min_count, 1
+        ):
             result[:, b] = auc(values[inside], label[inside], weights=weight[inside])
     return BinnedEstimate(bin_edges, result[0], result[1], count)
 
 
 def proportion(n_passed: int, n: int) -> Estimate:
-    """Share that passes, with half the width of Wilson's 68.3 % interval: above zero also at 0 and 1.
+    """Share that passes, with half the width of Wilson's 68.3 % interval: above zero also at 0 and
+    1.
 
     >>> proportion(50, 100).value, round(proportion(50, 100).error, 4)
     (0.5, 0.0498)
@@ -183,7 +232,9 @@ def proportion(n_passed: int, n: int) -> Estimate:
     if not 0 <= n_passed <= n or n == 0:
         raise ValueError(f"{n_passed} of {n}: not a proportion")
     value = n_passed / n
-    return Estimate(value, float(np.sqrt(value * (1.0 - value) / n + 0.25 / n**2) / (1.0 + 1.0 / n)))
+    return Estimate(
+        value, float(np.sqrt(value * (1.0 - value) / n + 0.25 / n**2) / (1.0 + 1.0 / n))
+    )
 
 
 def accuracy(p_em: ArrayLike, is_em: ArrayLike, *, cut: float = 0.5) -> Accuracy:
@@ -194,14 +245,21 @@ def accuracy(p_em: ArrayLike, is_em: ArrayLike, *, cut: float = 0.5) -> Accuracy
     """
     values, label, _ = _checked(p_em, is_em, None)
     right = (values >= cut) == label
-    return Accuracy(*(proportion(int(right[side].sum()), int(side.sum())) for side in (np.ones_like(label), label, ~label)))
+    return Accuracy(
+        *(
+            proportion(int(right[side].sum()), int(side.sum()))
+            for side in (np.ones_like(label), label, ~label)
+        )
+    )
 
 
 def rejection(score: ArrayLike, is_em: ArrayLike, *, em_efficiency: float = 0.9) -> Estimate:
-    """One over the share of charged clusters that pass the cut which keeps em_efficiency of the neutral ones.
+    """One over the share of charged clusters that pass the cut which keeps em_efficiency of the
+    neutral ones.
 
-    The error joins the binomial one of the charged clusters with that of the cut itself: the curve is read again at the efficiency moved up
-    and down by its standard error, sqrt(e (1 - e) / n_em). If no charged cluster passes, the value and its error are infinite.
+    The error joins the binomial one of the charged clusters with that of the cut itself: the curve
+    is read again at the efficiency moved up and down by its standard error, sqrt(e (1 - e) / n_em).
+    If no charged cluster passes, the value and its error are infinite.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""What a study of classifiers quotes of each: area under the ROC curve, accuracy at cuts, rejection, and how they compare."""
+"""What a study of classifiers quotes of each: area under the ROC curve, accuracy at cuts,
+rejection, and how they compare.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pfcalib.metrics.roc import Accuracy, BinnedEstimate, Estimate, accuracy, auc, auc_in_bins, rejection
+from pfcalib.metrics.roc import (
+    Accuracy,
+    BinnedEstimate,
+    Estimate,
+    accuracy,
+    auc,
+    auc_in_bins,
+    rejection,
+)
 
 CUTS = (0.5, 0.3)  # on p_em
 EM_EFFICIENCY = 0.9
 MIN_COUNT = 20  # clusters of either class in a bin
-PUBLISHED_LAYERS = {  # AUC of a flat network on one layer, ATLAS full simulation, ATL-PHYS-PUB-2020-018
+# AUC of a flat network on one layer, ATLAS full simulation, ATL-PHYS-PUB-2020-018
+PUBLISHED_LAYERS = {
     "EMB1": 0.970,
     "EMB2": 0.975,
     "EMB3": 0.906,
@@ -24,7 +35,8 @@ PUBLISHED_LAYERS = {  # AUC of a flat network on one layer, ATLAS full simulatio
 }
 PUBLISHED = {"likelihood": 0.951, "dnn": 0.986, "cnn": 0.986}  # the same, all six layers
 
-Metric = tuple[str, float, float, str, str]  # as `Report.metric` takes it: name, value, error, unit, definition
+# as `Report.metric` takes it: name, value, error, unit, definition
+Metric = tuple[str, float, float, str, str]
 
 
 class Evaluation(NamedTuple):
@@ -36,7 +48,9 @@ class Evaluation(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """Number of training clusters from which on one classifier is ahead of another, with its error."""
+    """Number of training clusters from which on one classifier is ahead of another, with its
+    error.
+    """
 
     size: float | None  # None: it never is
     error: float | None  # None: unknown, as it is ahead already at the smallest size
@@ -58,8 +72,11 @@ def evaluate(p_em: ArrayLike, is_em: ArrayLike) -> Evaluation:
     return Evaluation(auc(p_em, is_em), cuts, rejection(p_em, is_em, em_efficiency=EM_EFFICIENCY))
 
 
-def evaluation_metrics(evaluations: Mapping[str, Evaluation], *, where: str, suffix: str = "", auc_only: bool = False) -> Iterator[Metric]:
-    """The metrics of a report: ``auc_<name>``, ``accuracy_<name>_p50`` with ``_em`` and ``_had``, ``rejection_<name>_90``, each with a suffix.
+def evaluation_metrics(
+    evaluations: Mapping[str, Evaluation], *, where: str, suffix: str = "", auc_only: bool = False
+) -> Iterator[Metric]:
+    """The metrics of a report: ``auc_<name>``, ``accuracy_<name>_p50`` with ``_em`` and ``_had``,
+    ``rejection_<name>_90``, each with a suffix.
 
     Parameters
     ----------
@@ -77,20 +94,43 @@ def evaluation_metrics(evaluations: Mapping[str, Evaluation], *, where: str, suf
     ['auc_dnn', 'accuracy_dnn_p50', 'accuracy_dnn_p50_em']
     """
     for name, evaluation in evaluations.items():
-        yield (f"auc_{name}{suffix}", *evaluation.auc, "", f"area under the ROC curve of {name}, {where}")
+        yield (
+            f"auc_{name}{suffix}",
+            *evaluation.auc,
+            "",
+            f"area under the ROC curve of {name}, {where}",
+        )
         if auc_only:
             continue
         for cut, shares in evaluation.accuracy.items():
-            for part, of, share in (("", "all", shares.all), ("_em", "neutral", shares.em), ("_had", "charged", shares.had)):
-                definition = f"share of {of} clusters on the right side of p_em >= {cut}, {name}, {where}"
+            for part, of, share in (
+                ("", "all", shares.all),
+                ("_em", "neutral", shares.em),
+                ("_had", "charged", shares.had),
+            ):
+                definition = (
+                    f"share of {of} clusters on the right side of p_em >= {cut}, {name}, {where}"
+                )
                 yield (f"accuracy_{name}_p{100 * cut:.0f}{part}{suffix}", *share, "", definition)
         definition = f"one over the share of charged clusters kept with {EM_EFFICIENCY:.0%} of the neutral ones, {name}, {where}"
-        yield (f"rejection_{name}_{100 * EM_EFFICIENCY:.0f}{suffix}", *evaluation.rejection, "", definition)
+        yield (
+            f"rejection_{name}_{100 * EM_EFFICIENCY:.0f}{suffix}",
+            *evaluation.rejection,
+            "",
+            definition,
+        )
 
 
-def auc_by_model(p_em: Mapping[str, ArrayLike], is_em: ArrayLike, variable: ArrayLike, edges: ArrayLike) -> dict[str, BinnedEstimate]:
-    """AUC of each classifier in bins of a variable, NaN where a class has less than MIN_COUNT clusters."""
-    return {name: auc_in_bins(score, is_em, variable, edges, min_count=MIN_COUNT) for name, score in p_em.items()}
+def auc_by_model(
+    p_em: Mapping[str, ArrayLike], is_em: ArrayLike, variable: ArrayLike, edges: ArrayLike
+) -> dict[str, BinnedEstimate]:
+    """AUC of each classifier in bins of a variable, NaN where a class has less than MIN_COUNT
+    clusters.
+    """
+    return {
+        name: auc_in_bins(score, is_em, variable, edges, min_count=MIN_COUNT)
+        for name, score in p_em.items()
+    }
 
 
 def crossing_size(sizes: Sequence[float], difference: Sequence[Estimate]) -> Crossing:
@@ -108,7 +148,10 @@ def crossing_size(sizes: Sequence[float], difference: Sequence[Estimate]) -> Cro
     >>> crossing_size([10, 1000], [Estimate(0.1, 0.01), Estimate(-0.1, 0.01)]).size is None
     True
     """
-    x, y = np.log10(np.asarray(sizes, dtype=np.float64)), np.array([estimate.value for estimate in difference])
+    x, y = (
+        np.log10(np.asarray(sizes, dtype=np.float64)),
+        np.array([estimate.value for estimate in difference]),
+    )
     behind = np.flatnonzero(y <= 0.0)
     if not len(behind):
         return Crossing(float(sizes[0]), None)
@@ -117,6 +160,7 @@ def crossing_size(sizes: Sequence[float], difference: Sequence[Estimate]) -> Cro
         return Crossing(None, None)
     share = -y[last] / (y[last + 1] - y[last])
     size = float(np.round(10.0 ** (x[last] + share * (x[last + 1] - x[last])), 6))
-    spread = np.hypot((1.0 - share) * difference[last].error, share * difference[last + 1].error)  # of the line at the crossing
+    # of the line at the crossing
+    spread = np.hypot((1.0 - share) * difference[last].error, share * difference[last + 1].error)
     slope = (y[last + 1] - y[last]) / (x[last + 1] - x[last])
     return Crossing(size, float(size * np.log(10.0) * spread / slope))

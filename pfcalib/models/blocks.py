@@ -18,7 +18,9 @@ BN_MOMENTUM = 0.9  # of the running mean and variance: right within an epoch of 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
 class SignedPower(layers.Layer):
-    """sign(x) |x|^exponent: spreads out pixels that are tiny shares of a cluster's energy. Ours, not part of the published networks."""
+    """sign(x) |x|^exponent: spreads out pixels that are tiny shares of a cluster's energy. Ours,
+    not part of the published networks.
+    """
 
     def __init__(self, exponent: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -69,7 +71,9 @@ def join(features: list[Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def dense_block(x: Tensor, *, n_layers: int, growth: int, name: str) -> Tensor:
-    """Convolutions of which each sees the maps of all before it (arXiv:1608.06993, figure 1): BN, ReLU, 3 x 3, joined to its input."""
+    """Convolutions of which each sees the maps of all before it (arXiv:1608.06993, figure 1): BN,
+    ReLU, 3 x 3, joined to its input.
+    """
     for i in range(n_layers):
         y = layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn{i}")(x)
         y = layers.Activation("relu", name=f"{name}_relu{i}")(y)
@@ -79,10 +83,14 @@ def dense_block(x: Tensor, *, n_layers: int, growth: int, name: str) -> Tensor:
 
 
 def transition(x: Tensor, *, compression: float, name: str) -> Tensor:
-    """Between dense blocks: BN, ReLU, 1 x 1 convolution to a share of the maps, average pooling by 2 (arXiv:1608.06993, section 3)."""
+    """Between dense blocks: BN, ReLU, 1 x 1 convolution to a share of the maps, average pooling by
+    2 (arXiv:1608.06993, section 3).
+    """
     x = layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
     x = layers.Activation("relu", name=f"{name}_relu")(x)
-    x = layers.Conv2D(max(int(x.shape[-1] * compression), 1), 1, use_bias=False, name=f"{name}_conv")(x)
+    x = layers.Conv2D(
+        max(int(x.shape[-1] * compression), 1), 1, use_bias=False, name=f"{name}_conv"
+    )(x)
     return layers.AveragePooling2D(pool_window(x), name=f"{name}_pool")(x)
 
 

@@ -1,4 +1,6 @@
-"""The merged convolutional network: one small branch a layer of the calorimeter (ATL-PHYS-PUB-2020-018, section 4)."""
+"""The merged convolutional network: one small branch a layer of the calorimeter
+(ATL-PHYS-PUB-2020-018, section 4).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,25 @@ import keras
 from keras import layers
 
 from pfcalib.features.inputs import INPUT_SHAPES
-from pfcalib.models.blocks import Tensor, build_inputs, compress, join, pool_window, require_positive, require_share
+from pfcalib.models.blocks import (
+    Tensor,
+    build_inputs,
+    compress,
+    join,
+    pool_window,
+    require_positive,
+    require_share,
+)
 from pfcalib.models.heads import finish, require_head
 
-KERNELS = {"EMB1": (4, 2), "EMB2": (4, 4), "EMB3": (2, 4), "TileBar0": (2, 2), "TileBar1": (2, 2), "TileBar2": (2, 2)}
+KERNELS = {
+    "EMB1": (4, 2),
+    "EMB2": (4, 4),
+    "EMB3": (2, 4),
+    "TileBar0": (2, 2),
+    "TileBar1": (2, 2),
+    "TileBar2": (2, 2),
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,12 @@ class CnnConfig:
     n_components: int = 3  # Gaussians of the head "mixture"
 
     def __post_init__(self) -> None:
-        require_positive("CnnConfig", filters=self.filters, branch_width=self.branch_width, merged_width=self.merged_width)
+        require_positive(
+            "CnnConfig",
+            filters=self.filters,
+            branch_width=self.branch_width,
+            merged_width=self.merged_width,
+        )
         require_positive("CnnConfig", pixel_power=self.pixel_power)
         require_share("CnnConfig", dropout=self.dropout)
         require_head("CnnConfig", self.head, self.n_components)
@@ -50,8 +72,8 @@ def build_cnn(config: CnnConfig | None = None) -> keras.Model:
     Returns
     -------
     keras.Model
-        One input a layer, "EMB1" (n, 128, 4, 1) to "TileBar2" (n, 2, 4, 1) float32; output "p" (n, 2), softmax over [charged, neutral],
-        or that of another head.
+        One input a layer, "EMB1" (n, 128, 4, 1) to "TileBar2" (n, 2, 4, 1) float32; output "p" (n,
+        2), softmax over [charged, neutral], or that of another head.
     """
     config = config or CnnConfig()
     shapes = INPUT_SHAPES["layers"]

@@ -1,4 +1,6 @@
-"""A DenseNet of three inputs, layers of like granularity stacked as channels (arXiv:1608.06993; widths chosen for a CPU)."""
+"""A DenseNet of three inputs, layers of like granularity stacked as channels (arXiv:1608.06993;
+widths chosen for a CPU).
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,19 @@ from pfcalib.models.blocks import (
 )
 from pfcalib.models.heads import finish, require_head
 
-STEMS = {"emb1": ((8, 2), (4, 2)), "emb23": ((4, 4), (2, 2)), "tile": ((2, 2), (1, 1))}  # kernel and stride of the first convolution
+# kernel and stride of the first convolution
+STEMS = {"emb1": ((8, 2), (4, 2)), "emb23": ((4, 4), (2, 2)), "tile": ((2, 2), (1, 1))}
 
 
 @dataclass(frozen=True)
 class DenseNetConfig:
-    """Three dense stacks. The published report names the inputs and the dense blocks but no widths: these are ours."""
+    """Three dense stacks. The published report names the inputs and the dense blocks but no widths:
+    these are ours.
+    """
 
     growth: int = 16
-    block_layers: tuple[int, ...] = (2, 2)  # convolutions of each dense block; a transition stands between two blocks
+    # convolutions of each dense block; a transition stands between two blocks
+    block_layers: tuple[int, ...] = (2, 2)
     compression: float = 0.5
     head_width: int = 64
     dropout: float = 0.2
@@ -38,18 +44,36 @@ class DenseNetConfig:
     n_components: int = 3  # Gaussians of the head "mixture"
 
     def __post_init__(self) -> None:
-        require_positive("DenseNetConfig", growth=self.growth, head_width=self.head_width, pixel_power=self.pixel_power)
-        require_positive("DenseNetConfig", n_blocks=len(self.block_layers), compression=self.compression)
-        require_positive("DenseNetConfig", **{f"block_layers[{i}]": n for i, n in enumerate(self.block_layers)})
+        require_positive(
+            "DenseNetConfig",
+            growth=self.growth,
+            head_width=self.head_width,
+            pixel_power=self.pixel_power,
+        )
+        require_positive(
+            "DenseNetConfig", n_blocks=len(self.block_layers), compression=self.compression
+        )
+        require_positive(
+            "DenseNetConfig", **{f"block_layers[{i}]": n for i, n in enumerate(self.block_layers)}
+        )
         require_share("DenseNetConfig", dropout=self.dropout)
         require_head("DenseNetConfig", self.head, self.n_components)
 
 
 def _branch(image: Tensor, name: str, config: DenseNetConfig) -> Tensor:
-    """Stem, dense blocks with transitions, and a last transition whose maps are flattened: where the energy lies matters."""
+    """Stem, dense blocks with transitions, and a last transition whose maps are flattened: where
+    the energy lies matters.
+    """
     kernel, strides = STEMS[name]
     x = compress(image, power=config.pixel_power, name=name)
-    x = layers.Conv2D(2 * config.growth, kernel, strides=strides, padding="same", use_bias=False, name=f"{name}_stem")(x)
+    x = layers.Conv2D(
+        2 * config.growth,
+        kernel,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        name=f"{name}_stem",
+    )(x)
     for i, n_layers in enumerate(config.block_layers):
         x = dense_block(x, n_layers=n_layers, growth=config.growth, name=f"{name}_block{i}")
         x = transition(x, compression=config.compression, name=f"{name}_transition{i}")
@@ -62,8 +86,8 @@ def build_densenet(config: DenseNetConfig | None = None) -> keras.Model:
     Returns
     -------
     keras.Model
-        Inputs "emb1" (n, 128, 4, 1), "emb23" (n, 16, 16, 2), "tile" (n, 4, 4, 3) float32; output "p" (n, 2), softmax over [charged, neutral],
-        or that of another head.
+        Inputs "emb1" (n, 128, 4, 1), "emb23" (n, 16, 16, 2), "tile" (n, 4, 4, 3) float32; output
+        "p" (n, 2), softmax over [charged, neutral], or that of another head.
     """
     config = config or DenseNetConfig()
     shapes = INPUT_SHAPES["stacks"]
@@ -71,4 +95,6 @@ def build_densenet(config: DenseNetConfig | None = None) -> keras.Model:
     x = join([_branch(inputs[name], name, config) for name in shapes], inputs)
     x = layers.Dense(config.head_width, activation="relu", name="head")(x)
     features = layers.Dropout(config.dropout, name="head_dropout")(x)
-    return finish(inputs, features, head=config.head, n_components=config.n_components, name="densenet")
+    return finish(
+        inputs, features, head=config.head, n_components=config.n_components, name="densenet"
+    )

@@ -1,4 +1,6 @@
-"""The flat network: all pixels side by side through fully connected layers (ATL-PHYS-PUB-2020-018, section 4)."""
+"""The flat network: all pixels side by side through fully connected layers (ATL-PHYS-PUB-2020-018,
+section 4).
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,30 @@ from pfcalib.models.heads import finish, require_head
 
 @dataclass(frozen=True)
 class DnnConfig:
-    """Flat network of N pixels; without widths the published N -> N -> N/2 hidden units behind N inputs."""
+    """Flat network of N pixels; without widths the published N -> N -> N/2 hidden units behind N
+    inputs.
+    """
 
     n_pixels: int = N_PIXELS  # 936, all six layers; 512 for EMB1 alone
     widths: tuple[int, ...] | None = None
     dropout: float = 0.2
     pixel_power: float = 1.0  # 1 = published; see blocks.SignedPower
-    with_scalars: bool = False  # log10(clusterE / GeV) and clusterEta join before the last hidden layer
+    # log10(clusterE / GeV) and clusterEta join before the last hidden layer
+    with_scalars: bool = False
     scalars_first: bool = False  # they join the pixels instead, as in the published regression
     head: str = "classes"  # of heads.HEADS
     n_components: int = 3  # Gaussians of the head "mixture"
 
     def __post_init__(self) -> None:
-        require_positive("DnnConfig", n_pixels=self.n_pixels, pixel_power=self.pixel_power, n_widths=len(self.hidden))
-        require_positive("DnnConfig", **{f"widths[{i}]": width for i, width in enumerate(self.hidden)})
+        require_positive(
+            "DnnConfig",
+            n_pixels=self.n_pixels,
+            pixel_power=self.pixel_power,
+            n_widths=len(self.hidden),
+        )
+        require_positive(
+            "DnnConfig", **{f"widths[{i}]": width for i, width in enumerate(self.hidden)}
+        )
         require_share("DnnConfig", dropout=self.dropout)
         require_head("DnnConfig", self.head, self.n_components)
 
@@ -44,8 +56,8 @@ def build_dnn(config: DnnConfig | None = None) -> keras.Model:
     Returns
     -------
     keras.Model
-        Input "pixels" (n, n_pixels) float32, energy over that of the cluster; output "p" (n, 2), softmax over [charged, neutral],
-        or that of another head.
+        Input "pixels" (n, n_pixels) float32, energy over that of the cluster; output "p" (n, 2),
+        softmax over [charged, neutral], or that of another head.
     """
     config = config or DnnConfig()
     inputs = build_inputs({"pixels": (config.n_pixels,)}, with_scalars=config.with_scalars)

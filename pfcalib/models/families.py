@@ -16,7 +16,8 @@ from pfcalib.models.densenet import DenseNetConfig, build_densenet
 from pfcalib.models.dnn import DnnConfig, build_dnn
 from pfcalib.models.heads import RunningSum
 
-MODEL_KINDS = {"dnn": "flat", "cnn": "layers", "densenet": "stacks"}  # name: kind of input, see features.inputs
+# name: kind of input, see features.inputs
+MODEL_KINDS = {"dnn": "flat", "cnn": "layers", "densenet": "stacks"}
 _BUILDERS: dict[str, tuple[type, Callable[..., keras.Model]]] = {
     "dnn": (DnnConfig, build_dnn),
     "cnn": (CnnConfig, build_cnn),
@@ -25,7 +26,8 @@ _BUILDERS: dict[str, tuple[type, Callable[..., keras.Model]]] = {
 
 
 def build_model(name: str, *, seed: int | None = None, **options: Any) -> keras.Model:
-    """Untrained model by name; options are the fields of its configuration (a list stands for a tuple, as JSON has none).
+    """Untrained model by name; options are the fields of its configuration (a list stands for a
+    tuple, as JSON has none).
 
     A seed sets the random state of Keras and so the first weights.
 
@@ -40,10 +42,19 @@ def build_model(name: str, *, seed: int | None = None, **options: Any) -> keras.
     known = [field.name for field in fields(config)]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ConfigError(f"model {name!r} has no option {', '.join(unknown)}: expected among {', '.join(known)}")
+        raise ConfigError(
+            f"model {name!r} has no option {', '.join(unknown)}: expected among {', '.join(known)}"
+        )
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    return build(config(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}))
+    return build(
+        config(
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in options.items()
+            }
+        )
+    )
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
@@ -56,12 +67,16 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
     """
     shapes = [[tuple(weight.shape) for weight in model.weights] for model in (source, target)]
     if shapes[0] != shapes[1]:
-        raise ConfigError(f"models {source.name!r} and {target.name!r} do not have the same weights: a training cannot start from the other")
+        raise ConfigError(
+            f"models {source.name!r} and {target.name!r} do not have the same weights: a training "
+            "cannot start from the other"
+        )
     target.set_weights(source.get_weights())
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """Model from a .keras file, ready to be applied, in safe mode: a file that carries code is refused.
+    """Model from a .keras file, ready to be applied, in safe mode: a file that carries code is
+    refused.
 
     Raises
     ------
@@ -69,6 +84,13 @@ def load_model(path: str | Path) -> keras.Model:
         If the file is missing, broken or not safe.
     """
     try:
-        return keras.saving.load_model(path, custom_objects={"SignedPower": SignedPower, "RunningSum": RunningSum}, compile=False, safe_mode=True)
+        return keras.saving.load_model(
+            path,
+            custom_objects={"SignedPower": SignedPower, "RunningSum": RunningSum},
+            compile=False,
+            safe_mode=True,
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadFileError(f"{path}: not a readable .keras model: {str(error).strip().splitlines()[0]}") from error
+        raise BadFileError(
+            f"{path}: not a readable .keras model: {str(error).strip().splitlines()[0]}"
+        ) from error

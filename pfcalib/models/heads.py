@@ -1,7 +1,9 @@
-"""What a network ends in: two classes, an energy, its quantiles, a mixture of Gaussians, or class and energy from one body.
+"""What a network ends in: two classes, an energy, its quantiles, a mixture of Gaussians, or class
+and energy from one body.
 
-Every head is one output tensor, so that one ONNX file holds the network. A head that speaks of an energy speaks of the target that the stream
-gives, as a rule ln(E_dep / E_EM); see `pfcalib.features.targets`.
+Every head is one output tensor, so that one ONNX file holds the network. A head that speaks of an
+energy speaks of the target that the stream gives, as a rule ln(E_dep / E_EM); see
+`pfcalib.features.targets`.
 """
 
 from __future__ import annotations
@@ -42,7 +44,13 @@ def output_width(head: str, n_components: int) -> int:
     >>> output_width("mixture", 2)
     6
     """
-    return {"classes": 2, "energy": 1, "quantiles": len(LEVELS), "mixture": 3 * n_components, "class_and_energy": 3}[head]
+    return {
+        "classes": 2,
+        "energy": 1,
+        "quantiles": len(LEVELS),
+        "mixture": 3 * n_components,
+        "class_and_energy": 3,
+    }[head]
 
 
 def require_head(config: str, head: str, n_components: int) -> None:
@@ -53,9 +61,13 @@ def require_head(config: str, head: str, n_components: int) -> None:
         raise ConfigError(f"{config}: n_components = {n_components}, expected above 0")
 
 
-def finish(inputs: Mapping[str, Tensor], features: Tensor, *, head: str, n_components: int, name: str) -> keras.Model:
+def finish(
+    inputs: Mapping[str, Tensor], features: Tensor, *, head: str, n_components: int, name: str
+) -> keras.Model:
     """Functional model that ends in a head; its output is named as in HEADS."""
-    return keras.Model(dict(inputs), _BUILDERS[head](features, n_components, HEADS[head][0]), name=name)
+    return keras.Model(
+        dict(inputs), _BUILDERS[head](features, n_components, HEADS[head][0]), name=name
+    )
 
 
 def _classes(features: Tensor, n_components: int, name: str) -> Tensor:
@@ -69,14 +81,23 @@ def _energy(features: Tensor, n_components: int, name: str) -> Tensor:
 def _quantiles(features: Tensor, n_components: int, name: str) -> Tensor:
     """The lowest quantile and positive steps to the next ones, so that they never cross."""
     lowest = layers.Dense(1, name="lowest")(features)
-    steps = layers.Dense(len(LEVELS) - 1, activation="softplus", bias_initializer=keras.initializers.Constant(-1.5), name="steps")(features)
+    steps = layers.Dense(
+        len(LEVELS) - 1,
+        activation="softplus",
+        bias_initializer=keras.initializers.Constant(-1.5),
+        name="steps",
+    )(features)
     return RunningSum(name=name)(layers.Concatenate(name="lowest_and_steps")([lowest, steps]))
 
 
 def _mixture(features: Tensor, n_components: int, name: str) -> Tensor:
     """Logarithms of the weights, means that start apart, and logarithms of the widths, bounded."""
-    logits = layers.Activation("log_softmax", name="log_weights")(layers.Dense(n_components, name="logits")(features))
-    start = keras.initializers.Constant(np.linspace(-0.3, 0.3, n_components) if n_components > 1 else [0.0])
+    logits = layers.Activation("log_softmax", name="log_weights")(
+        layers.Dense(n_components, name="logits")(features)
+    )
+    start = keras.initializers.Constant(
+        np.linspace(-0.3, 0.3, n_components) if n_components > 1 else [0.0]
+    )
     means = layers.Dense(n_components, bias_initializer=start, name="means")(features)
     raw = layers.Dense(n_components, activation="sigmoid", name="widths")(features)
     widths = layers.Rescaling(MAX_LOG_WIDTH - MIN_LOG_WIDTH, MIN_LOG_WIDTH, name="log_widths")(raw)
@@ -84,7 +105,9 @@ def _mixture(features: Tensor, n_components: int, name: str) -> Tensor:
 
 
 def _class_and_energy(features: Tensor, n_components: int, name: str) -> Tensor:
-    return layers.Concatenate(name=name)([_classes(features, n_components, "p"), _energy(features, n_components, "y")])
+    return layers.Concatenate(name=name)(
+        [_classes(features, n_components, "p"), _energy(features, n_components, "y")]
+    )
 
 
 _BUILDERS: dict[str, Callable[[Tensor, int, str], Tensor]] = {
@@ -98,7 +121,9 @@ _BUILDERS: dict[str, Callable[[Tensor, int, str], Tensor]] = {
 
 @keras.saving.register_keras_serializable(package="pfcalib")
 class RunningSum(layers.Layer):
-    """Sums of the first 1, 2, ... columns, by a product with a triangle of ones, which ONNX has in every opset."""
+    """Sums of the first 1, 2, ... columns, by a product with a triangle of ones, which ONNX has in
+    every opset.
+    """
 
     def call(self, inputs: Tensor) -> Tensor:
         """Same shape as the input."""
@@ -110,8 +135,12 @@ class RunningSum(layers.Layer):
         return input_shape
 
 
-def split_mixture(output: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Weights, means and widths of a mixture from the output of its head, each (n_clusters, n_components)."""
+def split_mixture(
+    output: NDArray[np.floating],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Weights, means and widths of a mixture from the output of its head, each (n_clusters,
+    n_components).
+    """
     log_weights, means, log_widths = np.split(np.asarray(output, dtype=np.float64), 3, axis=1)
     weights = np.exp(log_weights)
     return weights / weights.sum(axis=1, keepdims=True), means, np.exp(log_widths)

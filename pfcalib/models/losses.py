@@ -1,7 +1,9 @@
-"""Losses by name, one for each purpose of a head; all are means over the clusters of a batch, weighted where weights are given.
+"""Losses by name, one for each purpose of a head; all are means over the clusters of a batch,
+weighted where weights are given.
 
-`mse` leads to the conditional mean of the target, `mae` to its median, `huber` from one to the other; `pinball` to quantiles (Koenker and
-Bassett, Econometrica 46 (1978) 33), `training.mixture` to a density (Bishop, NCRG/94/004).
+`mse` leads to the conditional mean of the target, `mae` to its median, `huber` from one to the
+other; `pinball` to quantiles (Koenker and Bassett, Econometrica 46 (1978) 33), `training.mixture`
+to a density (Bishop, NCRG/94/004).
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ HALF_LOG_2_PI = 0.5 * float(np.log(2.0 * np.pi))
 
 
 def pinball(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """Quantile loss max(q d, (q - 1) d), d = y - quantile, summed over the levels of `heads.LEVELS`; shape (n,)."""
+    """Quantile loss max(q d, (q - 1) d), d = y - quantile, summed over the levels of
+    `heads.LEVELS`; shape (n,).
+    """
     difference = y_true[:, :1] - y_pred
     levels = np.asarray(LEVELS, dtype=np.float32)
     return ops.sum(ops.maximum(levels * difference, (levels - 1.0) * difference), axis=-1)
@@ -35,7 +39,9 @@ def mixture(y_true: Tensor, y_pred: Tensor) -> Tensor:
 
 
 def class_and_energy(energy_weight: float, delta: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Cross-entropy of the class plus a weight times the Huber loss of the energy; both have rows [charged, neutral, y]."""
+    """Cross-entropy of the class plus a weight times the Huber loss of the energy; both have rows
+    [charged, neutral, y].
+    """
 
     def loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
         entropy = keras.losses.categorical_crossentropy(y_true[:, :2], y_pred[:, :2])
@@ -45,7 +51,9 @@ def class_and_energy(energy_weight: float, delta: float) -> Callable[[Tensor, Te
 
 
 def huber(delta: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Huber's loss over delta: d^2 / (2 delta) near zero, |d| - delta / 2 beyond delta; shape (n,)."""
+    """Huber's loss over delta: d^2 / (2 delta) near zero, |d| - delta / 2 beyond delta; shape
+    (n,).
+    """
 
     def loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
         return _huber(y_true[:, 0] - y_pred[:, 0], delta)

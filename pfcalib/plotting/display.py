@@ -1,4 +1,6 @@
-"""Figures of clusters: event displays layer by layer, moments, layers against energy, and clusters of noise."""
+"""Figures of clusters: event displays layer by layer, moments, layers against energy, and clusters
+of noise.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,19 @@ from scipy.stats import poisson
 
 from pfcalib.columns import COLUMNS, LAYER_NAMES, label
 from pfcalib.geometry import Grid
-from pfcalib.plotting.style import CHARGED, GREY, NEUTRAL, SIMULATION, draw_distributions, log_ticks, name_source, styled
+from pfcalib.plotting.style import (
+    CHARGED,
+    GREY,
+    NEUTRAL,
+    SIMULATION,
+    draw_distributions,
+    log_ticks,
+    name_source,
+    styled,
+)
 
-LAYER_COLOURS = ("#999999", "#fee08b", "#f46d43", "#a50026", "#c6dbef", "#4292c6", "#08306b")  # presampler, EMB, Tile
+# presampler, EMB, Tile
+LAYER_COLOURS = ("#999999", "#fee08b", "#f46d43", "#a50026", "#c6dbef", "#4292c6", "#08306b")
 BUDGET_COLOURS = ("#4292c6", "#c6dbef", "#999999")  # in clusters, outside of them, dead material
 CLUSTER_COLOURS = ("#000000", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f3fbf")
 TELLING_MOMENTS = {  # bins of the moments that tell neutral and charged pions apart best
@@ -27,14 +39,25 @@ TELLING_MOMENTS = {  # bins of the moments that tell neutral and charged pions a
     "cluster_LATERAL": np.linspace(0.0, 1.0, 31),
     "cluster_ENG_FRAC_CORE": np.linspace(0.0, 1.0, 31),
 }
-AXIS_LABELS = {"cluster_ISOLATION": "isolation", "cluster_LATERAL": "lateral moment", "cluster_LONGITUDINAL": "longitudinal moment"}
+AXIS_LABELS = {
+    "cluster_ISOLATION": "isolation",
+    "cluster_LATERAL": "lateral moment",
+    "cluster_LONGITUDINAL": "longitudinal moment",
+}
 
 
 @styled
 def plot_event(
-    energy: ArrayLike, owner: ArrayLike, sigma: ArrayLike, grid: Grid, *, title: str, layers: Sequence[str] = LAYER_NAMES[1:]
+    energy: ArrayLike,
+    owner: ArrayLike,
+    sigma: ArrayLike,
+    grid: Grid,
+    *,
+    title: str,
+    layers: Sequence[str] = LAYER_NAMES[1:],
 ) -> NDArray[np.object_]:
-    """Energy of the cells of an event over their noise, one image a layer, with the borders of the clusters.
+    """Energy of the cells of an event over their noise, one image a layer, with the borders of the
+    clusters.
 
     Parameters
     ----------
@@ -50,7 +73,13 @@ def plot_event(
     """
     significance, clusters = np.asarray(energy) / np.asarray(sigma), np.asarray(owner)
     highest = max(20.0, float(significance.max()))
-    figure, axes = plt.subplots(2, -(-len(layers) // 2), figsize=(2.7 * -(-len(layers) // 2) + 1.0, 5.6), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        2,
+        -(-len(layers) // 2),
+        figsize=(2.7 * -(-len(layers) // 2) + 1.0, 5.6),
+        sharex=True,
+        sharey=True,
+    )
     norm = SymLogNorm(2.0, vmin=-highest, vmax=highest)
     for ax, name in zip(axes.flat, layers, strict=True):
         place = next(i for i, layer in enumerate(grid.layers) if layer.name == name)
@@ -58,7 +87,14 @@ def plot_event(
         cells = slice(grid.offset[place], grid.offset[place + 1])
         edges_eta = grid.eta_min + np.arange(shape[0] + 1) * grid.layers[place].d_eta
         edges_phi = grid.phi_min + np.arange(shape[1] + 1) * grid.layers[place].d_phi
-        image = ax.pcolormesh(edges_eta, edges_phi, significance[cells].reshape(shape).T, norm=norm, cmap="RdBu_r", rasterized=True)
+        image = ax.pcolormesh(
+            edges_eta,
+            edges_phi,
+            significance[cells].reshape(shape).T,
+            norm=norm,
+            cmap="RdBu_r",
+            rasterized=True,
+        )
         _draw_borders(ax, clusters[cells].reshape(shape), edges_eta, edges_phi)
         ax.set_title(name, fontsize=10.5, loc="right")
     for ax in axes[-1]:
@@ -66,7 +102,10 @@ def plot_event(
     for ax in axes[:, 0]:
         ax.set_ylabel(r"$\phi$ [rad]")
     bar = figure.colorbar(image, ax=axes, label=r"$E/\sigma_\mathrm{noise}$", pad=0.015, aspect=30)
-    bar.set_ticks([tick for tick in (-4, 0, 2, 4, 10, 30, 100, 300, 1000, 3000) if tick < highest], labels=None)
+    bar.set_ticks(
+        [tick for tick in (-4, 0, 2, 4, 10, 30, 100, 300, 1000, 3000) if tick < highest],
+        labels=None,
+    )
     bar.ax.yaxis.set_major_formatter("{x:g}")
     bar.ax.minorticks_off()
     bar.ax.set_ylim(-4.0, highest)
@@ -74,29 +113,44 @@ def plot_event(
     return np.asarray(axes)
 
 
-def _draw_borders(ax: Axes, owner: NDArray[np.int64], edges_eta: NDArray[np.floating], edges_phi: NDArray[np.floating]) -> None:
+def _draw_borders(
+    ax: Axes,
+    owner: NDArray[np.int64],
+    edges_eta: NDArray[np.floating],
+    edges_phi: NDArray[np.floating],
+) -> None:
     """Lines around the cells of each cluster, those of the least energetic one first."""
     framed = np.pad(owner, 1, constant_values=-1)
     for cluster in np.unique(owner[owner >= 0])[::-1]:
         mine = framed == cluster
         i, j = np.nonzero(mine[1:, 1:-1] != mine[:-1, 1:-1])  # border between i - 1 and i in eta
-        lines = [((edges_eta[a], edges_phi[b]), (edges_eta[a], edges_phi[b + 1])) for a, b in zip(i, j, strict=True)]
+        lines = [
+            ((edges_eta[a], edges_phi[b]), (edges_eta[a], edges_phi[b + 1]))
+            for a, b in zip(i, j, strict=True)
+        ]
         i, j = np.nonzero(mine[1:-1, 1:] != mine[1:-1, :-1])
-        lines += [((edges_eta[a], edges_phi[b]), (edges_eta[a + 1], edges_phi[b])) for a, b in zip(i, j, strict=True)]
+        lines += [
+            ((edges_eta[a], edges_phi[b]), (edges_eta[a + 1], edges_phi[b]))
+            for a, b in zip(i, j, strict=True)
+        ]
         colour = CLUSTER_COLOURS[min(int(cluster), len(CLUSTER_COLOURS) - 1)]
         ax.add_collection(LineCollection(lines, colors=colour, linewidths=1.3))
 
 
 @styled
 def plot_moments(
-    values: Mapping[str, Mapping[str, ArrayLike]], *, edges: Mapping[str, ArrayLike] = TELLING_MOMENTS, sources: Sequence[str] = (SIMULATION,)
+    values: Mapping[str, Mapping[str, ArrayLike]],
+    *,
+    edges: Mapping[str, ArrayLike] = TELLING_MOMENTS,
+    sources: Sequence[str] = (SIMULATION,),
 ) -> NDArray[np.object_]:
     """Distributions of moments, one panel each.
 
     Parameters
     ----------
     values : mapping of str to mapping of str to array_like
-        By label, then by column of `pfcalib.columns`. Labels in pairs are drawn in one colour, the second one dashed, when there are four.
+        By label, then by column of `pfcalib.columns`. Labels in pairs are drawn in one colour, the
+        second one dashed, when there are four.
     edges : mapping of str to array_like
         Bins of each moment; where they are in constant ratios the axis is logarithmic.
     sources : sequence of str
@@ -104,7 +158,12 @@ def plot_moments(
     figure, axes = plt.subplots(2, -(-len(edges) // 2), figsize=(9.0, 5.4))
     colours = (NEUTRAL, NEUTRAL, CHARGED, CHARGED) if len(values) == 4 else (NEUTRAL, CHARGED)
     for ax, (name, bins) in zip(axes.flat, edges.items(), strict=False):
-        draw_distributions(ax, {text: columns[name] for text, columns in values.items()}, edges=bins, colours=colours)
+        draw_distributions(
+            ax,
+            {text: columns[name] for text, columns in values.items()},
+            edges=bins,
+            colours=colours,
+        )
         steps = np.asarray(bins, dtype=np.float64)
         if steps[0] > 0.0 and np.allclose(np.diff(np.log(steps)), np.log(steps[1] / steps[0])):
             ax.set_xscale("log")
@@ -138,9 +197,20 @@ def plot_stacks(
     for ax, (title, shares) in zip(axes, stacks.items(), strict=True):
         upper = np.cumsum(np.nan_to_num(shares), axis=1)
         for i, (part, colour) in enumerate(zip(labels, colours, strict=False)):
-            ax.stairs(upper[:, i], edges, baseline=upper[:, i - 1] if i else 0.0, fill=True, color=colour, label=part)
+            ax.stairs(
+                upper[:, i],
+                edges,
+                baseline=upper[:, i - 1] if i else 0.0,
+                fill=True,
+                color=colour,
+                label=part,
+            )
         log_ticks(ax, decades=True)
-        ax.set(xlabel=x_label, xlim=(np.min(edges), np.max(edges)), ylim=(0.0, 1.12 * float(upper[:, -1].max())))
+        ax.set(
+            xlabel=x_label,
+            xlim=(np.min(edges), np.max(edges)),
+            ylim=(0.0, 1.12 * float(upper[:, -1].max())),
+        )
         ax.text(0.04, 0.96, title, transform=ax.transAxes, va="top")
         ax.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
     axes[0].set_ylabel(y_label)
@@ -165,10 +235,25 @@ def plot_noise_clusters(counts: ArrayLike, expected: float) -> Axes:
     k = np.arange(int(max(numbers.max(), expected + 4.0 * np.sqrt(expected))) + 2)
     observed = np.bincount(numbers, minlength=len(k))
     ax.errorbar(
-        k, observed / len(numbers), yerr=np.sqrt(observed) / len(numbers), fmt="o", color="black", label=f"noise alone, {len(numbers)} events"
+        k,
+        observed / len(numbers),
+        yerr=np.sqrt(observed) / len(numbers),
+        fmt="o",
+        color="black",
+        label=f"noise alone, {len(numbers)} events",
     )
-    ax.stairs(poisson.pmf(k, expected), np.append(k, k[-1] + 1) - 0.5, color=NEUTRAL, label=f"Poisson, mean {expected:.2f} expected")
-    ax.set(xlabel="clusters in the barrel", ylabel="share of events", ylim=(0.0, None), xlim=(-0.5, k[-1] + 0.5))
+    ax.stairs(
+        poisson.pmf(k, expected),
+        np.append(k, k[-1] + 1) - 0.5,
+        color=NEUTRAL,
+        label=f"Poisson, mean {expected:.2f} expected",
+    )
+    ax.set(
+        xlabel="clusters in the barrel",
+        ylabel="share of events",
+        ylim=(0.0, None),
+        xlim=(-0.5, k[-1] + 0.5),
+    )
     ax.minorticks_off()
     ax.legend()
     name_source(ax, SIMULATION)

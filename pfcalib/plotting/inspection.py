@@ -1,4 +1,6 @@
-"""The page about a sample that `pfcalib inspect --plot` draws: energies, response, directions, cells and layers."""
+"""The page about a sample that `pfcalib inspect --plot` draws: energies, response, directions,
+cells and layers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ MIN_BINS, MAX_BINS = 12, 60  # of an axis of the map of directions
 
 
 def source_name(metadata: Mapping[str, Any], layout: str) -> str:
-    """What made a sample, as figures name it; a foreign file without a word about that is named by its layout.
+    """What made a sample, as figures name it; a foreign file without a word about that is named by
+    its layout.
 
     >>> source_name({"generator": "Geant4 11.4.1, synthetic tables"}, "showers")
     'Geant4 (synthetic tables)'
@@ -67,8 +70,12 @@ def plot_sample(histograms: SampleHistograms, *, title: str, source: str) -> NDA
 
 
 @styled
-def save_page(path: str | os.PathLike[str], histograms: SampleHistograms, *, title: str, source: str) -> None:
-    """Draw the page into a file, which appears when it is complete; its suffix gives the format, other parameters as in `plot_sample`."""
+def save_page(
+    path: str | os.PathLike[str], histograms: SampleHistograms, *, title: str, source: str
+) -> None:
+    """Draw the page into a file, which appears when it is complete; its suffix gives the format,
+    other parameters as in `plot_sample`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -82,7 +89,9 @@ def save_page(path: str | os.PathLike[str], histograms: SampleHistograms, *, tit
 
 
 def _draw_log(ax: Axes, histogram: hist.Hist, *, x_label: str) -> None:
-    """A histogram on a logarithmic axis without its empty ends; entries at or below zero are counted in a corner."""
+    """A histogram on a logarithmic axis without its empty ends; entries at or below zero are
+    counted in a corner.
+    """
     shown = _shown(histogram.values())
     below = histogram.view(flow=True)[0]
     ax.set_xlabel(x_label)
@@ -96,22 +105,57 @@ def _draw_log(ax: Axes, histogram: hist.Hist, *, x_label: str) -> None:
     log_ticks(ax, decades=edges[-1] / edges[0] > 100.0)
     ax.set(ylabel="entries a bin", xlim=(edges[0], edges[-1]), ylim=(0.0, 1.2 * values.max()))
     if below:
-        ax.text(0.04, 0.96, f"{below:.0f} below the axis", transform=ax.transAxes, va="top", fontsize=9.5)
+        ax.text(
+            0.04,
+            0.96,
+            f"{below:.0f} below the axis",
+            transform=ax.transAxes,
+            va="top",
+            fontsize=9.5,
+        )
 
 
 def _draw_response(ax: Axes, histogram: hist.Hist) -> None:
-    ax.set_xlabel(f"{label('clusterE').removesuffix(' [GeV]')} / {label('truthE').removesuffix(' [GeV]')}")
+    ax.set_xlabel(
+        f"{label('clusterE').removesuffix(' [GeV]')} / {label('truthE').removesuffix(' [GeV]')}"
+    )
     low, *_, high = histogram.view(flow=True)
     if not histogram.sum():
         _say_nothing(ax, low + high)
         return
-    mplhep.histplot(histogram.values(), histogram.axes[0].edges, ax=ax, histtype="fill", color=NEUTRAL, alpha=0.25)
-    mplhep.histplot(histogram.values(), histogram.axes[0].edges, ax=ax, histtype="step", color=NEUTRAL, yerr=False)
+    mplhep.histplot(
+        histogram.values(),
+        histogram.axes[0].edges,
+        ax=ax,
+        histtype="fill",
+        color=NEUTRAL,
+        alpha=0.25,
+    )
+    mplhep.histplot(
+        histogram.values(),
+        histogram.axes[0].edges,
+        ax=ax,
+        histtype="step",
+        color=NEUTRAL,
+        yerr=False,
+    )
     ax.axvline(1.0, color=GREY, linestyle=":", linewidth=1.0)
     edges = histogram.axes[0].edges
-    ax.set(ylabel="entries a bin", xlim=(edges[0], edges[-1]), ylim=(0.0, 1.2 * histogram.values().max()))
+    ax.set(
+        ylabel="entries a bin",
+        xlim=(edges[0], edges[-1]),
+        ylim=(0.0, 1.2 * histogram.values().max()),
+    )
     if low + high:
-        ax.text(0.96, 0.96, f"{low + high:.0f} outside of the axis", transform=ax.transAxes, ha="right", va="top", fontsize=9.5)
+        ax.text(
+            0.96,
+            0.96,
+            f"{low + high:.0f} outside of the axis",
+            transform=ax.transAxes,
+            ha="right",
+            va="top",
+            fontsize=9.5,
+        )
 
 
 def _draw_directions(ax: Axes, histogram: hist.Hist, what: str) -> None:
@@ -126,11 +170,17 @@ def _draw_directions(ax: Axes, histogram: hist.Hist, what: str) -> None:
     edges = []
     for side, shown in enumerate((in_eta, in_phi)):
         step = -(-(shown.stop - shown.start) // n_bins)
-        side_edges, flat = _merged(histogram.axes[side].edges, np.moveaxis(values, side, 0), shown, step)
+        side_edges, flat = _merged(
+            histogram.axes[side].edges, np.moveaxis(values, side, 0), shown, step
+        )
         edges.append(side_edges)
         values = np.moveaxis(flat, 0, side)
     image = ax.pcolormesh(
-        *edges, np.where(values > 0, values, np.nan).T, norm=LogNorm() if values.max() > 20 else None, cmap="viridis", rasterized=True
+        *edges,
+        np.where(values > 0, values, np.nan).T,
+        norm=LogNorm() if values.max() > 20 else None,
+        cmap="viridis",
+        rasterized=True,
     )
     ax.figure.colorbar(image, ax=ax, label="clusters a bin", pad=0.02)
 
@@ -143,7 +193,14 @@ def _draw_layers(ax: Axes, layer_energy: NDArray[np.float64]) -> None:
         return
     share = layer_energy[used] / layer_energy.sum()
     ax.bar(np.arange(len(used)), share, color=NEUTRAL, alpha=0.25, edgecolor=NEUTRAL, linewidth=1.5)
-    ax.set_xticks(np.arange(len(used)), [SAMPLINGS[place] for place in used], rotation=60, ha="right", rotation_mode="anchor", fontsize=9.5)
+    ax.set_xticks(
+        np.arange(len(used)),
+        [SAMPLINGS[place] for place in used],
+        rotation=60,
+        ha="right",
+        rotation_mode="anchor",
+        fontsize=9.5,
+    )
     ax.tick_params(axis="x", which="both", length=0)
     ax.set_ylim(min(0.0, 1.2 * share.min()), 1.2 * share.max())
     ax.axhline(0.0, color="black", linewidth=0.8)
@@ -163,8 +220,12 @@ def _shown(values: NDArray[np.float64]) -> slice | None:
     return slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else None
 
 
-def _merged(edges: NDArray[np.float64], values: NDArray[np.float64], shown: slice, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Edges and sums of each `step` bins of the range shown, which grows at its end to whole steps, along the first axis."""
+def _merged(
+    edges: NDArray[np.float64], values: NDArray[np.float64], shown: slice, step: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Edges and sums of each `step` bins of the range shown, which grows at its end to whole steps,
+    along the first axis.
+    """
     n_bins = -(-(shown.stop - shown.start) // step)
     places = np.minimum(shown.start + step * np.arange(n_bins + 1), len(edges) - 1)
     return edges[places], np.add.reduceat(values[: places[-1]], places[:-1], axis=0)

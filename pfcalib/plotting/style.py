@@ -1,7 +1,8 @@
-"""The style that all figures share, and the figures that several studies draw: curves against a binned variable, and distributions.
+"""The style that all figures share, and the figures that several studies draw: curves against a
+binned variable, and distributions.
 
-A plot function takes arrays and results, draws, and returns the Axes; it computes nothing that a study would quote. Every figure names its
-source, ``SIMULATION`` or ``GEANT4``.
+A plot function takes arrays and results, draws, and returns the Axes; it computes nothing that a
+study would quote. Every figure names its source, ``SIMULATION`` or ``GEANT4``.
 """
 
 from __future__ import annotations
@@ -19,14 +20,39 @@ from numpy.typing import ArrayLike, NDArray
 
 SIMULATION = "pfcalib simulation"
 GEANT4 = "Geant4 (synthetic tables)"
-NEUTRAL, CHARGED, GREY = "#d55e00", "#0072b2", "#555555"  # of the set by Okabe and Ito, told apart by all readers
+# of the set by Okabe and Ito, told apart by all readers
+NEUTRAL, CHARGED, GREY = "#d55e00", "#0072b2", "#555555"
 COLOURS = (NEUTRAL, CHARGED, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 STYLE: dict[Any, Any] = {
     **mplhep.style.ROOT,
-    **{"font.size": 11.0, "axes.labelsize": 12.0, "xtick.labelsize": 10.5, "ytick.labelsize": 10.5, "legend.fontsize": 10.0},
-    **{"figure.figsize": (5.6, 4.2), "figure.dpi": 80, "lines.linewidth": 1.5, "lines.markersize": 4.5, "axes.linewidth": 1.0},
-    **{"xtick.major.size": 6, "xtick.minor.size": 3, "ytick.major.size": 6, "ytick.minor.size": 3, "axes.autolimit_mode": "data"},
-    **{"xtick.major.pad": 5, "legend.frameon": False, "legend.handlelength": 1.6, "axes.ymargin": 0.08, "axes.labelpad": 4},
+    **{
+        "font.size": 11.0,
+        "axes.labelsize": 12.0,
+        "xtick.labelsize": 10.5,
+        "ytick.labelsize": 10.5,
+        "legend.fontsize": 10.0,
+    },
+    **{
+        "figure.figsize": (5.6, 4.2),
+        "figure.dpi": 80,
+        "lines.linewidth": 1.5,
+        "lines.markersize": 4.5,
+        "axes.linewidth": 1.0,
+    },
+    **{
+        "xtick.major.size": 6,
+        "xtick.minor.size": 3,
+        "ytick.major.size": 6,
+        "ytick.minor.size": 3,
+        "axes.autolimit_mode": "data",
+    },
+    **{
+        "xtick.major.pad": 5,
+        "legend.frameon": False,
+        "legend.handlelength": 1.6,
+        "axes.ymargin": 0.08,
+        "axes.labelpad": 4,
+    },
     **{"xtick.minor.top": True, "figure.constrained_layout.use": True, "axes.titlesize": 11.0},
 }
 
@@ -46,7 +72,9 @@ class Curve(NamedTuple):
 
     @property
     def centres(self) -> NDArray[np.float64]:
-        """Geometric centres of the bins, or the arithmetic ones where an edge is not positive, shape (n_bins,)."""
+        """Geometric centres of the bins, or the arithmetic ones where an edge is not positive,
+        shape (n_bins,).
+        """
         low, high = self.edges[:-1], self.edges[1:]
         return np.asarray(np.sqrt(low * high) if np.all(self.edges > 0.0) else 0.5 * (low + high))
 
@@ -65,7 +93,9 @@ def styled(function: Callable[P, T]) -> Callable[P, T]:
 
 @functools.cache
 def _load_backend() -> None:
-    """Have the backend set itself up outside of any context, whose end would undo it: a notebook would show its first figure only."""
+    """Have the backend set itself up outside of any context, whose end would undo it: a notebook
+    would show its first figure only.
+    """
     plt.close(plt.figure())
 
 
@@ -75,15 +105,20 @@ def name_source(ax: Axes, *sources: str) -> None:
 
 
 def log_ticks(ax: Axes, *, decades: bool = False) -> None:
-    """A logarithmic x axis whose labels are plain numbers (1, 2, 5, 10, ... or the decades only)."""
+    """A logarithmic x axis whose labels are plain numbers (1, 2, 5, 10, ... or the decades
+    only).
+    """
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades else (1.0, 2.0, 5.0)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def draw_curve(ax: Axes, curve: Curve, *, band: NDArray[np.float64] | None = None, line: bool = False) -> None:
-    """Points with errors over the width of their bins; with a band of half width `band` around them.
+def draw_curve(
+    ax: Axes, curve: Curve, *, band: NDArray[np.float64] | None = None, line: bool = False
+) -> None:
+    """Points with errors over the width of their bins; with a band of half width `band` around
+    them.
 
     Parameters
     ----------
@@ -96,11 +131,29 @@ def draw_curve(ax: Axes, curve: Curve, *, band: NDArray[np.float64] | None = Non
     """
     x = curve.centres
     x_error = np.abs(np.stack([x - curve.edges[:-1], curve.edges[1:] - x]))
-    style: dict[str, Any] = {"marker": "o", "mfc": "white" if curve.reference else curve.colour, "linestyle": "-" if line else "none"}
-    ax.errorbar(x, curve.value, yerr=curve.error, xerr=x_error, color=curve.colour, elinewidth=1.0, label=curve.label, **style)
+    style: dict[str, Any] = {
+        "marker": "o",
+        "mfc": "white" if curve.reference else curve.colour,
+        "linestyle": "-" if line else "none",
+    }
+    ax.errorbar(
+        x,
+        curve.value,
+        yerr=curve.error,
+        xerr=x_error,
+        color=curve.colour,
+        elinewidth=1.0,
+        label=curve.label,
+        **style,
+    )
     if band is not None:
-        low, high = (np.append(curve.value + sign * band, (curve.value + sign * band)[-1]) for sign in (-1.0, 1.0))
-        ax.fill_between(curve.edges, low, high, step="post", color=curve.colour, alpha=0.15, linewidth=0.0)
+        low, high = (
+            np.append(curve.value + sign * band, (curve.value + sign * band)[-1])
+            for sign in (-1.0, 1.0)
+        )
+        ax.fill_between(
+            curve.edges, low, high, step="post", color=curve.colour, alpha=0.15, linewidth=0.0
+        )
 
 
 @styled
@@ -137,7 +190,11 @@ def plot_curves(
         ax.set_yscale("log")
     if y_limits is not None:
         ax.set_ylim(*y_limits)
-    ax.set(xlabel=x_label, ylabel=y_label, xlim=(min(c.edges[0] for c in curves), max(c.edges[-1] for c in curves)))
+    ax.set(
+        xlabel=x_label,
+        ylabel=y_label,
+        xlim=(min(c.edges[0] for c in curves), max(c.edges[-1] for c in curves)),
+    )
     ax.legend()
     name_source(ax, *sources)
     return ax
@@ -169,12 +226,21 @@ def plot_ratio_curves(
         draw_curve(axes[0], curve)
         ratio = curve.value / reference.value
         variance = sum((c.error / c.value) ** 2 for c in (curve, reference) if c.error is not None)
-        draw_curve(axes[1], curve._replace(value=ratio, error=np.abs(ratio) * np.sqrt(variance), label=f"within {100 * limit:g} %"))
+        draw_curve(
+            axes[1],
+            curve._replace(
+                value=ratio,
+                error=np.abs(ratio) * np.sqrt(variance),
+                label=f"within {100 * limit:g} %",
+            ),
+        )
         axes[1].axhspan(1.0 - limit, 1.0 + limit, color=curve.colour, alpha=0.12, linewidth=0.0)
     axes[1].axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
     log_ticks(axes[1])
     spread = 1.35 * max(limits)
-    axes[1].set(xlabel=x_label, ylabel=ratio_label, xlim=(pairs[0][0].edges[0], pairs[0][0].edges[-1]))
+    axes[1].set(
+        xlabel=x_label, ylabel=ratio_label, xlim=(pairs[0][0].edges[0], pairs[0][0].edges[-1])
+    )
     low, high = axes[1].get_ylim()
     axes[1].set_ylim(min(low, 1.0 - spread), max(high, 1.0 + spread))
     axes[0].set_ylabel(y_label)
@@ -190,7 +256,8 @@ def plot_curve_grid(
     panels: Mapping[str, Sequence[tuple[Curve, Curve]]], *, x_label: str, y_label: str, tolerance: float, absolute: bool = False,
     n_columns: int = 4, sources: Sequence[str] = (SIMULATION, GEANT4),
 ) -> NDArray[Any]:  # fmt: skip
-    """One panel for each name: curves on top of their references, which carry a band of the tolerated difference.
+    """One panel for each name: curves on top of their references, which carry a band of the
+    tolerated difference.
 
     Parameters
     ----------
@@ -209,11 +276,17 @@ def plot_curve_grid(
         Those of the panels in their order.
     """
     n_rows = -(-len(panels) // n_columns)
-    figure, grid = plt.subplots(n_rows, n_columns, sharex=True, figsize=(2.6 * n_columns, 2.2 * n_rows + 0.8), squeeze=False)
+    figure, grid = plt.subplots(
+        n_rows, n_columns, sharex=True, figsize=(2.6 * n_columns, 2.2 * n_rows + 0.8), squeeze=False
+    )
     axes, spare = grid.flat[: len(panels)], grid.flat[len(panels) :]
     for i, (ax, (name, pairs)) in enumerate(zip(axes, panels.items(), strict=True)):
         for curve, reference in pairs:
-            band = np.full(reference.value.shape, tolerance) if absolute else tolerance * np.abs(reference.value)
+            band = (
+                np.full(reference.value.shape, tolerance)
+                if absolute
+                else tolerance * np.abs(reference.value)
+            )
             draw_curve(ax, reference._replace(reference=True), band=band)
             draw_curve(ax, curve)
         ax.text(0.96, 0.94, name, transform=ax.transAxes, ha="right", va="top")
@@ -240,7 +313,8 @@ def plot_distributions(
     values: Mapping[str, ArrayLike], *, edges: ArrayLike, x_label: str, colours: Sequence[str] = COLOURS, sources: Sequence[str] = (SIMULATION,),
     title: str = "", log_x: bool = False, log_y: bool = False,
 ) -> Axes:  # fmt: skip
-    """Distributions on top of each other, each as its share a bin of all its entries, those outside included.
+    """Distributions on top of each other, each as its share a bin of all its entries, those outside
+    included.
 
     Parameters
     ----------
@@ -265,14 +339,26 @@ def plot_distributions(
     return ax
 
 
-def draw_distributions(ax: Axes, values: Mapping[str, ArrayLike], *, edges: ArrayLike, colours: Sequence[str] = COLOURS) -> None:
-    """Steps of the share of the entries in each bin; every second distribution of a pair of equal colours is dashed."""
+def draw_distributions(
+    ax: Axes, values: Mapping[str, ArrayLike], *, edges: ArrayLike, colours: Sequence[str] = COLOURS
+) -> None:
+    """Steps of the share of the entries in each bin; every second distribution of a pair of equal
+    colours is dashed.
+    """
     drawn: list[str] = []
     highest = 0.0
     for (label, entries), colour in zip(values.items(), colours, strict=False):
         array, bins = np.asarray(entries, dtype=np.float64), np.asarray(edges, dtype=np.float64)
         counts = np.histogram(array[np.isfinite(array)], bins)[0] / max(array.size, 1)
-        ax.stairs(counts, bins, color=colour, label=label, linewidth=1.5, linestyle="--" if colour in drawn else "-", fill=False)
+        ax.stairs(
+            counts,
+            bins,
+            color=colour,
+            label=label,
+            linewidth=1.5,
+            linestyle="--" if colour in drawn else "-",
+            fill=False,
+        )
         drawn.append(colour)
         highest = max(highest, float(counts.max()))
     ax.set_xlim(bins[0], bins[-1])

@@ -1,6 +1,8 @@
-"""The record of a study: metrics, checks, tables and figures with their provenance, as results.json and summary.md.
+"""The record of a study: metrics, checks, tables and figures with their provenance, as results.json
+and summary.md.
 
-A notebook opens one :class:`Report`, fills it, and ends with :meth:`Report.finish`, which writes everything before it raises.
+A notebook opens one :class:`Report`, fills it, and ends with :meth:`Report.finish`, which writes
+everything before it raises.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Report:
     'passed'
     """
 
-    def __init__(self, study: str, out_dir: str | Path, parameters: Mapping[str, Any], seed: int) -> None:
+    def __init__(
+        self, study: str, out_dir: str | Path, parameters: Mapping[str, Any], seed: int
+    ) -> None:
         if "profile" not in parameters:
             raise ConfigError(f"{study}: the parameters of a report must hold 'profile'")
         self.out_dir = Path(out_dir)
@@ -61,36 +65,65 @@ class Report:
         self.results = empty_results(study, parameters, seed)
         self._start = time.perf_counter()
 
-    def metric(self, name: str, value: float | None, error: float | None, unit: str, definition: str) -> None:
-        """Record a number with one standard deviation and what it means; None where there is no such number.
+    def metric(
+        self, name: str, value: float | None, error: float | None, unit: str, definition: str
+    ) -> None:
+        """Record a number with one standard deviation and what it means; None where there is no
+        such number.
 
-        A value or error that is not finite is stored as null together with a failed check, so that the other results survive.
+        A value or error that is not finite is stored as null together with a failed check, so that
+        the other results survive.
         """
         self._require_new(name, self.results["metrics"])
-        numbers = {"value": None if value is None else float(value), "error": None if error is None else float(error)}
+        numbers = {
+            "value": None if value is None else float(value),
+            "error": None if error is None else float(error),
+        }
         for part, number in numbers.items():
             if number is not None and not math.isfinite(number):
                 self.check(f"{part} of {name} is finite", str(number), "finite", False)
-        self.results["metrics"][name] = {**{key: _finite(number) for key, number in numbers.items()}, "unit": unit, "definition": definition}
+        self.results["metrics"][name] = {
+            **{key: _finite(number) for key, number in numbers.items()},
+            "unit": unit,
+            "definition": definition,
+        }
 
-    def check(self, name: str, value: Any, limit: float | str, passed: bool, *, required: bool = True) -> None:
-        """Record a verdict; with ``required=False`` it is a goal, whose miss is told but does not fail the study."""
+    def check(
+        self, name: str, value: Any, limit: float | str, passed: bool, *, required: bool = True
+    ) -> None:
+        """Record a verdict; with ``required=False`` it is a goal, whose miss is told but does not
+        fail the study.
+        """
         if any(name == check["name"] for check in self.results["checks"]):
             raise ConfigError(f"check {name!r} is recorded twice")
         self.results["checks"].append(
-            {"name": name, "value": _plain(value), "limit": _plain(limit), "passed": bool(passed), "required": required},
+            {
+                "name": name,
+                "value": _plain(value),
+                "limit": _plain(limit),
+                "passed": bool(passed),
+                "required": required,
+            },
         )
 
-    def table(self, name: str, columns: Iterable[str], rows: Iterable[Iterable[Any]], *, caption: str = "") -> None:
+    def table(
+        self, name: str, columns: Iterable[str], rows: Iterable[Iterable[Any]], *, caption: str = ""
+    ) -> None:
         """Record a short table of numbers and texts, shown in summary.md."""
         self._require_new(name, [table["name"] for table in self.results["tables"]])
         columns, cells = list(columns), [[_plain(cell) for cell in row] for row in rows]
         if any(len(row) != len(columns) for row in cells):
-            raise ConfigError(f"table {name!r}: every row must have {len(columns)} entries, one a column")
-        self.results["tables"].append({"name": name, "caption": caption, "columns": columns, "rows": cells})
+            raise ConfigError(
+                f"table {name!r}: every row must have {len(columns)} entries, one a column"
+            )
+        self.results["tables"].append(
+            {"name": name, "caption": caption, "columns": columns, "rows": cells}
+        )
 
     def figure(self, drawing: Any, name: str, *, caption: str = "") -> Path:
-        """Save a figure, or the figure of given axes, as a small ``figures/<name>.png``; return its path."""
+        """Save a figure, or the figure of given axes, as a small ``figures/<name>.png``; return its
+        path.
+        """
         self._require_new(name, [figure["name"] for figure in self.results["figures"]])
         if isinstance(drawing, np.ndarray | list | tuple):  # the axes of one figure
             drawing = np.asarray(drawing, dtype=object).flat[0]
@@ -98,10 +131,14 @@ class Report:
         path = self.out_dir / "figures" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         for dpi in FIGURE_DPI:
-            figure.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+            figure.savefig(
+                path, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None}
+            )
             if path.stat().st_size < MAX_FIGURE_BYTES:
                 break
-        self.results["figures"].append({"name": name, "file": f"figures/{name}.png", "caption": caption})
+        self.results["figures"].append(
+            {"name": name, "file": f"figures/{name}.png", "caption": caption}
+        )
         return path
 
     def add_input(self, path: str | Path) -> None:
@@ -122,12 +159,20 @@ class Report:
             With the failed checks; or if a result does not fit the schema.
         """
         self.results["provenance"]["seconds"] = round(time.perf_counter() - self._start, 3)
-        failed = [check for check in self.results["checks"] if check["required"] and not check["passed"]]
+        failed = [
+            check for check in self.results["checks"] if check["required"] and not check["passed"]
+        ]
         self.results["status"] = "failed" if failed else "passed"
         write_results(self.results, self.out_dir)
         if failed:
-            listed = "; ".join(f"{check['name']} = {format_value(check['value'])} (limit {check['limit']})" for check in failed)
-            raise ValidationError(f"{self.results['study']}: {len(failed)} of {len(self.results['checks'])} checks failed: {listed}")
+            listed = "; ".join(
+                f"{check['name']} = {format_value(check['value'])} (limit {check['limit']})"
+                for check in failed
+            )
+            raise ValidationError(
+                f"{self.results['study']}: {len(failed)} of {len(self.results['checks'])} checks "
+                f"failed: {listed}"
+            )
         return self
 
     def _repr_markdown_(self) -> str:
@@ -149,8 +194,18 @@ def empty_results(study: str, parameters: Mapping[str, Any], seed: int | None) -
         **{"study": study, "profile": parameters["profile"], "status": "failed"},
         **{"metrics": {}, "checks": [], "tables": [], "figures": []},
         "provenance": {
-            **{"commit": state.commit, "dirty": state.dirty, "parameters": json.loads(json.dumps(kept)), "seed": seed},
-            **{"versions": provenance.versions(), "seconds": 0.0, "machine": provenance.machine(), "inputs": {}},
+            **{
+                "commit": state.commit,
+                "dirty": state.dirty,
+                "parameters": json.loads(json.dumps(kept)),
+                "seed": seed,
+            },
+            **{
+                "versions": provenance.versions(),
+                "seconds": 0.0,
+                "machine": provenance.machine(),
+                "inputs": {},
+            },
         },
     }
 
@@ -158,7 +213,11 @@ def empty_results(study: str, parameters: Mapping[str, Any], seed: int | None) -
 @functools.cache
 def results_schema() -> dict[str, Any]:
     """The JSON schema of results.json."""
-    schema: dict[str, Any] = json.loads(importlib.resources.files("pfcalib.reporting").joinpath("results.schema.json").read_text("utf-8"))
+    schema: dict[str, Any] = json.loads(
+        importlib.resources.files("pfcalib.reporting")
+        .joinpath("results.schema.json")
+        .read_text("utf-8")
+    )
     return schema
 
 
@@ -170,17 +229,26 @@ def require_results(results: Mapping[str, Any], where: str) -> None:
     pfcalib.errors.ValidationError
         Naming ``where`` and the offending entry.
     """
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(results_schema()).iter_errors(results))
+    error = jsonschema.exceptions.best_match(
+        jsonschema.Draft202012Validator(results_schema()).iter_errors(results)
+    )
     if error is not None:
         raise ValidationError(f"{where}: {error.json_path}: {error.message}")
-    if results["status"] == "passed" and not all(check["passed"] for check in results["checks"] if check["required"]):
+    if results["status"] == "passed" and not all(
+        check["passed"] for check in results["checks"] if check["required"]
+    ):
         raise ValidationError(f"{where}: status is 'passed', yet a required check failed")
 
 
 def write_results(results: Mapping[str, Any], out_dir: Path) -> None:
-    """Write results.json, validated, and the summary.md rendered from it; each complete or not at all."""
+    """Write results.json, validated, and the summary.md rendered from it; each complete or not at
+    all.
+    """
     require_results(results, str(out_dir / "results.json"))
-    write_text(out_dir / "results.json", json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(
+        out_dir / "results.json",
+        json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
+    )
     write_text(out_dir / "summary.md", render_summary(results))
 
 
@@ -242,7 +310,9 @@ def template_environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["number"] = format_value
-    environment.filters["cell"] = lambda value: format_value(value).replace("|", "\\|").replace("\n", " ")
+    environment.filters["cell"] = lambda value: (
+        format_value(value).replace("|", "\\|").replace("\n", " ")
+    )
     return environment
 
 

@@ -1,7 +1,8 @@
-"""Papermill made strict: a study is checked before it starts, run in a process of its own, and its folder is complete or not there.
+"""Papermill made strict: a study is checked before it starts, run in a process of its own, and its
+folder is complete or not there.
 
-Everything is written to a temporary folder beside ``reports/<study>/<profile>``, which takes that name at the end; a notebook that
-breaks leaves its executed copy and results marked failed there.
+Everything is written to a temporary folder beside ``reports/<study>/<profile>``, which takes that
+name at the end; a notebook that breaks leaves its executed copy and results marked failed there.
 """
 
 from __future__ import annotations
@@ -23,13 +24,20 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.reporting.catalogue import Study, find_root, find_studies, read_profiles, resolve_parameters
+from pfcalib.reporting.catalogue import (
+    Study,
+    find_root,
+    find_studies,
+    read_profiles,
+    resolve_parameters,
+)
 from pfcalib.reporting.results import empty_results, read_results, write_results
 from pfcalib.reporting.site import render_notebook
 
 PUBLISHED_PROFILE = "standard"
 
-logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters like `x: int | None`, which it fails to see
+# it warns of parameters like `x: int | None`, which it fails to see
+logging.getLogger("papermill").setLevel(logging.ERROR)
 
 Say = Callable[[str], None]  # takes a piece of progress text, which brings its own line end
 
@@ -61,15 +69,24 @@ class RunResult(NamedTuple):
 
 
 def _kernel_manager(log: Path) -> type[AsyncKernelManager]:
-    """A manager that starts the kernel of the running interpreter, whichever kernels Jupyter finds on the machine.
+    """A manager that starts the kernel of the running interpreter, whichever kernels Jupyter finds
+    on the machine.
 
-    What compiled code prints on standard error (TensorFlow's remarks on missing GPUs, a crash) goes to the log, not into the notebook.
+    What compiled code prints on standard error (TensorFlow's remarks on missing GPUs, a crash) goes
+    to the log, not into the notebook.
     """
 
     class OwnKernelManager(AsyncKernelManager):
         @property
         def kernel_spec(self) -> KernelSpec:
-            argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            argv = [
+                sys.executable,
+                "-Xfrozen_modules=off",
+                "-m",
+                "ipykernel_launcher",
+                "-f",
+                "{connection_file}",
+            ]
             return KernelSpec(argv=argv, display_name="pfcalib", language="python")
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
@@ -79,7 +96,13 @@ def _kernel_manager(log: Path) -> type[AsyncKernelManager]:
     return OwnKernelManager
 
 
-def plan_study(name: str, *, profile: str = "smoke", overrides: Mapping[str, Any] | None = None, root: Path | None = None) -> Plan:
+def plan_study(
+    name: str,
+    *,
+    profile: str = "smoke",
+    overrides: Mapping[str, Any] | None = None,
+    root: Path | None = None,
+) -> Plan:
     """Check everything that can be checked before a study starts.
 
     Parameters
@@ -104,7 +127,13 @@ def plan_study(name: str, *, profile: str = "smoke", overrides: Mapping[str, Any
         raise ConfigError(f"study {name!r} is unknown; there are {', '.join(studies) or 'none'}")
     values = read_profiles(root).get(name, {}).get(profile, {})
     parameters = resolve_parameters(studies[name], profile, values, overrides or {})
-    return Plan(root, studies[name], profile, parameters, publish=profile == PUBLISHED_PROFILE and not overrides)
+    return Plan(
+        root,
+        studies[name],
+        profile,
+        parameters,
+        publish=profile == PUBLISHED_PROFILE and not overrides,
+    )
 
 
 def run_study(plan: Plan, *, say: Say = lambda text: None) -> RunResult:
@@ -117,11 +146,15 @@ def run_study(plan: Plan, *, say: Say = lambda text: None) -> RunResult:
     passed = results["status"] == "passed"
     if passed and plan.publish:
         publish(plan.folder)
-    return RunResult(plan.study.name, plan.folder, passed, results.get("error", ""), time.perf_counter() - start)
+    return RunResult(
+        plan.study.name, plan.folder, passed, results.get("error", ""), time.perf_counter() - start
+    )
 
 
 def publish(folder: Path) -> None:
-    """Copy results.json, summary.md and the figures of a finished run one folder up, in place of those there."""
+    """Copy results.json, summary.md and the figures of a finished run one folder up, in place of
+    those there.
+    """
     target = folder.parent
     shutil.rmtree(target / "figures", ignore_errors=True)
     if (folder / "figures").is_dir():
@@ -144,12 +177,16 @@ def _execute(plan: Plan, folder: Path, say: Say) -> str:
             progress_bar=False,
             start_timeout=120,
             kernel_manager_class=_kernel_manager(folder / "kernel.log"),
-            extra_arguments=["--IPKernelApp.log_level=ERROR", "--IPKernelApp.capture_fd_output=False"],
+            extra_arguments=[
+                "--IPKernelApp.log_level=ERROR",
+                "--IPKernelApp.capture_fd_output=False",
+            ],
             **_progress_hooks(plan, say),
         )
     except papermill.PapermillExecutionError as error:
         return f"cell {error.exec_count}: {error.ename}: {error.evalue}"
-    except Exception as error:  # a kernel that died or did not start: the results have to say so too
+    # a kernel that died or did not start: the results have to say so too
+    except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -169,9 +206,12 @@ def _settle_results(plan: Plan, folder: Path, error: str, seconds: float) -> dic
 
 
 def _progress_hooks(plan: Plan, say: Say) -> dict[str, Callable[..., None]]:
-    """Hooks of the notebook client: one line a code cell, with the heading above it and the time it took."""
+    """Hooks of the notebook client: one line a code cell, with the heading above it and the time it
+    took.
+    """
     source = nbformat.read(plan.study.path, as_version=4)
-    total = sum(cell.cell_type == "code" for cell in source.cells) + 1  # papermill adds one with the parameters
+    # papermill adds one with the parameters
+    total = sum(cell.cell_type == "code" for cell in source.cells) + 1
     headings, heading = {}, plan.study.title
     for cell in source.cells:
         if cell.cell_type == "markdown" and cell.source.startswith("#"):
@@ -181,7 +221,10 @@ def _progress_hooks(plan: Plan, say: Say) -> dict[str, Callable[..., None]]:
 
     def begin(*, cell: Any, cell_index: int) -> None:
         started.append(time.perf_counter())
-        say(f"  {plan.study.name}  cell {len(started):2d}/{total}  {headings.get(cell.get('id'), 'Parameters of this run')[:60]:60s}")
+        say(
+            f"  {plan.study.name}  cell {len(started):2d}/{total}  "
+            f"{headings.get(cell.get('id'), 'Parameters of this run')[:60]:60s}"
+        )
 
     def end(**_: Any) -> None:
         say(f"{time.perf_counter() - started[-1]:8.1f} s\n")
@@ -191,7 +234,9 @@ def _progress_hooks(plan: Plan, say: Say) -> dict[str, Callable[..., None]]:
 
 @contextlib.contextmanager
 def _folder_in_the_making(final: Path) -> Iterator[Path]:
-    """A temporary folder beside ``final`` that takes its name at the end, in place of an older one; removed if the block raises."""
+    """A temporary folder beside ``final`` that takes its name at the end, in place of an older one;
+    removed if the block raises.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
     try:

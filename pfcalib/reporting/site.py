@@ -1,6 +1,8 @@
-"""Pages made from results: executed notebooks as HTML, reports/index.html, and the table of studies in README.md.
+"""Pages made from results: executed notebooks as HTML, reports/index.html, and the table of studies
+in README.md.
 
-No page loads anything over the network: formulas become MathML when a page is made, and styles are part of it.
+No page loads anything over the network: formulas become MathML when a page is made, and styles are
+part of it.
 """
 
 from __future__ import annotations
@@ -22,19 +24,54 @@ from pfcalib.reporting.catalogue import PROFILES, find_studies
 from pfcalib.reporting.results import read_results, template_environment, write_text
 
 MARKERS = ("<!-- studies:begin -->", "<!-- studies:end -->")
-HEADLINE = 6  # metrics of a study that tables of studies show: the first ones recorded, unless HEADLINES names them
+# metrics of a study that tables of studies show: the first ones recorded, unless HEADLINES names
+# them
+HEADLINE = 6
 HEADLINES = {
-    "01_showers": ("speedup_over_geant4", "fidelity_worst_response_pi0", "fidelity_worst_response_pic", "fidelity_auc"),
-    "03_classification": tuple(f"auc_{model}{where}" for model in ("likelihood", "gbdt", "dnn", "cnn", "densenet") for where in ("", "_geant4")),
-    "05_geant4": ("testem3_lar_mev", "testem3_pb_mev", "tile_pi_over_e_10gev", "gev_per_second_geant4", "speedup_over_geant4"),
-    "06_generator": ("throughput_ratio_root", "throughput_ratio_cache", "memory_growth_mb", "images_per_second"),
-    "07_lcw": tuple(f"{what}_lcw_{species}_10gev" for species in ("pi0", "pic") for what in ("median", "iqr")),
-    "08_regression": tuple(f"ratio_to_lcw_{model}_{species}_10gev" for model in ("gbdt", "dnn", "cnn", "densenet") for species in ("pi0", "pic")),
+    "01_showers": (
+        "speedup_over_geant4",
+        "fidelity_worst_response_pi0",
+        "fidelity_worst_response_pic",
+        "fidelity_auc",
+    ),
+    "03_classification": tuple(
+        f"auc_{model}{where}"
+        for model in ("likelihood", "gbdt", "dnn", "cnn", "densenet")
+        for where in ("", "_geant4")
+    ),
+    "05_geant4": (
+        "testem3_lar_mev",
+        "testem3_pb_mev",
+        "tile_pi_over_e_10gev",
+        "gev_per_second_geant4",
+        "speedup_over_geant4",
+    ),
+    "06_generator": (
+        "throughput_ratio_root",
+        "throughput_ratio_cache",
+        "memory_growth_mb",
+        "images_per_second",
+    ),
+    "07_lcw": tuple(
+        f"{what}_lcw_{species}_10gev" for species in ("pi0", "pic") for what in ("median", "iqr")
+    ),
+    "08_regression": tuple(
+        f"ratio_to_lcw_{model}_{species}_10gev"
+        for model in ("gbdt", "dnn", "cnn", "densenet")
+        for species in ("pi0", "pic")
+    ),
     "09_combined": (
         *(f"auc_{model}" for model in ("likelihood", "gbdt", "cnn", "densenet")),
-        *(f"iqr_{model}_mixed_10gev" for model in ("lcw", "gbdt", "combined_soft", "end_to_end", "oracle")),
+        *(
+            f"iqr_{model}_mixed_10gev"
+            for model in ("lcw", "gbdt", "combined_soft", "end_to_end", "oracle")
+        ),
     ),
-    "10_domain_shift": tuple(f"ratio_to_lcw_{recipe}_10gev_{sample}" for recipe in ("cnn_a_pic", "mixed_pic") for sample in ("b", "c", "d")),
+    "10_domain_shift": tuple(
+        f"ratio_to_lcw_{recipe}_10gev_{sample}"
+        for recipe in ("cnn_a_pic", "mixed_pic")
+        for sample in ("b", "c", "d")
+    ),
     "11_hyperparameters": tuple(f"gain_{family}_test" for family in ("dnn", "cnn", "densenet")),
 }
 
@@ -56,7 +93,9 @@ class Entry(NamedTuple):
     @property
     def n_missed(self) -> int:
         """Number of goals that were missed; they do not fail a study."""
-        return sum(not check["passed"] and not check["required"] for check in self.results["checks"])
+        return sum(
+            not check["passed"] and not check["required"] for check in self.results["checks"]
+        )
 
     @property
     def n_passed(self) -> int:
@@ -85,7 +124,10 @@ class _OfflineExporter(HTMLExporter):
 
     def default_filters(self) -> Iterator[tuple[str, Any]]:
         yield from super().default_filters()
-        yield "markdown2html", lambda source: MarkdownWithMath(renderer=_MathRenderer(escape=False)).render(source)
+        yield (
+            "markdown2html",
+            lambda source: MarkdownWithMath(renderer=_MathRenderer(escape=False)).render(source),
+        )
 
 
 def require_formula(tex: str, *, display: bool = False) -> str:
@@ -101,7 +143,9 @@ def require_formula(tex: str, *, display: bool = False) -> str:
     """
     problem = "an unknown command"
     try:
-        mathml = str(latex2mathml.converter.convert(tex.strip(), display="block" if display else "inline"))
+        mathml = str(
+            latex2mathml.converter.convert(tex.strip(), display="block" if display else "inline")
+        )
     except Exception as error:  # the converter's errors share no base class
         problem, mathml = type(error).__name__, "\\"
     if "\\" in mathml:
@@ -134,12 +178,18 @@ def render_notebook(notebook: Path, page: Path) -> None:
 
 
 def collect_entries(root: Path) -> list[Entry]:
-    """All results below ``reports``, by study, then profile; published ones only where the same profile was not built here."""
+    """All results below ``reports``, by study, then profile; published ones only where the same
+    profile was not built here.
+    """
     entries = []
     titles = {name: study.title for name, study in find_studies(root).items()}
     for name, title in titles.items():
         folder = root / "reports" / name
-        built = [read_results(path) for profile in PROFILES if (path := folder / profile / "results.json").is_file()]
+        built = [
+            read_results(path)
+            for profile in PROFILES
+            if (path := folder / profile / "results.json").is_file()
+        ]
         entries += [Entry(results, folder / results["profile"], title) for results in built]
         if (folder / "results.json").is_file():
             published = read_results(folder / "results.json")
@@ -149,16 +199,23 @@ def collect_entries(root: Path) -> list[Entry]:
 
 
 def build_index(root: Path) -> Path:
-    """Write reports/index.html: studies, verdicts, headline metrics, checks and a gallery; return its path."""
+    """Write reports/index.html: studies, verdicts, headline metrics, checks and a gallery; return
+    its path.
+    """
     page = root / "reports" / "index.html"
     page.parent.mkdir(exist_ok=True)
-    text = template_environment().get_template("index.html.j2").render(entries=collect_entries(root), reports=page.parent)
+    text = (
+        template_environment()
+        .get_template("index.html.j2")
+        .render(entries=collect_entries(root), reports=page.parent)
+    )
     write_text(page, text)
     return page
 
 
 def render_readme(root: Path) -> str:
-    """README.md with the table of studies, between its two markers, made anew from the published results.
+    """README.md with the table of studies, between its two markers, made anew from the published
+    results.
 
     Raises
     ------

@@ -1,1 +1,3 @@
-"""Samples: ROOT files with one entry a cluster, written, read, checked, split, selected and balanced."""
+"""Samples: ROOT files with one entry a cluster, written, read, checked, split, selected and
+balanced.
+"""

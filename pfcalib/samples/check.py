@@ -1,4 +1,6 @@
-"""What is in a file of any layout, and is it sane: one pass over it at bounded memory, that reports instead of raising."""
+"""What is in a file of any layout, and is it sane: one pass over it at bounded memory, that reports
+instead of raising.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _SUM_DIFFERS = "clusterE unlike the sum of its cells"
 
 
 class Range(NamedTuple):
-    """Values of one column: the extremes and the mean of the finite ones, in the column's unit, and how many are not finite."""
+    """Values of one column: the extremes and the mean of the finite ones, in the column's unit, and
+    how many are not finite.
+    """
 
     low: float
     mean: float
@@ -38,9 +42,18 @@ class Range(NamedTuple):
     def joined(self, other: Range) -> Range:
         """Range of two chunks together."""
         mine, theirs = self.n - self.n_nan - self.n_inf, other.n - other.n_nan - other.n_inf
-        mean = float(np.nansum([self.mean * mine, other.mean * theirs])) / (mine + theirs) if mine + theirs else np.nan
+        mean = (
+            float(np.nansum([self.mean * mine, other.mean * theirs])) / (mine + theirs)
+            if mine + theirs
+            else np.nan
+        )
         counts = (a + b for a, b in zip(self[3:], other[3:], strict=True))
-        return Range(float(np.fmin(self.low, other.low)), mean, float(np.fmax(self.high, other.high)), *counts)
+        return Range(
+            float(np.fmin(self.low, other.low)),
+            mean,
+            float(np.fmax(self.high, other.high)),
+            *counts,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +89,8 @@ def check_sample(
     progress: Callable[[int], None] | None = None,
     observe: Callable[[Sample], None] | None = None,
 ) -> SampleReport:
-    """Read a file of any known layout chunk by chunk and report branches, ranges, and values and entries that are bad.
+    """Read a file of any known layout chunk by chunk and report branches, ranges, and values and
+    entries that are bad.
 
     Parameters
     ----------
@@ -94,7 +108,8 @@ def check_sample(
     Raises
     ------
     BadFileError
-        If the file cannot be read at all: missing, of no known layout, or damaged outside the entries.
+        If the file cannot be read at all: missing, of no known layout, or damaged outside the
+        entries.
     """
     log = FaultLog()
     with open_reader(path, binning=binning) as reader:
@@ -112,7 +127,9 @@ def check_sample(
 
 
 class _Tally:
-    """Counts of all chunks: ranges, events and faults, each fault with the first entry that shows it."""
+    """Counts of all chunks: ranges, events and faults, each fault with the first entry that shows
+    it.
+    """
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -134,7 +151,9 @@ class _Tally:
             self._ranges[name] = self._ranges[name].joined(here) if name in self._ranges else here
         self._n_clusters += len(sample)
         self._n_cells += int(sample.offsets[-1])
-        self._events.append(np.unique(sample.scalars.get("eventNumber", np.zeros(0, dtype=np.int64))))
+        self._events.append(
+            np.unique(sample.scalars.get("eventNumber", np.zeros(0, dtype=np.int64)))
+        )
         self._n_em += int(sample.is_em.sum()) if "truthPdgId" in sample.scalars else 0
 
     def _count(self, fault: str, entries: NDArray[np.int64]) -> None:
@@ -147,7 +166,11 @@ class _Tally:
         reader = self._reader
         native = reader.layout == _NATIVE
         absent = set(reader.metadata.get(ABSENT, ()))
-        problems = [] if self._n_clusters else [f"the sample holds no cluster in {reader.n_entries} entries"]
+        problems = (
+            []
+            if self._n_clusters
+            else [f"the sample holds no cluster in {reader.n_entries} entries"]
+        )
         notes: list[str] = []
         for name in reader.missing if native else ():
             (notes if name in absent else problems).append(f"branch {name} is missing")
@@ -155,7 +178,9 @@ class _Tally:
         noun = "showers" if reader.unit == "shower" else "clusters"
         for fault, (n, first) in sorted(self._faults.items(), key=lambda item: item[1][1]):
             wrong = " must " in fault
-            (problems if native or wrong else notes).append(f"{fault}: {'not so in ' if wrong else ''}{n} {noun}, the first at entry {first}")
+            (problems if native or wrong else notes).append(
+                f"{fault}: {'not so in ' if wrong else ''}{n} {noun}, the first at entry {first}"
+            )
         return SampleReport(
             path=path if isinstance(path, str) and "://" in path else Path(path),
             layout=reader.layout,
@@ -185,10 +210,17 @@ def _find_odd_clusters(sample: Sample) -> Mapping[str, NDArray[np.int64]]:
     if "cluster_nCells" in sample.scalars:
         odd["cluster_nCells that is not positive"] = np.flatnonzero(sample["cluster_nCells"] <= 0)
     if "cluster_cell_E" in sample.cells and "clusterE" in sample.scalars:
-        owner, cell_e = np.repeat(np.arange(n), counts), sample.cells["cluster_cell_E"].astype(np.float64)
-        total, scale = (np.bincount(owner, weights=weights, minlength=n) for weights in (cell_e, np.abs(cell_e)))
+        owner, cell_e = (
+            np.repeat(np.arange(n), counts),
+            sample.cells["cluster_cell_E"].astype(np.float64),
+        )
+        total, scale = (
+            np.bincount(owner, weights=weights, minlength=n) for weights in (cell_e, np.abs(cell_e))
+        )
         with np.errstate(invalid="ignore"):  # infinite energies are reported as such
-            odd[_SUM_DIFFERS] = np.flatnonzero(np.abs(total - sample["clusterE"]) > SUM_TOLERANCE * scale)
+            odd[_SUM_DIFFERS] = np.flatnonzero(
+                np.abs(total - sample["clusterE"]) > SUM_TOLERANCE * scale
+            )
     return odd
 
 
@@ -204,5 +236,15 @@ def _range(values: NDArray[Any], n_bad_clusters: int) -> Range:
     """Range of one chunk; cell IDs and other whole numbers are finite by nature."""
     n_nan = int(np.isnan(values).sum())
     finite = values[np.isfinite(values)].astype(np.float64)
-    low, mean, high = (finite.min(), finite.mean(), finite.max()) if len(finite) else (np.nan, np.nan, np.nan)
-    return Range(float(low), float(mean), float(high), len(values), n_nan, len(values) - len(finite) - n_nan, n_bad_clusters)
+    low, mean, high = (
+        (finite.min(), finite.mean(), finite.max()) if len(finite) else (np.nan, np.nan, np.nan)
+    )
+    return Range(
+        float(low),
+        float(mean),
+        float(high),
+        len(values),
+        n_nan,
+        len(values) - len(finite) - n_nan,
+        n_bad_clusters,
+    )

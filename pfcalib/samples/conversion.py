@@ -1,4 +1,6 @@
-"""Files of any known layout turned into one file of pfcalib's own, chunk by chunk, with a record of where it comes from."""
+"""Files of any known layout turned into one file of pfcalib's own, chunk by chunk, with a record of
+where it comes from.
+"""
 
 from __future__ import annotations
 
@@ -47,25 +49,30 @@ def convert_sample(
 ) -> ConvertReport:
     """Write the clusters of some files, of any known layout, into one file of pfcalib's own.
 
-    The file has the columns that all sources have; nothing is made up for the others. It appears under its name when it is complete.
+    The file has the columns that all sources have; nothing is made up for the others. It appears
+    under its name when it is complete.
 
     Parameters
     ----------
     paths : path-like or sequence of them
         Sources with the same cells.
     output : path-like
-        ROOT file; its metadata name the layout, the sources with their SHA-256, the columns that are absent and what was skipped.
+        ROOT file; its metadata name the layout, the sources with their SHA-256, the columns that
+        are absent and what was skipped.
     on_error : "raise" or "skip"
-        Stop at the first fault, or leave out the clusters, entries or files concerned and report them.
+        Stop at the first fault, or leave out the clusters, entries or files concerned and report
+        them.
     binning : path-like, optional
-        Binning XML of CaloChallenge files; by default the one beside each file, or the published one.
+        Binning XML of CaloChallenge files; by default the one beside each file, or the published
+        one.
     progress : callable
         Called with the number of clusters of each chunk.
 
     Raises
     ------
     BadFileError
-        If a source cannot be read, has a bad value, or other cells than the first; with "skip", only if no cluster is left.
+        If a source cannot be read, has a bad value, or other cells than the first; with "skip",
+        only if no cluster is left.
     ConfigError
         If the output is one of the sources.
     """
@@ -77,27 +84,59 @@ def convert_sample(
     shared = frozenset.intersection(*(source.columns for source in sources))
     columns = [name for name in COLUMNS if name in shared]
     absent = tuple(name for name in (*SCALARS, *JAGGED) if name not in shared)
-    with SampleWriter(target, sources[0].geo, _describe(sources, absent), columns=columns) as writer:
-        for chunk in iterate_sample([source.path for source in sources], columns=columns, on_error=on_error, faults=log, binning=binning):
+    with SampleWriter(
+        target, sources[0].geo, _describe(sources, absent), columns=columns
+    ) as writer:
+        for chunk in iterate_sample(
+            [source.path for source in sources],
+            columns=columns,
+            on_error=on_error,
+            faults=log,
+            binning=binning,
+        ):
             writer.extend(chunk.scalars, chunk.offsets, chunk.cells)
             progress(len(chunk))
         writer.metadata["skipped"] = [str(fault) for fault in log]
         if not writer.n_clusters:
-            raise BadFileError(f"{sources[0].path}: no cluster to be converted{f'; the first fault: {log.faults[0]}' if len(log) else ''}")
-    return ConvertReport(target, tuple(dict.fromkeys(source.layout for source in sources)), writer.n_clusters, absent, tuple(log))
+            raise BadFileError(
+                f"{sources[0].path}: no cluster to be "
+                f"converted{f'; the first fault: {log.faults[0]}' if len(log) else ''}"
+            )
+    return ConvertReport(
+        target,
+        tuple(dict.fromkeys(source.layout for source in sources)),
+        writer.n_clusters,
+        absent,
+        tuple(log),
+    )
 
 
-def _look_into(files: Sequence[Path | str], binning: PathLike | None, log: FaultLog | None) -> list[_Source]:
-    """Layout, columns and cells of each file; with a log, files that cannot be used are left out."""
+def _look_into(
+    files: Sequence[Path | str], binning: PathLike | None, log: FaultLog | None
+) -> list[_Source]:
+    """Layout, columns and cells of each file; with a log, files that cannot be used are left
+    out.
+    """
     sources: list[_Source] = []
     for path in files:
         try:
             with open_reader(path, binning=binning) as reader:
                 none = reader.read(0, 0)
-                columns = frozenset(name for name in COLUMNS if name in none.scalars or name in none.cells)
-                source = _Source(path, reader.layout, str(reader.metadata.get("generator", "")), columns, reader.geo, reader.metadata)
+                columns = frozenset(
+                    name for name in COLUMNS if name in none.scalars or name in none.cells
+                )
+                source = _Source(
+                    path,
+                    reader.layout,
+                    str(reader.metadata.get("generator", "")),
+                    columns,
+                    reader.geo,
+                    reader.metadata,
+                )
             if sources and not source.geo.same_as(sources[0].geo):
-                raise BadFileError(f"{path}: does not have the cells ({GEO_TREE}) of {sources[0].path}")
+                raise BadFileError(
+                    f"{path}: does not have the cells ({GEO_TREE}) of {sources[0].path}"
+                )
             sources.append(source)
         except BadFileError as error:
             if log is None:
@@ -110,13 +149,25 @@ def _look_into(files: Sequence[Path | str], binning: PathLike | None, log: Fault
 
 def _describe(sources: Sequence[_Source], absent: Sequence[str]) -> dict[str, Any]:
     """Metadata of the converted file."""
-    layouts, generators = ([*dict.fromkeys(filter(None, values))] for values in zip(*(source[1:3] for source in sources), strict=True))
+    layouts, generators = (
+        [*dict.fromkeys(filter(None, values))]
+        for values in zip(*(source[1:3] for source in sources), strict=True)
+    )
     described = [
-        {"name": str(source.path) if is_url(source.path) else Path(source.path).name, **_digest(source.path), "metadata": source.metadata}
+        {
+            "name": str(source.path) if is_url(source.path) else Path(source.path).name,
+            **_digest(source.path),
+            "metadata": source.metadata,
+        }
         for source in sources
     ]
     made = {"generator": ", ".join(generators)} if generators else {}
-    return {**made, "converted_from": ", ".join(layouts), "sources": described, ABSENT: list(absent)}
+    return {
+        **made,
+        "converted_from": ", ".join(layouts),
+        "sources": described,
+        ABSENT: list(absent),
+    }
 
 
 def _digest(path: Path | str) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""What is wrong with values of a sample, in one place for all layouts, and the log of what was skipped because of it."""
+"""What is wrong with values of a sample, in one place for all layouts, and the log of what was
+skipped because of it.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,20 @@ class Fault(NamedTuple):
     entry: int | None  # the first one concerned; None for a whole file
     branch: str  # empty where not one branch is to blame
     reason: str
-    n_lost: int  # clusters, or entries that could not be read; 0 for a file that could not be opened: nobody knows how many it held
+    # clusters, or entries that could not be read; 0 for a file that could not be opened: nobody
+    # knows how many it held
+    n_lost: int
 
     def __str__(self) -> str:
-        where = ": ".join(part for part in (self.tree, "" if self.entry is None else f"entry {self.entry}", self.branch) if part)
+        where = ": ".join(
+            part
+            for part in (
+                self.tree,
+                "" if self.entry is None else f"entry {self.entry}",
+                self.branch,
+            )
+            if part
+        )
         return f"{self.path}: {where + ': ' if where else ''}{self.reason} (lost: {self.n_lost or 'the file'})"
 
 
@@ -50,14 +62,26 @@ class FaultLog:
 
     @property
     def n_lost(self) -> int:
-        """Clusters and unreadable entries lost in all; whole files that could not be opened are not in it."""
+        """Clusters and unreadable entries lost in all; whole files that could not be opened are not
+        in it.
+        """
         return sum(fault.n_lost for fault in self.faults)
 
 
 class BadEntriesError(BadFileError):
-    """Entries [start, stop) cannot be used, the rest of the file can; raised by readers so that `on_error="skip"` loses no more than these."""
+    """Entries [start, stop) cannot be used, the rest of the file can; raised by readers so that
+    `on_error="skip"` loses no more than these.
+    """
 
-    def __init__(self, path: str | os.PathLike[str], tree: str, branch: str, start: int, stop: int, reason: str) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        tree: str,
+        branch: str,
+        start: int,
+        stop: int,
+        reason: str,
+    ) -> None:
         entries = f"entry {start}" if stop == start + 1 else f"entries {start} to {stop}"
         colon = f"{branch} " if branch else ""
         super().__init__(f"{path}: {tree}: {entries}: {colon}{reason}")
@@ -75,7 +99,8 @@ class BadValue(NamedTuple):
 
 
 def find_bad_values(sample: Sample) -> Iterator[BadValue]:
-    """Faults of the values: not finite, truth energy not positive, deposit negative, or a cell that is not in CellGeo.
+    """Faults of the values: not finite, truth energy not positive, deposit negative, or a cell that
+    is not in CellGeo.
 
     Cells come first, so that they are blamed for the sums that a reader makes of them.
 
@@ -86,7 +111,9 @@ def find_bad_values(sample: Sample) -> Iterator[BadValue]:
     """
     for name, array in sample.cells.items():
         if name == "cluster_cell_ID":
-            yield from _bad(name, sample.geo.rows(array) >= 0, array, sample.offsets, f"must be in {GEO_TREE}")
+            yield from _bad(
+                name, sample.geo.rows(array) >= 0, array, sample.offsets, f"must be in {GEO_TREE}"
+            )
         else:
             yield from _bad(name, np.isfinite(array), array, sample.offsets, "must be finite")
     for name, array in sample.scalars.items():
@@ -97,25 +124,41 @@ def find_bad_values(sample: Sample) -> Iterator[BadValue]:
             yield from _bad(name, ~(array < -ROUNDING), array, None, "must not be negative")
 
 
-def _bad(name: str, good: NDArray[np.bool_], values: NDArray[Any], offsets: NDArray[np.int64] | None, wish: str) -> Iterator[BadValue]:
+def _bad(
+    name: str,
+    good: NDArray[np.bool_],
+    values: NDArray[Any],
+    offsets: NDArray[np.int64] | None,
+    wish: str,
+) -> Iterator[BadValue]:
     if not good.all():
         places = np.flatnonzero(~good)
-        clusters = places if offsets is None else np.unique(np.searchsorted(offsets, places, side="right") - 1)
+        clusters = (
+            places
+            if offsets is None
+            else np.unique(np.searchsorted(offsets, places, side="right") - 1)
+        )
         yield BadValue(name, clusters, values[places[0]], wish)
 
 
 def require_aligned(sample: Sample, path: str | os.PathLike[str], tree: str) -> None:
-    """Raise a BadFileError where a column does not have one value a cluster or, of cells, one a cell."""
+    """Raise a BadFileError where a column does not have one value a cluster or, of cells, one a
+    cell.
+    """
     steps = np.diff(sample.offsets)
     if sample.offsets[0] != 0 or np.any(steps < 0):
         raise BadFileError(f"{path}: {tree}: the numbers of cells make no sense")
     for arrays, length in ((sample.scalars, len(sample)), (sample.cells, int(sample.offsets[-1]))):
         for name, array in arrays.items():
             if array.shape != (length,):
-                raise BadFileError(f"{path}: {tree}: {name} has shape {array.shape}, expected ({length},)")
+                raise BadFileError(
+                    f"{path}: {tree}: {name} has shape {array.shape}, expected ({length},)"
+                )
 
 
-def require_sound(sample: Sample, entry: NDArray[np.int64], path: str | os.PathLike[str], tree: str) -> None:
+def require_sound(
+    sample: Sample, entry: NDArray[np.int64], path: str | os.PathLike[str], tree: str
+) -> None:
     """Raise a BadFileError for the first column that has a bad value.
 
     Parameters
@@ -127,15 +170,31 @@ def require_sound(sample: Sample, entry: NDArray[np.int64], path: str | os.PathL
         Where the sample comes from.
     """
     for bad in find_bad_values(sample):
-        raise BadFileError(f"{path}: {tree}: entry {entry[bad.clusters[0]]}: {bad.branch} is {bad.value}, it {bad.wish}")
+        raise BadFileError(
+            f"{path}: {tree}: entry {entry[bad.clusters[0]]}: {bad.branch} is {bad.value}, it "
+            f"{bad.wish}"
+        )
 
 
-def drop_unsound(sample: Sample, entry: NDArray[np.int64], path: str | os.PathLike[str], tree: str, log: FaultLog) -> Sample:
-    """The clusters without a bad value; each of the others is counted once in the log, under the first fault that it shows."""
+def drop_unsound(
+    sample: Sample, entry: NDArray[np.int64], path: str | os.PathLike[str], tree: str, log: FaultLog
+) -> Sample:
+    """The clusters without a bad value; each of the others is counted once in the log, under the
+    first fault that it shows.
+    """
     good = np.ones(len(sample), dtype=np.bool_)
     for bad in find_bad_values(sample):
         new = bad.clusters[good[bad.clusters]]
         if len(new):
-            log.add(Fault(str(path), tree, int(entry[new[0]]), bad.branch, f"is {bad.value}, it {bad.wish}", len(new)))
+            log.add(
+                Fault(
+                    str(path),
+                    tree,
+                    int(entry[new[0]]),
+                    bad.branch,
+                    f"is {bad.value}, it {bad.wish}",
+                    len(new),
+                )
+            )
             good[new] = False
     return sample if good.all() else sample[good]

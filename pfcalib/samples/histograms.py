@@ -1,4 +1,6 @@
-"""Histograms of a sample, filled chunk by chunk at bounded memory: energies, response, directions, cells and layers."""
+"""Histograms of a sample, filled chunk by chunk at bounded memory: energies, response, directions,
+cells and layers.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,42 @@ from numpy.typing import NDArray
 from pfcalib.samples.schema import Sample
 
 SAMPLINGS = (  # ATLAS CaloSampling: the number is the place
-    *("PreSamplerB", "EMB1", "EMB2", "EMB3", "PreSamplerE", "EME1", "EME2", "EME3", "HEC0", "HEC1", "HEC2", "HEC3"),
-    *("TileBar0", "TileBar1", "TileBar2", "TileGap1", "TileGap2", "TileGap3", "TileExt0", "TileExt1", "TileExt2"),
+    *(
+        "PreSamplerB",
+        "EMB1",
+        "EMB2",
+        "EMB3",
+        "PreSamplerE",
+        "EME1",
+        "EME2",
+        "EME3",
+        "HEC0",
+        "HEC1",
+        "HEC2",
+        "HEC3",
+    ),
+    *(
+        "TileBar0",
+        "TileBar1",
+        "TileBar2",
+        "TileGap1",
+        "TileGap2",
+        "TileGap3",
+        "TileExt0",
+        "TileExt1",
+        "TileExt2",
+    ),
 )
 _ENERGY = {"bins": 160, "start": 1e-3, "stop": 1e5}  # GeV; 20 bins a decade
 _LAYER_PREFIX = "cluster_E_"
 
 
 class SampleHistograms:
-    """Histograms of everything that a page about a sample shows; values that are not finite are left out.
+    """Histograms of everything that a page about a sample shows; values that are not finite are
+    left out.
 
-    The axes are fixed and fine, as nobody knows the ranges before a stream has ended; a figure merges bins and leaves out empty ends.
+    The axes are fixed and fine, as nobody knows the ranges before a stream has ended; a figure
+    merges bins and leaves out empty ends.
 
     Attributes
     ----------
@@ -30,21 +57,34 @@ class SampleHistograms:
     response : hist.Hist
         clusterE / truthE.
     directions : hist.Hist
-        clusterEta and clusterPhi, in bins of 0.01; truthEta and truthPhi where showers have no direction of their own.
+        clusterEta and clusterPhi, in bins of 0.01; truthEta and truthPhi where showers have no
+        direction of their own.
     directions_of : "cluster" or "truth"
     n_cells : hist.Hist
         Cells a cluster, in bins of whole numbers that widen.
     layer_energy : array of float64, shape (len(SAMPLINGS),)
-        Energy by sampling, GeV, of all clusters together; of the cells where there are any, else of the columns cluster_E_<layer>.
+        Energy by sampling, GeV, of all clusters together; of the cells where there are any, else of
+        the columns cluster_E_<layer>.
     """
 
     def __init__(self) -> None:
-        self.truth_energy = hist.Hist(hist.axis.Regular(_ENERGY["bins"], _ENERGY["start"], _ENERGY["stop"], transform=hist.axis.transform.log))
+        self.truth_energy = hist.Hist(
+            hist.axis.Regular(
+                _ENERGY["bins"],
+                _ENERGY["start"],
+                _ENERGY["stop"],
+                transform=hist.axis.transform.log,
+            )
+        )
         self.cluster_energy = self.truth_energy.copy()
         self.response = hist.Hist(hist.axis.Regular(100, -0.5, 2.0))
-        self.directions = hist.Hist(hist.axis.Regular(1000, -5.0, 5.0), hist.axis.Regular(630, -3.15, 3.15))
+        self.directions = hist.Hist(
+            hist.axis.Regular(1000, -5.0, 5.0), hist.axis.Regular(630, -3.15, 3.15)
+        )
         self.directions_of = "cluster"
-        self.n_cells = hist.Hist(hist.axis.Variable(np.unique(np.round(np.geomspace(1.0, 5e5, 47))) - 0.5))
+        self.n_cells = hist.Hist(
+            hist.axis.Variable(np.unique(np.round(np.geomspace(1.0, 5e5, 47))) - 0.5)
+        )
         self.layer_energy = np.zeros(len(SAMPLINGS))
 
     def fill(self, sample: Sample) -> None:
@@ -60,7 +100,10 @@ class SampleHistograms:
             self.response.fill(_finite(columns["clusterE"][known] / e_true[known]))
         self.directions_of = "cluster" if "clusterEta" in columns else "truth"
         if {f"{self.directions_of}Eta", f"{self.directions_of}Phi"} <= columns.keys():
-            eta, phi = (columns[f"{self.directions_of}{angle}"].astype(np.float64) for angle in ("Eta", "Phi"))
+            eta, phi = (
+                columns[f"{self.directions_of}{angle}"].astype(np.float64)
+                for angle in ("Eta", "Phi")
+            )
             good = np.isfinite(eta) & np.isfinite(phi)
             self.directions.fill(eta[good], phi[good])
         if "cluster_cell_ID" in sample.cells:
@@ -71,11 +114,16 @@ class SampleHistograms:
 
     def _fill_layers(self, sample: Sample) -> None:
         if {"cluster_cell_ID", "cluster_cell_E"} <= sample.cells.keys():
-            rows, energy = sample.geo.rows(sample.cells["cluster_cell_ID"]), sample.cells["cluster_cell_E"]
+            rows, energy = (
+                sample.geo.rows(sample.cells["cluster_cell_ID"]),
+                sample.cells["cluster_cell_E"],
+            )
             good = (rows >= 0) & np.isfinite(energy)
             sampling = sample.geo.sampling[rows[good]]
             known = (sampling >= 0) & (sampling < len(SAMPLINGS))
-            self.layer_energy += np.bincount(sampling[known], weights=energy[good][known], minlength=len(SAMPLINGS))
+            self.layer_energy += np.bincount(
+                sampling[known], weights=energy[good][known], minlength=len(SAMPLINGS)
+            )
             return
         for place, name in enumerate(SAMPLINGS):
             if _LAYER_PREFIX + name in sample.scalars:

@@ -21,19 +21,23 @@ XROOTD = ("root", "roots", "xroot")  # those of the extra
 
 
 def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path | str]:
-    """Files and URLs that one or several names stand for, in the order given; those of one pattern are sorted.
+    """Files and URLs that one or several names stand for, in the order given; those of one pattern
+    are sorted.
 
     Parameters
     ----------
     paths : path-like or sequence of them
-        Each may be a file; a pattern such as ``data/run*/*.root`` (``**`` for any depth; folders among the matches are left out); a URL
-        that fsspec or XRootD serve, where ``*`` makes a pattern too; or ``@list.txt``, a text file with one of these a line, in which
-        ``#`` opens a comment and names are relative to the folder of the list. A file is not opened here and may turn out not to exist.
+        Each may be a file; a pattern such as ``data/run*/*.root`` (``**`` for any depth; folders
+        among the matches are left out); a URL that fsspec or XRootD serve, where ``*`` makes a
+        pattern too; or ``@list.txt``, a text file with one of these a line, in which ``#`` opens a
+        comment and names are relative to the folder of the list. A file is not opened here and may
+        turn out not to exist.
 
     Raises
     ------
     BadFileError
-        If nothing was given, a pattern or list yields nothing, a list names a list, a name is a directory, or a URL cannot be searched.
+        If nothing was given, a pattern or list yields nothing, a list names a list, a name is a
+        directory, or a URL cannot be searched.
 
     >>> as_paths(["b.root", "https://example.org/a.root"])
     [PosixPath('b.root'), 'https://example.org/a.root']
@@ -41,7 +45,13 @@ def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path | str]:
     names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not names:
         raise BadFileError("no sample file was given")
-    return [place for name in names for place in (_listed(name[1:]) if isinstance(name, str) and name.startswith("@") else _places(name))]
+    return [
+        place
+        for name in names
+        for place in (
+            _listed(name[1:]) if isinstance(name, str) and name.startswith("@") else _places(name)
+        )
+    ]
 
 
 def is_url(path: PathLike) -> bool:
@@ -54,7 +64,9 @@ def is_url(path: PathLike) -> bool:
 
 
 def require_served(url: str) -> None:
-    """Raise a BadFileError that says why, where a URL cannot be read: no such file, no answer, no permission, a missing package, a directory."""
+    """Raise a BadFileError that says why, where a URL cannot be read: no such file, no answer, no
+    permission, a missing package, a directory.
+    """
     with _asking(url):
         filesystem, path = fsspec.core.url_to_fs(url)
         filesystem.invalidate_cache()  # what a server had when it was asked last does not count
@@ -67,7 +79,8 @@ def require_served(url: str) -> None:
 
 @contextlib.contextmanager
 def seekable(path: PathLike) -> Iterator[Path | str]:
-    """A path or URL of which any part can be read: what was given or, from a server that sends files only whole, a temporary copy.
+    """A path or URL of which any part can be read: what was given or, from a server that sends
+    files only whole, a temporary copy.
 
     Raises
     ------
@@ -86,14 +99,20 @@ def seekable(path: PathLike) -> Iterator[Path | str]:
         return
     with tempfile.TemporaryDirectory(prefix="pfcalib-") as folder:
         copy = Path(folder) / "copy"
-        with _asking(url), filesystem.open(place, "rb", block_size=0) as source, copy.open("wb") as target:
+        with (
+            _asking(url),
+            filesystem.open(place, "rb", block_size=0) as source,
+            copy.open("wb") as target,
+        ):
             shutil.copyfileobj(source, target)
         yield copy
 
 
 @contextlib.contextmanager
 def open_binary(path: PathLike) -> Iterator[Any]:
-    """A file or URL as a binary file in which one can seek; errors as in `seekable`, and OSError for a local file."""
+    """A file or URL as a binary file in which one can seek; errors as in `seekable`, and OSError
+    for a local file.
+    """
     with seekable(path) as place, contextlib.ExitStack() as stack:
         if is_url(str(place)):
             with _asking(str(path)):
@@ -104,7 +123,9 @@ def open_binary(path: PathLike) -> Iterator[Any]:
 
 
 def _serves_parts(filesystem: Any, place: str) -> bool:
-    """True where a server heeds Range; fsspec refuses to look at a place that is not the first where it does not."""
+    """True where a server heeds Range; fsspec refuses to look at a place that is not the first
+    where it does not.
+    """
     with filesystem.open(place, "rb", block_size=64) as file:
         try:
             file.seek(1)
@@ -118,7 +139,9 @@ def _listed(name: str) -> list[Path | str]:
     """What the lines of a list stand for."""
     file = Path(name).expanduser()
     try:
-        lines = [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [
+            line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()
+        ]
     except (OSError, UnicodeDecodeError) as error:
         raise BadFileError(f"{file}: the list of files cannot be read ({error})") from error
     names = [line for line in lines if line]
@@ -126,7 +149,11 @@ def _listed(name: str) -> list[Path | str]:
         raise BadFileError(f"{file}: the list names no file")
     if any(line.startswith("@") for line in names):
         raise BadFileError(f"{file}: a list of files cannot name another list")
-    return [place for line in names for place in _places(line if is_url(line) else file.parent / Path(line).expanduser())]
+    return [
+        place
+        for line in names
+        for place in _places(line if is_url(line) else file.parent / Path(line).expanduser())
+    ]
 
 
 def _places(name: PathLike) -> list[Path | str]:
@@ -137,7 +164,9 @@ def _places(name: PathLike) -> list[Path | str]:
         name = fsspec.core.url_to_fs(name)[1]
     path = Path(name).expanduser()
     if path.is_dir():
-        raise BadFileError(f"{path}: is a directory, not a file; all ROOT files in it are {path / '*.root'}")
+        raise BadFileError(
+            f"{path}: is a directory, not a file; all ROOT files in it are {path / '*.root'}"
+        )
     if path.exists() or not glob.has_magic(str(path)):
         return [path]
     matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (the pattern may be absolute)
@@ -153,7 +182,11 @@ def _served(pattern: str) -> list[Path | str]:
         filesystem, path = fsspec.core.url_to_fs(pattern)
         filesystem.invalidate_cache()
         matches = filesystem.glob(path, detail=True)
-        found = sorted(filesystem.unstrip_protocol(match) for match, info in matches.items() if info["type"] != "directory")
+        found = sorted(
+            filesystem.unstrip_protocol(match)
+            for match, info in matches.items()
+            if info["type"] != "directory"
+        )
     if not found:
         raise BadFileError(f"{pattern}: no file matches this pattern")
     return list(found)
@@ -172,12 +205,24 @@ def _asking(url: str) -> Iterator[None]:
 
 def _reason(url: str, error: Exception) -> str:
     protocol = url.partition("://")[0]
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):  # fsspec says so whatever the server answers
+    # fsspec says so whatever the server answers
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         return _reason(url, error.__cause__)
     if isinstance(error, ImportError):
-        return "needs pfcalib's extra [xrootd] (fsspec-xrootd and XRootD)" if protocol in XROOTD else f"needs a package that is not there ({error})"
-    text, status = " ".join(str(error).split()) or type(error).__name__, getattr(error, "status", None)
-    if isinstance(error, FileNotFoundError) or status == 404 or (protocol in XROOTD and "no such file" in text):
+        return (
+            "needs pfcalib's extra [xrootd] (fsspec-xrootd and XRootD)"
+            if protocol in XROOTD
+            else f"needs a package that is not there ({error})"
+        )
+    text, status = (
+        " ".join(str(error).split()) or type(error).__name__,
+        getattr(error, "status", None),
+    )
+    if (
+        isinstance(error, FileNotFoundError)
+        or status == 404
+        or (protocol in XROOTD and "no such file" in text)
+    ):
         return "no such file on the server"
     if isinstance(error, PermissionError):
         return "the server does not give permission"

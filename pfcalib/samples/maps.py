@@ -1,7 +1,9 @@
-"""Samples turned once into memory-mapped arrays, so that any cluster can be had in microseconds at bounded memory.
+"""Samples turned once into memory-mapped arrays, so that any cluster can be had in microseconds at
+bounded memory.
 
-Random reads from ROOT cost milliseconds each. A cache holds the scalars, the offsets, and a record of row in CellGeo and energy for each
-cell. It is keyed by the content of the ROOT file and appears under its name only when it is complete; one process builds it, others wait.
+Random reads from ROOT cost milliseconds each. A cache holds the scalars, the offsets, and a record
+of row in CellGeo and energy for each cell. It is keyed by the content of the ROOT file and appears
+under its name only when it is complete; one process builds it, others wait.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from pfcalib.samples.read import PathLike, iterate_sample, read_sample
 from pfcalib.samples.rootfile import identity, is_url, require_readable
 from pfcalib.samples.schema import GEO_PREFIX, CellGeo
 
-CELL_RECORD = np.dtype([("cell", "int32"), ("energy", "float32")])  # row of CellGeo; GeV, times the cluster's share
+# row of CellGeo; GeV, times the cluster's share
+CELL_RECORD = np.dtype([("cell", "int32"), ("energy", "float32")])
 _ARRAYS, _INDEX, _GEO = "arrays.bin", "index.json", "geo.npz"
 _ALIGNMENT = 64  # bytes
 _CELLS = ("cluster_cell_ID", "cluster_cell_E")
@@ -64,7 +67,10 @@ class CachedSample:
         self._descriptor = os.open(folder / _ARRAYS, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
         self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
-        arrays = {name: np.frombuffer(self._map, dtype, n, start) for name, (dtype, start, n) in index["arrays"].items()}
+        arrays = {
+            name: np.frombuffer(self._map, dtype, n, start)
+            for name, (dtype, start, n) in index["arrays"].items()
+        }
         self._first_cell = int(index["cells"][0])
         cells = np.frombuffer(self._map, CELL_RECORD, index["cells"][1], self._first_cell)
         self.cell: NDArray[np.int32] = cells["cell"]
@@ -81,8 +87,11 @@ class CachedSample:
         """Clusters of the sample."""
         return len(self.offsets) - 1
 
-    def read_cells(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-        """Offsets, rows of CellGeo and energies of the cells of some clusters, read without a page of the map becoming resident.
+    def read_cells(
+        self, rows: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+        """Offsets, rows of CellGeo and energies of the cells of some clusters, read without a page
+        of the map becoming resident.
 
         Raises
         ------
@@ -93,38 +102,56 @@ class CachedSample:
         offsets = np.concatenate([[0], np.cumsum(stop - start)])
         cells = np.empty(offsets[-1], dtype=CELL_RECORD)
         size = CELL_RECORD.itemsize
-        failed = read_ranges(self._descriptor, self._first_cell + size * start, size * (stop - start), cells.view(np.uint8))
+        failed = read_ranges(
+            self._descriptor,
+            self._first_cell + size * start,
+            size * (stop - start),
+            cells.view(np.uint8),
+        )
         if failed >= 0:
-            raise BadFileError(f"{self.folder / _ARRAYS}: cells of cluster {rows[failed]} cannot be read; the cache was changed while it was in use")
+            raise BadFileError(
+                f"{self.folder / _ARRAYS}: cells of cluster {rows[failed]} cannot be read; the "
+                "cache was changed while it was in use"
+            )
         return offsets, np.ascontiguousarray(cells["cell"]), np.ascontiguousarray(cells["energy"])
 
     def release(self) -> None:
-        """Let go of the pages of the map that are resident; they come back when they are looked at."""
+        """Let go of the pages of the map that are resident; they come back when they are looked
+        at.
+        """
         self._map.madvise(mmap.MADV_DONTNEED)
 
 
-def open_cache(path: PathLike, *, cache_dir: PathLike | None = None, verify: bool = False) -> CachedSample:
-    """The memory maps of a sample, made now if they do not exist, and anew, with a warning, if they are damaged.
+def open_cache(
+    path: PathLike, *, cache_dir: PathLike | None = None, verify: bool = False
+) -> CachedSample:
+    """The memory maps of a sample, made now if they do not exist, and anew, with a warning, if they
+    are damaged.
 
-    Sizes are compared each time, checksums if asked for. Any number of processes may open the same sample at once.
+    Sizes are compared each time, checksums if asked for. Any number of processes may open the same
+    sample at once.
 
     Parameters
     ----------
     path : path-like
         A file of any layout with cells.
     cache_dir : path-like, optional
-        Folder of the caches; by default ``.pfcalib_cache`` next to the file or, where that cannot be written, in the folder for
-        temporary files.
+        Folder of the caches; by default ``.pfcalib_cache`` next to the file or, where that cannot
+        be written, in the folder for temporary files.
     verify : bool
         Read all arrays and compare their checksums.
 
     Raises
     ------
     BadFileError
-        If the file is not a sound sample, is at an address instead of on a disk, or is replaced meanwhile.
+        If the file is not a sound sample, is at an address instead of on a disk, or is replaced
+        meanwhile.
     """
     if is_url(path):
-        raise BadFileError(f"{path}: only files on disk have a cache; copy it here, or stream it with source='root'")
+        raise BadFileError(
+            f"{path}: only files on disk have a cache; copy it here, or stream it with "
+            "source='root'"
+        )
     require_readable(path)
     path, version = Path(path), identity(path)
     final = _cache_folder(path, cache_dir) / f"{path.stem}-{_digest(path)}"
@@ -144,7 +171,8 @@ def open_cache(path: PathLike, *, cache_dir: PathLike | None = None, verify: boo
 
 
 def clear_cache(paths: PathLike | Sequence[PathLike], *, cache_dir: PathLike | None = None) -> int:
-    """Remove the caches of files, those of older contents too, while nobody reads them; returns the bytes set free.
+    """Remove the caches of files, those of older contents too, while nobody reads them; returns the
+    bytes set free.
 
     Parameters
     ----------
@@ -183,14 +211,25 @@ def _try_open(final: Path, *, verify: bool, warn: bool = False) -> CachedSample 
         return None
     try:
         return CachedSample(final, verify=verify)
-    except (FileNotFoundError, KeyError, TypeError, ValueError, zipfile.BadZipFile, ValidationError) as error:
+    except (
+        FileNotFoundError,
+        KeyError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        ValidationError,
+    ) as error:
         if warn:
-            warnings.warn(f"{final}: the cache is damaged ({error}) and is built anew", stacklevel=3)
+            warnings.warn(
+                f"{final}: the cache is damaged ({error}) and is built anew", stacklevel=3
+            )
         return None
 
 
 def _discard(final: Path) -> None:
-    """Remove a cache, and what builders that were killed have left, so that nobody sees a part of it."""
+    """Remove a cache, and what builders that were killed have left, so that nobody sees a part of
+    it.
+    """
     if final.exists():
         final.rename(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     for left in final.parent.glob(f".{final.name}.*"):
@@ -214,7 +253,9 @@ def _build(path: Path, final: Path) -> None:
 
 
 def _write_arrays(path: Path, folder: Path) -> None:
-    """All arrays in one file, so that a sample costs one open file, the cells, and an index of (dtype, first byte, length) and checksums."""
+    """All arrays in one file, so that a sample costs one open file, the cells, and an index of
+    (dtype, first byte, length) and checksums.
+    """
     empty = read_sample(path, entry_stop=0)
     if not set(_CELLS) <= set(empty.cells):
         raise BadFileError(f"{path}: has no cells ({', '.join(_CELLS)}), which images are made of")
@@ -223,19 +264,29 @@ def _write_arrays(path: Path, folder: Path) -> None:
     types = {name: COLUMNS[name].dtype for name in scalars} | {"offsets": "int64"}
     parts = [*types, "cells"]
     with ExitStack() as stack:
-        files: dict[str, BinaryIO] = {name: stack.enter_context((folder / name).open("wb")) for name in parts}
+        files: dict[str, BinaryIO] = {
+            name: stack.enter_context((folder / name).open("wb")) for name in parts
+        }
         for arrays in _arrays_of(path, scalars, empty.geo):
             for name, array in arrays.items():
                 files[name].write(np.ascontiguousarray(array, dtype=types.get(name)).data)
     starts = _join(folder, parts)
-    places = {name: (dtype, starts[name][0], starts[name][1] // np.dtype(dtype).itemsize) for name, dtype in types.items()}
+    places = {
+        name: (dtype, starts[name][0], starts[name][1] // np.dtype(dtype).itemsize)
+        for name, dtype in types.items()
+    }
     cells = (starts["cells"][0], starts["cells"][1] // CELL_RECORD.itemsize)
-    checks = {name: ((folder / name).stat().st_size, file_sha256(folder / name)) for name in (_ARRAYS, _GEO)}
+    checks = {
+        name: ((folder / name).stat().st_size, file_sha256(folder / name))
+        for name in (_ARRAYS, _GEO)
+    }
     index = {"arrays": places, "cells": cells, "files": checks}
     (folder / _INDEX).write_text(json.dumps(index), encoding="ascii")
 
 
-def _arrays_of(path: Path, scalars: Sequence[str], geo: CellGeo) -> Iterator[dict[str, NDArray[Any]]]:
+def _arrays_of(
+    path: Path, scalars: Sequence[str], geo: CellGeo
+) -> Iterator[dict[str, NDArray[Any]]]:
     """The arrays of a cache, piece by piece."""
     n_cells = 0
     yield {"offsets": np.zeros(1, dtype=np.int64)}

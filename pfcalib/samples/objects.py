@@ -1,4 +1,6 @@
-"""Events, truth particles, tracks and jets of MLTree and ATLAS AOD, DAOD and PHYSLITE files, in GeV and rad."""
+"""Events, truth particles, tracks and jets of MLTree and ATLAS AOD, DAOD and PHYSLITE files, in GeV
+and rad.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,13 @@ from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.mltree import EVENT_TREE
 from pfcalib.samples.layouts.xaod import GEV, TREE, variables
 from pfcalib.samples.locate import PathLike
-from pfcalib.samples.rootfile import get_tree, open_sample, read_branches, require_numbers, root_trees
+from pfcalib.samples.rootfile import (
+    get_tree,
+    open_sample,
+    read_branches,
+    require_numbers,
+    root_trees,
+)
 
 NOT_REACHED = -9e8  # the files hold -999999999 where a track does not reach a layer
 LEPTONS = ("TruthElectrons", "TruthMuons", "TruthTaus", "TruthPhotons", "TruthNeutrinos")
@@ -28,26 +36,66 @@ _EVENT = {  # field: branch of MLTree, variable of EventInfo
     "actual_interactions": ("actualInteractionsPerCrossing", "actualInteractionsPerCrossing"),
     "average_interactions": ("averageInteractionsPerCrossing", "averageInteractionsPerCrossing"),
 }
-_TRUTH = {"pdg_id": "PdgId", "status": "Status", "barcode": "Barcode", "pt": "Pt", "e": "E", "mass": "Mass", "eta": "Eta", "phi": "Phi"}
-_TRACK = {"pt": "Pt", "p": "P", "mass": "Mass", "eta": "Eta", "phi": "Phi", "d0": "D0", "z0": "Z0", "chi2": "ChiSquared"}
+_TRUTH = {
+    "pdg_id": "PdgId",
+    "status": "Status",
+    "barcode": "Barcode",
+    "pt": "Pt",
+    "e": "E",
+    "mass": "Mass",
+    "eta": "Eta",
+    "phi": "Phi",
+}
+_TRACK = {
+    "pt": "Pt",
+    "p": "P",
+    "mass": "Mass",
+    "eta": "Eta",
+    "phi": "Phi",
+    "d0": "D0",
+    "z0": "Z0",
+    "chi2": "ChiSquared",
+}
 _TRACK |= {"truth_index": "TruthParticleIndex"}
 _JET = {"pt": "Pt", "eta": "Eta", "phi": "Phi", "e": "E"}
-_XAOD_TRUTH = {"pdg_id": "pdgId", "status": "status", "barcode": "barcode", "px": "px", "py": "py", "pz": "pz", "e": "e", "mass": "m"}
-_XAOD_TRACK = {"theta": "theta", "phi": "phi", "q_over_p": "qOverP", "d0": "d0", "z0": "z0", "chi2": "chiSquared"}
+_XAOD_TRUTH = {
+    "pdg_id": "pdgId",
+    "status": "status",
+    "barcode": "barcode",
+    "px": "px",
+    "py": "py",
+    "pz": "pz",
+    "e": "e",
+    "mass": "m",
+}
+_XAOD_TRACK = {
+    "theta": "theta",
+    "phi": "phi",
+    "q_over_p": "qOverP",
+    "d0": "d0",
+    "z0": "z0",
+    "chi2": "chiSquared",
+}
 _XAOD_JET = {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "m"}
 
 
 class Objects(NamedTuple):
     """What belongs to the clusters of a range of events; every array has one entry an event.
 
-    A field that the file does not have is left out and named in `missing`. Energies, momenta and masses are in GeV, d0 and z0 in mm.
+    A field that the file does not have is left out and named in `missing`. Energies, momenta and
+    masses are in GeV, d0 and z0 in mm.
     """
 
-    event: ak.Array  # records: run_number, event_number, lumi_block, mc_event_number, mc_channel_number, weight, ..._interactions, n_vertices
+    # records: run_number, event_number, lumi_block, mc_event_number, mc_channel_number, weight,
+    # ..._interactions, n_vertices
+    event: ak.Array
     truth: ak.Array  # lists of records: pdg_id, status, barcode, pt, e, mass, eta, phi
-    tracks: ak.Array  # lists of records: pt, p, mass or charge, eta, phi, d0, z0, chi2, truth_index, and eta_<layer>, phi_<layer>: NaN if not reached
+    # lists of records: pt, p, mass or charge, eta, phi, d0, z0, chi2, truth_index, and eta_<layer>,
+    # phi_<layer>: NaN if not reached
+    tracks: ak.Array
     jets: dict[str, ak.Array]  # by container; lists of records: pt, eta, phi, e, and mass
-    missing: dict[str, str]  # what could not be read, as "tracks.d0" or "jets.AntiKt4TruthJets", and why
+    # what could not be read, as "tracks.d0" or "jets.AntiKt4TruthJets", and why
+    missing: dict[str, str]
 
 
 def read_objects(
@@ -68,8 +116,9 @@ def read_objects(
     entry_start, entry_stop : int
         Range of events, half open.
     truth : sequence of str, optional
-        Containers of truth particles of an xAOD file, one after the other in each event. By default TruthParticles or, where there are
-        none as in PHYSLITE, electrons, muons, taus, photons and neutrinos; not what they come from (TruthBoson, TruthTop, ...).
+        Containers of truth particles of an xAOD file, one after the other in each event. By default
+        TruthParticles or, where there are none as in PHYSLITE, electrons, muons, taus, photons and
+        neutrinos; not what they come from (TruthBoson, TruthTop, ...).
     tracks : str
         Container of tracks of an xAOD file. Such files hold no extrapolations to the calorimeter.
     jets : sequence of str, optional
@@ -84,9 +133,14 @@ def read_objects(
     with open_sample(path) as file:
         name = next((name for name in (EVENT_TREE, TREE) if name in trees), None)
         if name is None:
-            raise BadFileError(f"{path}: no tree {EVENT_TREE} (MLTree) or {TREE} (xAOD); the file has {', '.join(trees) or 'no tree at all'}")
+            raise BadFileError(
+                f"{path}: no tree {EVENT_TREE} (MLTree) or {TREE} (xAOD); the file has "
+                f"{', '.join(trees) or 'no tree at all'}"
+            )
         tree = get_tree(path, file, name)
-        stop = int(tree.num_entries) if entry_stop is None else min(entry_stop, int(tree.num_entries))
+        stop = (
+            int(tree.num_entries) if entry_stop is None else min(entry_stop, int(tree.num_entries))
+        )
         source = _Source(path, tree, (min(entry_start, stop), stop))
         return _mltree(source, jets) if name == EVENT_TREE else _xaod(source, truth, tracks, jets)
 
@@ -99,32 +153,46 @@ class _Source:
         self.branches = frozenset(tree.keys())
         self.missing: dict[str, str] = {}
 
-    def fields(self, of: str, wanted: Mapping[str, str | None], *, depth: int) -> dict[str, ak.Array]:
+    def fields(
+        self, of: str, wanted: Mapping[str, str | None], *, depth: int
+    ) -> dict[str, ak.Array]:
         """Arrays of the branches that are there and hold numbers; the others are noted."""
         usable: dict[str, str] = {}
         for field, branch in wanted.items():
             if branch is None or branch not in self.branches:
-                self.missing[f"{of}.{field}"] = f"the file has no branch {branch}" if branch else "the file has no such variable"
+                self.missing[f"{of}.{field}"] = (
+                    f"the file has no branch {branch}"
+                    if branch
+                    else "the file has no such variable"
+                )
                 continue
             try:
                 require_numbers(self.path, self.tree, [branch], depth=depth)
                 usable[field] = branch
             except BadFileError as error:
                 self.missing[f"{of}.{field}"] = str(error).removeprefix(f"{self.path}: ")
-        arrays = read_branches(self.path, self.tree, list(usable.values()), *self.entries) if usable else {}
+        arrays = (
+            read_branches(self.path, self.tree, list(usable.values()), *self.entries)
+            if usable
+            else {}
+        )
         found = {field: arrays[branch] for field, branch in usable.items()}
         if depth:
             self._require_equal_lengths(usable, found)
         return found
 
-    def _require_equal_lengths(self, branches: Mapping[str, str], arrays: Mapping[str, ak.Array]) -> None:
+    def _require_equal_lengths(
+        self, branches: Mapping[str, str], arrays: Mapping[str, ak.Array]
+    ) -> None:
         first = next(iter(arrays), "")
         for field, array in arrays.items():
             bad = np.flatnonzero(ak.to_numpy(ak.num(array)) != ak.to_numpy(ak.num(arrays[first])))
             if len(bad):
                 entry = self.entries[0] + int(bad[0])
                 reason = f"does not have the same length as {branches[first]}"
-                raise BadEntriesError(self.path, self.tree.name, branches[field], entry, entry + 1, reason)
+                raise BadEntriesError(
+                    self.path, self.tree.name, branches[field], entry, entry + 1, reason
+                )
 
     def records(self, fields: Mapping[str, ak.Array]) -> ak.Array:
         """Lists of records; no fields give empty lists."""
@@ -133,7 +201,11 @@ class _Source:
         return ak.zip({field: _single(array) for field, array in fields.items()}, depth_limit=2)
 
     def events(self, fields: Mapping[str, ak.Array]) -> ak.Array:
-        return ak.zip(dict(fields), depth_limit=1) if fields else ak.Array([{}] * (self.entries[1] - self.entries[0]))
+        return (
+            ak.zip(dict(fields), depth_limit=1)
+            if fields
+            else ak.Array([{}] * (self.entries[1] - self.entries[0]))
+        )
 
 
 def _single(array: ak.Array) -> ak.Array:
@@ -142,24 +214,66 @@ def _single(array: ak.Array) -> ak.Array:
 
 
 def _mltree(source: _Source, jets: Sequence[str] | None) -> Objects:
-    event = source.fields("event", {field: names[0] for field, names in _EVENT.items()} | {"n_vertices": "NPV"}, depth=0)
-    truth = source.fields("truth", {field: f"truthPart{name}" for field, name in _TRUTH.items()}, depth=1)
-    layers = sorted({match[1] for branch in source.branches if (match := re.fullmatch(r"track(?:Eta|Phi)_(\w+)", branch))})
-    reach = {f"{axis.lower()}_{layer}": f"track{axis}_{layer}" for layer in layers for axis in ("Eta", "Phi")}
-    tracks = source.fields("tracks", {field: f"track{name}" for field, name in _TRACK.items()} | reach, depth=1)
+    event = source.fields(
+        "event",
+        {field: names[0] for field, names in _EVENT.items()} | {"n_vertices": "NPV"},
+        depth=0,
+    )
+    truth = source.fields(
+        "truth", {field: f"truthPart{name}" for field, name in _TRUTH.items()}, depth=1
+    )
+    layers = sorted(
+        {
+            match[1]
+            for branch in source.branches
+            if (match := re.fullmatch(r"track(?:Eta|Phi)_(\w+)", branch))
+        }
+    )
+    reach = {
+        f"{axis.lower()}_{layer}": f"track{axis}_{layer}"
+        for layer in layers
+        for axis in ("Eta", "Phi")
+    }
+    tracks = source.fields(
+        "tracks", {field: f"track{name}" for field, name in _TRACK.items()} | reach, depth=1
+    )
     if not reach:
         source.missing["tracks.extrapolations"] = "the file has no branches trackEta_<layer>"
-    tracks |= {field: ak.where(tracks[field] < NOT_REACHED, np.float32(np.nan), tracks[field]) for field in reach if field in tracks}
-    found = sorted({match[1] for branch in source.branches if (match := re.fullmatch(r"(\w+Jets)(?:Pt|Eta|Phi|E)", branch))})
-    arrays = {name: source.fields(f"jets.{name}", {field: name + end for field, end in _JET.items()}, depth=1) for name in jets or found}
+    tracks |= {
+        field: ak.where(tracks[field] < NOT_REACHED, np.float32(np.nan), tracks[field])
+        for field in reach
+        if field in tracks
+    }
+    found = sorted(
+        {
+            match[1]
+            for branch in source.branches
+            if (match := re.fullmatch(r"(\w+Jets)(?:Pt|Eta|Phi|E)", branch))
+        }
+    )
+    arrays = {
+        name: source.fields(
+            f"jets.{name}", {field: name + end for field, end in _JET.items()}, depth=1
+        )
+        for name in jets or found
+    }
     records = {name: source.records(fields) for name, fields in arrays.items() if fields}
-    return Objects(source.events(event), source.records(truth), source.records(tracks), records, source.missing)
+    return Objects(
+        source.events(event), source.records(truth), source.records(tracks), records, source.missing
+    )
 
 
-def _xaod(source: _Source, truth: Sequence[str] | None, tracks: str, jets: Sequence[str] | None) -> Objects:
+def _xaod(
+    source: _Source, truth: Sequence[str] | None, tracks: str, jets: Sequence[str] | None
+) -> Objects:
     known = variables(source.branches)
 
-    def fields(of: str, container: str, wanted: Mapping[str, str], derive: Callable[[dict[str, ak.Array]], dict[str, ak.Array]]) -> ak.Array | None:
+    def fields(
+        of: str,
+        container: str,
+        wanted: Mapping[str, str],
+        derive: Callable[[dict[str, ak.Array]], dict[str, ak.Array]],
+    ) -> ak.Array | None:
         """A container, if it has what `derive` needs."""
         branches = {field: known.get(container, {}).get(name) for field, name in wanted.items()}
         if container not in known:
@@ -171,20 +285,35 @@ def _xaod(source: _Source, truth: Sequence[str] | None, tracks: str, jets: Seque
         except KeyError as error:
             for field in wanted:
                 source.missing.pop(f"{of}.{field}", None)
-            source.missing[of] = f"{container} has no {wanted[error.args[0]]}; variables are left out where a container is empty in all events"
+            source.missing[of] = (
+                f"{container} has no {wanted[error.args[0]]}; variables are left out where a "
+                "container is empty in all events"
+            )
             return None
 
     nothing = source.records({})
     names = truth or (("TruthParticles",) if "TruthParticles" in known else LEPTONS)
-    particles = [array for name in names if (array := fields(f"truth.{name}", name, _XAOD_TRUTH, _particles)) is not None]
+    particles = [
+        array
+        for name in names
+        if (array := fields(f"truth.{name}", name, _XAOD_TRUTH, _particles)) is not None
+    ]
     found = sorted(name for name in known if name.endswith("Jets"))
-    records = {name: array for name in jets or found if (array := fields(f"jets.{name}", name, _XAOD_JET, _jets)) is not None}
+    records = {
+        name: array
+        for name in jets or found
+        if (array := fields(f"jets.{name}", name, _XAOD_JET, _jets)) is not None
+    }
     track_records = fields("tracks", tracks, _XAOD_TRACK, _tracks)
     source.missing["tracks.extrapolations"] = "xAOD files do not hold them"
-    source.missing["tracks.truth_index"] = "xAOD files hold links to containers that only Athena can resolve"
+    source.missing["tracks.truth_index"] = (
+        "xAOD files hold links to containers that only Athena can resolve"
+    )
     event = _event(source, known.get("EventInfo", {}))
     joined = ak.concatenate(particles, axis=1) if particles else nothing
-    return Objects(event, joined, nothing if track_records is None else track_records, records, source.missing)
+    return Objects(
+        event, joined, nothing if track_records is None else track_records, records, source.missing
+    )
 
 
 def _event(source: _Source, known: Mapping[str, str]) -> ak.Array:
@@ -192,13 +321,17 @@ def _event(source: _Source, known: Mapping[str, str]) -> ak.Array:
     branches = {field: known.get(names[1]) for field, names in _EVENT.items()}
     weight = source.fields("event", {"weight": branches.pop("weight")}, depth=1)
     event = source.fields("event", branches, depth=0)
-    event |= {field: ak.fill_none(ak.firsts(array), np.float32(np.nan)) for field, array in weight.items()}
+    event |= {
+        field: ak.fill_none(ak.firsts(array), np.float32(np.nan)) for field, array in weight.items()
+    }
     source.missing["event.n_vertices"] = "xAOD files hold the vertices instead"
     return source.events(event)
 
 
 def _particles(found: dict[str, ak.Array]) -> dict[str, ak.Array]:
-    px, py, pz = (ak.values_astype(found.pop(name), np.float64) * GEV for name in ("px", "py", "pz"))
+    px, py, pz = (
+        ak.values_astype(found.pop(name), np.float64) * GEV for name in ("px", "py", "pz")
+    )
     pt = np.hypot(px, py)
     with np.errstate(divide="ignore", invalid="ignore"):
         eta = np.arcsinh(pz / pt)
@@ -207,14 +340,27 @@ def _particles(found: dict[str, ak.Array]) -> dict[str, ak.Array]:
 
 
 def _tracks(found: dict[str, ak.Array]) -> dict[str, ak.Array]:
-    theta, q_over_p = (ak.values_astype(found.pop(name), np.float64) for name in ("theta", "q_over_p"))
+    theta, q_over_p = (
+        ak.values_astype(found.pop(name), np.float64) for name in ("theta", "q_over_p")
+    )
     with np.errstate(divide="ignore"):
         p = GEV / np.abs(q_over_p)
     charge = ak.values_astype(np.sign(q_over_p), np.int32)
-    return {"pt": p * np.sin(theta), "p": p, "eta": -np.log(np.tan(0.5 * theta)), "charge": charge} | found
+    return {
+        "pt": p * np.sin(theta),
+        "p": p,
+        "eta": -np.log(np.tan(0.5 * theta)),
+        "charge": charge,
+    } | found
 
 
 def _jets(found: dict[str, ak.Array]) -> dict[str, ak.Array]:
     pt, mass = (ak.values_astype(found.pop(name), np.float64) * GEV for name in ("pt", "mass"))
     p = pt * np.cosh(ak.values_astype(found["eta"], np.float64))
-    return {"pt": pt, "eta": found["eta"], "phi": found["phi"], "e": np.sqrt(p**2 + np.sign(mass) * mass**2), "mass": mass}
+    return {
+        "pt": pt,
+        "eta": found["eta"],
+        "phi": found["phi"],
+        "e": np.sqrt(p**2 + np.sign(mass) * mass**2),
+        "mass": mass,
+    }

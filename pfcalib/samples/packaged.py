@@ -18,7 +18,8 @@ def packaged_samples() -> tuple[str, ...]:
 
 
 def packaged_sample(name: str) -> Path:
-    """Path of a packaged ROOT file, such as "geant4_pions"; what it holds and where it comes from stands in its metadata.
+    """Path of a packaged ROOT file, such as "geant4_pions"; what it holds and where it comes from
+    stands in its metadata.
 
     Raises
     ------
@@ -26,5 +27,7 @@ def packaged_sample(name: str) -> Path:
         If there is no sample of that name.
     """
     if name not in packaged_samples():
-        raise ConfigError(f"no packaged sample {name!r}; there are: {', '.join(packaged_samples()) or 'none'}")
+        raise ConfigError(
+            f"no packaged sample {name!r}; there are: {', '.join(packaged_samples()) or 'none'}"
+        )
     return _folder() / f"{name}.root"

@@ -1,4 +1,6 @@
-"""Read samples of any known layout: whole, in part or chunk by chunk; what is wrong with a file is raised, or skipped and reported."""
+"""Read samples of any known layout: whole, in part or chunk by chunk; what is wrong with a file is
+raised, or skipped and reported.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,27 @@ from numpy.typing import NDArray
 
 from pfcalib.columns import COLUMNS
 from pfcalib.errors import BadFileError
-from pfcalib.samples.faults import BadEntriesError, Fault, FaultLog, drop_unsound, require_aligned, require_sound
+from pfcalib.samples.faults import (
+    BadEntriesError,
+    Fault,
+    FaultLog,
+    drop_unsound,
+    require_aligned,
+    require_sound,
+)
 from pfcalib.samples.layouts.pfcalib_tree import read_columns
 from pfcalib.samples.layouts.protocol import ENTRY, Reader
 from pfcalib.samples.layouts.recognise import open_reader
 from pfcalib.samples.locate import as_paths
-from pfcalib.samples.rootfile import Identity, PathLike, get_tree, identity, open_sample, read_geo, read_metadata
+from pfcalib.samples.rootfile import (
+    Identity,
+    PathLike,
+    get_tree,
+    identity,
+    open_sample,
+    read_geo,
+    read_metadata,
+)
 from pfcalib.samples.schema import Sample, concatenate
 
 __all__ = [
@@ -53,24 +70,35 @@ def read_sample(
     paths : path-like or sequence of them
         Files of the same cells; entries are counted through all of them in the order given.
     columns : sequence of str, optional
-        Scalars and jagged columns to read, names as in `pfcalib.columns`; by default all that the file has.
+        Scalars and jagged columns to read, names as in `pfcalib.columns`; by default all that the
+        file has.
     entry_start, entry_stop : int
         Range of entries of the files, half open: clusters, events or showers, as the layout has it.
     on_error : "raise" or "skip"
-        Stop at the first fault, or leave out the clusters, entries or files concerned and report them.
+        Stop at the first fault, or leave out the clusters, entries or files concerned and report
+        them.
     faults : FaultLog, optional
         Where "skip" reports; without it there is one warning at the end.
     binning : path-like, optional
-        Binning XML of CaloChallenge files; by default the one beside each file, or the published one.
+        Binning XML of CaloChallenge files; by default the one beside each file, or the published
+        one.
 
     Raises
     ------
     BadFileError
-        If a file cannot be read, is of no known layout, lacks a column that was asked for, has jagged branches of different lengths,
-        values that are not finite, truth energies that are not positive, negative deposits, cells that are not in CellGeo, or was
-        replaced while it was read; with "skip", only if a column is unknown or no file can be read at all.
+        If a file cannot be read, is of no known layout, lacks a column that was asked for, has
+        jagged branches of different lengths, values that are not finite, truth energies that are
+        not positive, negative deposits, cells that are not in CellGeo, or was replaced while it was
+        read; with "skip", only if a column is unknown or no file can be read at all.
     """
-    arguments = {"columns": columns, "entry_start": entry_start, "entry_stop": entry_stop, "on_error": on_error, "faults": faults, "binning": binning}
+    arguments = {
+        "columns": columns,
+        "entry_start": entry_start,
+        "entry_stop": entry_stop,
+        "on_error": on_error,
+        "faults": faults,
+        "binning": binning,
+    }
     parts = list(iterate_sample(paths, **arguments))  # type: ignore[arg-type]
     if parts:
         return concatenate(parts)
@@ -97,7 +125,9 @@ def iterate_sample(
     faults: FaultLog | None = None,
     binning: PathLike | None = None,
 ) -> Iterator[Sample]:
-    """Read chunk by chunk, at most `step` entries and about as many clusters at once; parameters and errors as in `read_sample`."""
+    """Read chunk by chunk, at most `step` entries and about as many clusters at once; parameters
+    and errors as in `read_sample`.
+    """
     unknown = [name for name in columns or () if name not in COLUMNS]
     if unknown:
         raise BadFileError(f"no such columns in pfcalib: {', '.join(unknown)}")
@@ -108,29 +138,60 @@ def iterate_sample(
             with open_reader(path, binning=binning) as reader:
                 version, tree = identity(path), reader.tree
                 start = max(entry_start - seen, 0)
-                stop = reader.n_entries if entry_stop is None else min(entry_stop - seen, reader.n_entries)
+                stop = (
+                    reader.n_entries
+                    if entry_stop is None
+                    else min(entry_stop - seen, reader.n_entries)
+                )
                 seen += reader.n_entries
                 at_once = entries_at_once(reader, step)
                 for first in range(start, stop, at_once):
                     left = stop - first
                     entries = (first, min(first + at_once, stop))
-                    yield from _read_range(path, reader, entries, columns, version, None if on_error == "raise" else log)
+                    yield from _read_range(
+                        path,
+                        reader,
+                        entries,
+                        columns,
+                        version,
+                        None if on_error == "raise" else log,
+                    )
         except BadFileError as error:
             if on_error == "raise":
                 raise
-            log.add(Fault(str(path), tree, stop - left if left else None, "", str(error).removeprefix(f"{path}: "), left))
+            log.add(
+                Fault(
+                    str(path),
+                    tree,
+                    stop - left if left else None,
+                    "",
+                    str(error).removeprefix(f"{path}: "),
+                    left,
+                )
+            )
     if faults is None and len(log):
-        warnings.warn(f"{len(log)} faults were skipped, with {log.n_lost} clusters or entries; the first: {log.faults[0]}", stacklevel=2)
+        warnings.warn(
+            f"{len(log)} faults were skipped, with {log.n_lost} clusters or entries; the first: "
+            f"{log.faults[0]}",
+            stacklevel=2,
+        )
 
 
 def entries_at_once(reader: Reader, step: int) -> int:
-    """Entries that hold about `step` clusters; a reader of events may say how many there are in one."""
+    """Entries that hold about `step` clusters; a reader of events may say how many there are in
+    one.
+    """
     per_entry = getattr(reader, "clusters_per_entry", lambda: 1.0)()
     return max(1, int(step / max(per_entry, 1.0)))
 
 
 def _read_range(
-    path: PathLike, reader: Reader, entries: tuple[int, int], columns: Sequence[str] | None, version: Identity | None, log: FaultLog | None
+    path: PathLike,
+    reader: Reader,
+    entries: tuple[int, int],
+    columns: Sequence[str] | None,
+    version: Identity | None,
+    log: FaultLog | None,
 ) -> Iterator[Sample]:
     """The sound clusters of some entries."""
     for entry, sample in read_entries(path, reader, entries, columns, version=version, log=log):
@@ -152,8 +213,9 @@ def read_entries(
 ) -> Iterator[tuple[NDArray[np.int64], Sample]]:
     """Entry of each cluster and clusters of some entries, whose values are not judged.
 
-    With a log, entries that cannot be read are cut out, by halves where the reader cannot say which; without one they raise a
-    BadFileError, as does a file whose identity is no longer `version`.
+    With a log, entries that cannot be read are cut out, by halves where the reader cannot say
+    which; without one they raise a BadFileError, as does a file whose identity is no longer
+    `version`.
     """
     waiting = [entries]
     while waiting:
@@ -174,9 +236,16 @@ def read_entries(
 
 
 def _salvage(
-    path: PathLike, reader: Reader, entries: tuple[int, int], columns: Sequence[str] | None, error: BadFileError, log: FaultLog
+    path: PathLike,
+    reader: Reader,
+    entries: tuple[int, int],
+    columns: Sequence[str] | None,
+    error: BadFileError,
+    log: FaultLog,
 ) -> list[tuple[int, int]]:
-    """Ranges to try again, the last one first, after some entries could not be read; raises where all entries have the same trouble."""
+    """Ranges to try again, the last one first, after some entries could not be read; raises where
+    all entries have the same trouble.
+    """
     start, stop = entries
     if isinstance(error, BadEntriesError) and start <= error.start < error.stop <= stop:
         log.add(error.fault)
@@ -196,10 +265,20 @@ def _pick(path: PathLike, reader: Reader, sample: Sample, columns: Sequence[str]
         return sample
     missing = [name for name in columns if name not in sample.scalars and name not in sample.cells]
     if missing:
-        raise BadFileError(f"{path}: {reader.tree} has no branch {', '.join(missing)} (layout {reader.layout})")
-    scalars: dict[str, NDArray[Any]] = {name: sample.scalars[name] for name in (*columns, ENTRY) if name in sample.scalars}
+        raise BadFileError(
+            f"{path}: {reader.tree} has no branch {', '.join(missing)} (layout {reader.layout})"
+        )
+    scalars: dict[str, NDArray[Any]] = {
+        name: sample.scalars[name] for name in (*columns, ENTRY) if name in sample.scalars
+    }
     cells = {name: sample.cells[name] for name in columns if name in sample.cells}
-    return Sample(scalars, sample.offsets if cells else np.zeros(len(sample) + 1, dtype=np.int64), cells, sample.geo, sample.metadata)
+    return Sample(
+        scalars,
+        sample.offsets if cells else np.zeros(len(sample) + 1, dtype=np.int64),
+        cells,
+        sample.geo,
+        sample.metadata,
+    )
 
 
 def _require_same_file(path: PathLike, version: Identity | None) -> None:

@@ -1,4 +1,6 @@
-"""ROOT files opened with care: trees, types of branches, cells and metadata, and what is wrong said with file, tree, branch and entry."""
+"""ROOT files opened with care: trees, types of branches, cells and metadata, and what is wrong said
+with file, tree, branch and entry.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,8 @@ def identity(path: PathLike) -> Identity | None:
 def content_id(path: PathLike) -> str:
     """What tells the content of a sample from any other, whatever the file is called: a hash.
 
-    It is the one of the columns, where `samples.write` has put it into the file, so that a sample that is made again is the same
-    sample; else that of the bytes of the file.
+    It is the one of the columns, where `samples.write` has put it into the file, so that a sample
+    that is made again is the same sample; else that of the bytes of the file.
     """
     require_readable(path)
     if not is_url(path) and Path(path).suffix == ".root":
@@ -93,22 +95,30 @@ def open_sample(path: PathLike) -> Iterator[Any]:
 
 
 def _require_whole(path: PathLike, place: Path) -> None:
-    """Raise a BadFileError where a ROOT file ends before its header says, even if nothing that is read lies behind the end.
+    """Raise a BadFileError where a ROOT file ends before its header says, even if nothing that is
+    read lies behind the end.
 
-    Header: "root", version (4 bytes), place of the first record (4), end of the file (4, or 8 from version 1,000,000 on), big endian.
+    Header: "root", version (4 bytes), place of the first record (4), end of the file (4, or 8 from
+    version 1,000,000 on), big endian.
     """
     size = place.stat().st_size
     with place.open("rb") as file:
         magic, version, _, end = file.read(4), file.read(4), file.read(4), file.read(8)
     end = end if int.from_bytes(version, "big") >= _LARGE_FILES else end[:4]
     if magic == b"root" and size < int.from_bytes(end, "big"):
-        raise BadFileError(f"{path}: the file is cut short, it has {size} of {int.from_bytes(end, 'big')} bytes")
+        raise BadFileError(
+            f"{path}: the file is cut short, it has {size} of {int.from_bytes(end, 'big')} bytes"
+        )
 
 
 def root_trees(path: PathLike) -> dict[str, frozenset[str]]:
-    """Trees of a ROOT file with the names of their branches; empty for a file of another kind, and a damaged tree has no branches."""
+    """Trees of a ROOT file with the names of their branches; empty for a file of another kind, and
+    a damaged tree has no branches.
+    """
     version = identity(path)
-    return _root_trees.__wrapped__(path, None) if version is None else _root_trees(str(path), version)
+    return (
+        _root_trees.__wrapped__(path, None) if version is None else _root_trees(str(path), version)
+    )
 
 
 @lru_cache(maxsize=32)
@@ -136,7 +146,9 @@ def get_tree(path: PathLike, file: Any, name: str) -> Any:
     with reading(path, "the directory of the file cannot be read"):
         trees = file.keys(cycle=False, filter_classname="TTree")
     if name not in trees:
-        raise BadFileError(f"{path}: no tree {name!r}; the file has {', '.join(trees) or 'no tree at all'}")
+        raise BadFileError(
+            f"{path}: no tree {name!r}; the file has {', '.join(trees) or 'no tree at all'}"
+        )
     with reading(path, f"tree {name} cannot be read"):
         return file[name]
 
@@ -149,8 +161,11 @@ def require_branches(path: PathLike, tree: Any, wanted: Sequence[str]) -> None:
         raise BadFileError(f"{path}: {tree.name} has no branch {', '.join(missing)}")
 
 
-def require_numbers(path: PathLike, tree: Any, branches: Sequence[str], *, depth: int, whole: Container[str] = ()) -> None:
-    """Raise a BadFileError for a branch that does not hold numbers in lists of that depth: 0 numbers, 1 vectors, 2 vectors of vectors.
+def require_numbers(
+    path: PathLike, tree: Any, branches: Sequence[str], *, depth: int, whole: Container[str] = ()
+) -> None:
+    """Raise a BadFileError for a branch that does not hold numbers in lists of that depth: 0
+    numbers, 1 vectors, 2 vectors of vectors.
 
     Parameters
     ----------
@@ -162,7 +177,11 @@ def require_numbers(path: PathLike, tree: Any, branches: Sequence[str], *, depth
     """
     for name in branches:
         kind = "integer" if name in whole else "number"
-        wish = (f"a {kind}".replace("a i", "an i"), f"a vector of {kind}s", f"a vector of vectors of {kind}s")[depth]
+        wish = (
+            f"a {kind}".replace("a i", "an i"),
+            f"a vector of {kind}s",
+            f"a vector of vectors of {kind}s",
+        )[depth]
         branch = tree[name]
         with reading(path, f"{tree.name}: branch {name} is of a type that cannot be read"):
             form = branch.interpretation.awkward_form(tree.file)
@@ -170,12 +189,23 @@ def require_numbers(path: PathLike, tree: Any, branches: Sequence[str], *, depth
             form = form.content if form.is_list else None
             if form is None:
                 break
-        good = form is not None and form.is_numpy and not form.inner_shape and not form.parameter("__array__") and form.primitive != "bool"
+        good = (
+            form is not None
+            and form.is_numpy
+            and not form.inner_shape
+            and not form.parameter("__array__")
+            and form.primitive != "bool"
+        )
         if not good or (name in whole and "int" not in form.primitive):
-            raise BadFileError(f"{path}: {tree.name}: branch {name} is of type {branch.typename}, expected {wish} an entry")
+            raise BadFileError(
+                f"{path}: {tree.name}: branch {name} is of type {branch.typename}, expected {wish} "
+                "an entry"
+            )
 
 
-def read_branches(path: PathLike, tree: Any, branches: Sequence[str], start: int, stop: int) -> ak.Array:
+def read_branches(
+    path: PathLike, tree: Any, branches: Sequence[str], start: int, stop: int
+) -> ak.Array:
     """Branches of entries [start, stop) as an awkward record.
 
     Raises
@@ -185,27 +215,43 @@ def read_branches(path: PathLike, tree: Any, branches: Sequence[str], start: int
     """
     if start == stop:  # of which uproot would read a basket
         with reading(path, f"{tree.name}: branches cannot be read"):
-            empty = {name: tree[name].interpretation.awkward_form(tree.file).length_zero_array() for name in branches}
+            empty = {
+                name: tree[name].interpretation.awkward_form(tree.file).length_zero_array()
+                for name in branches
+            }
             return ak.zip(empty, depth_limit=1)
     try:
-        return tree.arrays(list(branches), entry_start=start, entry_stop=stop, library="ak", array_cache=None)
+        return tree.arrays(
+            list(branches), entry_start=start, entry_stop=stop, library="ak", array_cache=None
+        )
     except Exception as error:
         for name in branches:
             _require_baskets(path, tree, name, start, stop)
-        raise BadFileError(f"{path}: {tree.name}: entries {start} to {stop} cannot be read ({type(error).__name__})") from error
+        raise BadFileError(
+            f"{path}: {tree.name}: entries {start} to {stop} cannot be read "
+            f"({type(error).__name__})"
+        ) from error
 
 
 def _require_baskets(path: PathLike, tree: Any, name: str, start: int, stop: int) -> None:
     """Read a branch basket by basket, and say which one cannot be read."""
     try:
-        edges = [start, *(int(edge) for edge in tree[name].entry_offsets if start < edge < stop), stop]
+        edges = [
+            start,
+            *(int(edge) for edge in tree[name].entry_offsets if start < edge < stop),
+            stop,
+        ]
     except Exception as error:
-        raise BadFileError(f"{path}: {tree.name}: branch {name} cannot be read ({type(error).__name__})") from error
+        raise BadFileError(
+            f"{path}: {tree.name}: branch {name} cannot be read ({type(error).__name__})"
+        ) from error
     for first, last in itertools.pairwise(edges):
         try:
             tree[name].array(entry_start=first, entry_stop=last, library="ak", array_cache=None)
         except Exception as error:
-            raise BadEntriesError(path, tree.name, name, first, last, f"cannot be read ({type(error).__name__})") from error
+            raise BadEntriesError(
+                path, tree.name, name, first, last, f"cannot be read ({type(error).__name__})"
+            ) from error
 
 
 def read_geo(path: PathLike, file: Any) -> CellGeo:
@@ -214,23 +260,31 @@ def read_geo(path: PathLike, file: Any) -> CellGeo:
     Raises
     ------
     BadFileError
-        If there is no CellGeo, it has not exactly one entry, lacks a branch, its vectors differ in length, a value is not finite or a cell
-        comes twice.
+        If there is no CellGeo, it has not exactly one entry, lacks a branch, its vectors differ in
+        length, a value is not finite or a cell comes twice.
     """
     tree = get_tree(path, file, GEO_TREE)
     if tree.num_entries != 1:
-        raise BadFileError(f"{path}: {GEO_TREE} must have exactly one entry, it has {tree.num_entries}")
+        raise BadFileError(
+            f"{path}: {GEO_TREE} must have exactly one entry, it has {tree.num_entries}"
+        )
     require_branches(path, tree, list(CELL_GEO))
     require_numbers(path, tree, list(CELL_GEO), depth=1)
     with reading(path, f"{GEO_TREE} cannot be read"):
         arrays = tree.arrays(list(CELL_GEO), library="ak")
-    flat = {name.removeprefix(GEO_PREFIX): ak.to_numpy(arrays[name][0]).astype(dtype) for name, dtype in CELL_GEO.items()}
+    flat = {
+        name.removeprefix(GEO_PREFIX): ak.to_numpy(arrays[name][0]).astype(dtype)
+        for name, dtype in CELL_GEO.items()
+    }
     if len({len(array) for array in flat.values()}) != 1:
         raise BadFileError(f"{path}: {GEO_TREE}: the vectors do not have the same length")
     for name, array in flat.items():
         bad = np.flatnonzero(~np.isfinite(array))
         if len(bad):
-            raise BadFileError(f"{path}: {GEO_TREE}: entry 0: {GEO_PREFIX}{name}[{bad[0]}] is {array[bad[0]]}, it must be finite")
+            raise BadFileError(
+                f"{path}: {GEO_TREE}: entry 0: {GEO_PREFIX}{name}[{bad[0]}] is {array[bad[0]]}, it "
+                "must be finite"
+            )
     ids = np.sort(flat["ID"])
     twice = ids[1:][ids[1:] == ids[:-1]]
     if len(twice):
@@ -240,7 +294,12 @@ def read_geo(path: PathLike, file: Any) -> CellGeo:
 
 def no_cells() -> CellGeo:
     """The geometry of a file without cells."""
-    return CellGeo(**{name.removeprefix(GEO_PREFIX): np.zeros(0, dtype=dtype) for name, dtype in CELL_GEO.items()})
+    return CellGeo(
+        **{
+            name.removeprefix(GEO_PREFIX): np.zeros(0, dtype=dtype)
+            for name, dtype in CELL_GEO.items()
+        }
+    )
 
 
 def read_metadata(path: PathLike, file: Any) -> dict[str, Any]:
@@ -256,7 +315,9 @@ def read_metadata(path: PathLike, file: Any) -> dict[str, Any]:
 
 
 def as_column(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Values in the dtype of a column; what is beyond its range becomes infinite, which those who judge values report."""
+    """Values in the dtype of a column; what is beyond its range becomes infinite, which those who
+    judge values report.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(COLUMNS[name].dtype, copy=False)
 
@@ -269,7 +330,9 @@ def jagged_parts(array: ak.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
 
 @contextlib.contextmanager
 def reading(path: PathLike, trouble: str) -> Iterator[None]:
-    """Turn any error of uproot, which has many kinds for files that are damaged or cut short, into a BadFileError."""
+    """Turn any error of uproot, which has many kinds for files that are damaged or cut short, into
+    a BadFileError.
+    """
     try:
         yield
     except Exception as error:

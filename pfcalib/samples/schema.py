@@ -24,7 +24,8 @@ EM_PDG_IDS = (111, 22, 11)  # pi0, photon, electron; by absolute value
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CellGeo:
-    """The cells that a sample refers to; each array has one entry a cell and is named as its branch without ``cell_geo_``.
+    """The cells that a sample refers to; each array has one entry a cell and is named as its branch
+    without ``cell_geo_``.
 
     >>> from pfcalib.geometry import WINDOW
     >>> geo = CellGeo.from_grid(WINDOW)
@@ -48,7 +49,9 @@ class CellGeo:
             object.__setattr__(self, short, np.ascontiguousarray(getattr(self, short), dtype=dtype))
         lengths = {name: len(array) for name, array in self.arrays().items()}
         if len(set(lengths.values())) != 1:
-            raise ValidationError(f"{GEO_TREE}: all branches must have one entry a cell, got lengths {lengths}")
+            raise ValidationError(
+                f"{GEO_TREE}: all branches must have one entry a cell, got lengths {lengths}"
+            )
 
     @classmethod
     def from_grid(cls, grid: Grid, sigma: ArrayLike = 0.0) -> CellGeo:
@@ -62,7 +65,17 @@ class CellGeo:
         """
         noise = np.broadcast_to(np.asarray(sigma, dtype=np.float32), grid.n_cells)
         cells = np.arange(grid.n_cells, dtype=np.uint64)
-        return cls(cells, grid.sampling, grid.eta, grid.phi, grid.r, grid.d_eta, grid.d_phi, grid.volume, noise)  # type: ignore[arg-type]
+        return cls(
+            cells,
+            grid.sampling,
+            grid.eta,
+            grid.phi,
+            grid.r,
+            grid.d_eta,
+            grid.d_phi,
+            grid.volume,
+            noise,
+        )  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.ID)
@@ -82,13 +95,19 @@ class CellGeo:
     @cached_property
     def _order(self) -> NDArray[np.int64] | None:
         """Order that sorts the IDs; None where they are 0, 1, 2, ... already."""
-        return None if np.array_equal(self.ID, np.arange(len(self), dtype=np.uint64)) else np.argsort(self.ID, kind="stable")
+        return (
+            None
+            if np.array_equal(self.ID, np.arange(len(self), dtype=np.uint64))
+            else np.argsort(self.ID, kind="stable")
+        )
 
     def rows(self, cell_id: ArrayLike) -> NDArray[np.int64]:
         """Row of each cell ID in the arrays, -1 for an unknown ID; same shape as the argument."""
         ids = np.asarray(cell_id, dtype=np.uint64)
         if self._order is None:
-            return np.where(ids < len(self), ids, np.uint64(0)).astype(np.int64) - (ids >= len(self))
+            return np.where(ids < len(self), ids, np.uint64(0)).astype(np.int64) - (
+                ids >= len(self)
+            )
         place = np.minimum(np.searchsorted(self.ID, ids, sorter=self._order), len(self) - 1)
         rows = self._order[place]
         return np.where(self.ID[rows] == ids, rows, -1)
@@ -96,7 +115,8 @@ class CellGeo:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Sample:
-    """Clusters in memory: scalars, and cells in jagged form (cells of cluster i at offsets[i]:offsets[i + 1]).
+    """Clusters in memory: scalars, and cells in jagged form (cells of cluster i at
+    offsets[i]:offsets[i + 1]).
 
     Parameters
     ----------
@@ -129,13 +149,20 @@ class Sample:
     def __getitem__(self, key: slice | NDArray[Any]) -> Sample: ...
 
     def __getitem__(self, key: str | slice | NDArray[Any]) -> NDArray[Any] | Sample:
-        """A scalar column by name, or the clusters of a mask, an index array or a slice as a sample."""
+        """A scalar column by name, or the clusters of a mask, an index array or a slice as a
+        sample.
+        """
         if isinstance(key, str):
             return column_of(self.scalars, key)
         rows = np.arange(len(self))[key]
         cells, offsets = gather(self.offsets, rows)
         taken = {name: array[cells] for name, array in self.cells.items()}
-        return dataclasses.replace(self, scalars={name: array[rows] for name, array in self.scalars.items()}, offsets=offsets, cells=taken)
+        return dataclasses.replace(
+            self,
+            scalars={name: array[rows] for name, array in self.scalars.items()},
+            offsets=offsets,
+            cells=taken,
+        )
 
     @property
     def is_em(self) -> NDArray[np.bool_]:
@@ -148,7 +175,9 @@ def column_of(scalars: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     try:
         return scalars[name]
     except KeyError:
-        raise ValidationError(f"the sample was read without column {name!r}; it has {', '.join(sorted(scalars))}") from None
+        raise ValidationError(
+            f"the sample was read without column {name!r}; it has {', '.join(sorted(scalars))}"
+        ) from None
 
 
 def is_em(pdg_id: ArrayLike) -> NDArray[np.bool_]:
@@ -160,8 +189,11 @@ def is_em(pdg_id: ArrayLike) -> NDArray[np.bool_]:
     return np.isin(np.abs(np.asarray(pdg_id)), EM_PDG_IDS)
 
 
-def gather(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the cells of some clusters lie: their flat indices, and the offsets of the clusters taken alone.
+def gather(
+    offsets: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the cells of some clusters lie: their flat indices, and the offsets of the clusters
+    taken alone.
 
     >>> cells, offsets = gather(np.array([0, 2, 2, 5]), np.array([2, 0]))
     >>> cells.tolist(), offsets.tolist()
@@ -173,7 +205,8 @@ def gather(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray
 
 
 def concatenate(samples: Sequence[Sample]) -> Sample:
-    """One sample of several that share their columns and their cells; the metadata are those of the first.
+    """One sample of several that share their columns and their cells; the metadata are those of the
+    first.
 
     Raises
     ------
@@ -184,15 +217,25 @@ def concatenate(samples: Sequence[Sample]) -> Sample:
         raise ValidationError("nothing to concatenate: the list of samples is empty")
     first = samples[0]
     for i, sample in enumerate(samples[1:], start=1):
-        if sample.scalars.keys() != first.scalars.keys() or sample.cells.keys() != first.cells.keys():
+        if (
+            sample.scalars.keys() != first.scalars.keys()
+            or sample.cells.keys() != first.cells.keys()
+        ):
             raise ValidationError(f"samples 0 and {i} do not have the same columns")
         if not sample.geo.same_as(first.geo):
             raise ValidationError(f"samples 0 and {i} do not have the same cells ({GEO_TREE})")
     ends = np.cumsum([0, *(int(sample.offsets[-1]) for sample in samples)])
-    offsets = np.concatenate([[0], *(sample.offsets[1:] + end for sample, end in zip(samples, ends[:-1], strict=True))])
+    offsets = np.concatenate(
+        [[0], *(sample.offsets[1:] + end for sample, end in zip(samples, ends[:-1], strict=True))]
+    )
     return dataclasses.replace(
         first,
-        scalars={name: np.concatenate([sample.scalars[name] for sample in samples]) for name in first.scalars},
+        scalars={
+            name: np.concatenate([sample.scalars[name] for sample in samples])
+            for name in first.scalars
+        },
         offsets=offsets.astype(np.int64),
-        cells={name: np.concatenate([sample.cells[name] for sample in samples]) for name in first.cells},
+        cells={
+            name: np.concatenate([sample.cells[name] for sample in samples]) for name in first.cells
+        },
     )

@@ -1,4 +1,6 @@
-"""Which clusters a study uses: cuts, one split by event, and two classes with the same spectrum of deposited energy."""
+"""Which clusters a study uses: cuts, one split by event, and two classes with the same spectrum of
+deposited energy.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ from pfcalib.samples.split import FRACTIONS, split_index, split_of
 
 Scalars = Mapping[str, NDArray[Any]]
 Balance = Literal["subsample", "weight"] | None
-BALANCE_EDGES = np.logspace(-1.0, 3.5, 46)  # GeV, ten bins a decade; what lies outside counts in the first or last bin
+# GeV, ten bins a decade; what lies outside counts in the first or last bin
+BALANCE_EDGES = np.logspace(-1.0, 3.5, 46)
 SPECIES = ("all", "neutral", "charged")
-SELECT_COLUMNS = ("eventNumber", "truthPdgId", "clusterE", "clusterEta", "cluster_ENG_CALIB_TOT")  # what `choose_clusters` looks at
+# what `choose_clusters` looks at
+SELECT_COLUMNS = ("eventNumber", "truthPdgId", "clusterE", "clusterEta", "cluster_ENG_CALIB_TOT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,10 @@ class SelectionConfig:
 
     def __post_init__(self) -> None:
         if not self.min_cluster_e > 0.0:
-            raise ConfigError(f"min_cluster_e must be positive, as images are divided by the energy of the cluster; got {self.min_cluster_e}")
+            raise ConfigError(
+                "min_cluster_e must be positive, as images are divided by the energy of the "
+                f"cluster; got {self.min_cluster_e}"
+            )
         if not (self.max_cluster_e > self.min_cluster_e and self.max_abs_eta > 0.0):
             raise ConfigError(f"the selection keeps nothing: {self}")
         if self.species not in SPECIES:
@@ -55,11 +62,17 @@ class SelectionConfig:
         keep = (energy >= self.min_cluster_e) & (energy <= self.max_cluster_e)
         keep &= np.abs(column_of(scalars, "clusterEta")) <= self.max_abs_eta
         keep &= column_of(scalars, "cluster_ENG_CALIB_TOT") >= self.min_deposit
-        return keep if self.species == "all" else keep & (is_em(column_of(scalars, "truthPdgId")) == (self.species == "neutral"))
+        return (
+            keep
+            if self.species == "all"
+            else keep & (is_em(column_of(scalars, "truthPdgId")) == (self.species == "neutral"))
+        )
 
 
 class Choice(NamedTuple):
-    """Clusters of a study: their rows, in rising order, and their weights (all one unless balanced by weight)."""
+    """Clusters of a study: their rows, in rising order, and their weights (all one unless balanced
+    by weight).
+    """
 
     rows: NDArray[np.signedinteger[Any]]  # int32 where it suffices
     weights: NDArray[np.float32]
@@ -85,8 +98,9 @@ def choose_clusters(
     select : SelectionConfig
         Cuts; the defaults of the class if None.
     balance : "subsample", "weight" or None
-        How the spectra of cluster_ENG_CALIB_TOT of the two classes are made equal, in the bins `BALANCE_EDGES`: by leaving out
-        clusters of the class that has more in a bin (as published), by weights, or not at all.
+        How the spectra of cluster_ENG_CALIB_TOT of the two classes are made equal, in the bins
+        `BALANCE_EDGES`: by leaving out clusters of the class that has more in a bin (as published),
+        by weights, or not at all.
     seed : int
         Decides which clusters are left out; the same seed leaves out the same ones.
     fractions, salt
@@ -97,7 +111,15 @@ def choose_clusters(
     ConfigError
         If split or balance is unknown.
     """
-    return choose_from_chunks([scalars], split=split, select=select, balance=balance, seed=seed, fractions=fractions, salt=salt)
+    return choose_from_chunks(
+        [scalars],
+        split=split,
+        select=select,
+        balance=balance,
+        seed=seed,
+        fractions=fractions,
+        salt=salt,
+    )
 
 
 def choose_from_chunks(
@@ -110,15 +132,25 @@ def choose_from_chunks(
     fractions: Sequence[float] = FRACTIONS,
     salt: int = 0,
 ) -> Choice:
-    """What `choose_clusters` gives for the chunks taken together, of which one at a time is in memory."""
+    """What `choose_clusters` gives for the chunks taken together, of which one at a time is in
+    memory.
+    """
     if balance not in ("subsample", "weight", None):
         raise ConfigError(f"balance must be 'subsample', 'weight' or None, got {balance!r}")
     number = None if split == "all" else split_index(split)
-    rows, deposits, classes, seen = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.bool_)], 0
+    rows, deposits, classes, seen = (
+        [np.zeros(0, dtype=np.int32)],
+        [np.zeros(0, dtype=np.float32)],
+        [np.zeros(0, dtype=np.bool_)],
+        0,
+    )
     for scalars in chunks:
         keep = (select or SelectionConfig()).mask(scalars)
         if number is not None:
-            keep &= split_of(column_of(scalars, "eventNumber"), fractions=fractions, salt=salt) == number
+            keep &= (
+                split_of(column_of(scalars, "eventNumber"), fractions=fractions, salt=salt)
+                == number
+            )
         kept = np.flatnonzero(keep)
         rows.append((kept + seen).astype(row_type(seen + len(keep))))
         deposits.append(column_of(scalars, "cluster_ENG_CALIB_TOT")[kept])
@@ -141,7 +173,9 @@ def row_type(n: int) -> type[np.signedinteger[Any]]:
     return np.int32 if n <= np.iinfo(np.int32).max else np.int64
 
 
-def balance_mask(deposit: ArrayLike, em: ArrayLike, *, rng: np.random.Generator, edges: ArrayLike = BALANCE_EDGES) -> NDArray[np.bool_]:
+def balance_mask(
+    deposit: ArrayLike, em: ArrayLike, *, rng: np.random.Generator, edges: ArrayLike = BALANCE_EDGES
+) -> NDArray[np.bool_]:
     """Keep as many clusters of either class in each bin of deposited energy, chosen by chance.
 
     Parameters
@@ -164,8 +198,11 @@ def balance_mask(deposit: ArrayLike, em: ArrayLike, *, rng: np.random.Generator,
     return rank < np.tile(counts.min(axis=0), 2)[place]
 
 
-def balance_weights(deposit: ArrayLike, em: ArrayLike, *, edges: ArrayLike = BALANCE_EDGES) -> NDArray[np.float64]:
-    """Weights that give both classes the mean of their two spectra; zero in a bin that only one class fills.
+def balance_weights(
+    deposit: ArrayLike, em: ArrayLike, *, edges: ArrayLike = BALANCE_EDGES
+) -> NDArray[np.float64]:
+    """Weights that give both classes the mean of their two spectra; zero in a bin that only one
+    class fills.
 
     The mean of the weights is one. Parameters as in `balance_mask`.
     """
@@ -175,7 +212,9 @@ def balance_weights(deposit: ArrayLike, em: ArrayLike, *, edges: ArrayLike = BAL
     return weights / weights.mean() if weights.any() else weights
 
 
-def _histogram(deposit: ArrayLike, em: ArrayLike, edges: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _histogram(
+    deposit: ArrayLike, em: ArrayLike, edges: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Flat place (class, bin) of each cluster, and the counts, shape (2, n_bins)."""
     n_bins = len(np.asarray(edges)) - 1
     bins = np.clip(np.searchsorted(edges, deposit, side="right") - 1, 0, n_bins - 1)

@@ -1,4 +1,6 @@
-"""Files of single showers before noise and clustering: one entry an event, jagged cells; the layout of the packaged Geant4 showers."""
+"""Files of single showers before noise and clustering: one entry an event, jagged cells; the layout
+of the packaged Geant4 showers.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ from pfcalib.samples.rootfile import get_tree, open_sample, read_geo, read_metad
 from pfcalib.samples.schema import GEO_TREE, METADATA, CellGeo
 
 SHOWER_TREE = "ShowerTree"
-_BRANCHES = {"truthPdgId": "int32", "truthE": "float32", "truthEta": "float32", "truthPhi": "float32"}
+_BRANCHES = {
+    "truthPdgId": "int32",
+    "truthE": "float32",
+    "truthEta": "float32",
+    "truthPhi": "float32",
+}
 
 
 class Showers(NamedTuple):
@@ -38,23 +45,44 @@ class Showers(NamedTuple):
         sizes = np.diff(self.offsets)
         hits = np.repeat(mask, sizes)
         offsets = np.concatenate([[0], np.cumsum(sizes[mask])]).astype(np.int64)
-        return Showers(self.pdg_id[mask], self.e_true[mask], self.eta[mask], self.phi[mask], offsets, self.cell[hits], self.signal[hits])
+        return Showers(
+            self.pdg_id[mask],
+            self.e_true[mask],
+            self.eta[mask],
+            self.phi[mask],
+            offsets,
+            self.cell[hits],
+            self.signal[hits],
+        )
 
 
-def write_showers(path: str | os.PathLike[str], showers: Showers, grid: Grid, metadata: Mapping[str, Any]) -> None:
+def write_showers(
+    path: str | os.PathLike[str], showers: Showers, grid: Grid, metadata: Mapping[str, Any]
+) -> None:
     """Write showers as a ROOT file, zstd, under a temporary name first."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     counts = np.diff(showers.offsets)
-    hits = ak.unflatten(ak.zip({"ID": showers.cell.astype(np.uint16), "E": showers.signal.astype(np.float32)}), counts)
+    hits = ak.unflatten(
+        ak.zip({"ID": showers.cell.astype(np.uint16), "E": showers.signal.astype(np.float32)}),
+        counts,
+    )
     columns: tuple[NDArray[Any], ...] = (showers.pdg_id, showers.e_true, showers.eta, showers.phi)
-    scalars = {name: column.astype(dtype) for (name, dtype), column in zip(_BRANCHES.items(), columns, strict=True)}
+    scalars = {
+        name: column.astype(dtype)
+        for (name, dtype), column in zip(_BRANCHES.items(), columns, strict=True)
+    }
     try:
         with uproot.recreate(temporary, compression=uproot.ZSTD(9)) as file:
             tree = file.mktree(SHOWER_TREE, {**_BRANCHES, "hit": hits.type.content})
             tree.extend({**scalars, "hit": hits})
-            geo = {name: ak.Array(array[None]) for name, array in CellGeo.from_grid(grid).arrays().items()}
-            file.mktree(GEO_TREE, {name: array.type.content for name, array in geo.items()}).extend(geo)
+            geo = {
+                name: ak.Array(array[None])
+                for name, array in CellGeo.from_grid(grid).arrays().items()
+            }
+            file.mktree(GEO_TREE, {name: array.type.content for name, array in geo.items()}).extend(
+                geo
+            )
             file[METADATA] = json.dumps(dict(metadata), sort_keys=True)
         os.replace(temporary, path)
     finally:
@@ -74,16 +102,26 @@ def read_showers(path: str | os.PathLike[str], grid: Grid) -> tuple[Showers, dic
         geo, metadata = read_geo(path, file), read_metadata(path, file)
         arrays = tree.arrays([*_BRANCHES, "hit_ID", "hit_E"], library="ak")
     if not geo.same_as(CellGeo.from_grid(grid)):
-        raise BadFileError(f"{path}: {GEO_TREE} does not describe the cells of the grid {grid.name!r}")
-    offsets = np.concatenate([[0], np.cumsum(ak.to_numpy(ak.num(arrays["hit_ID"])))]).astype(np.int64)
+        raise BadFileError(
+            f"{path}: {GEO_TREE} does not describe the cells of the grid {grid.name!r}"
+        )
+    offsets = np.concatenate([[0], np.cumsum(ak.to_numpy(ak.num(arrays["hit_ID"])))]).astype(
+        np.int64
+    )
     cell, signal = (ak.to_numpy(ak.flatten(arrays[name])) for name in ("hit_ID", "hit_E"))
     bad = np.flatnonzero(~np.isfinite(signal) | (cell >= grid.n_cells))
     if len(bad):
         entry = int(np.searchsorted(offsets, bad[0], side="right")) - 1
-        raise BadFileError(f"{path}: {SHOWER_TREE}, entry {entry}: hit_E must be finite and hit_ID below {grid.n_cells}")
+        raise BadFileError(
+            f"{path}: {SHOWER_TREE}, entry {entry}: hit_E must be finite and hit_ID below "
+            f"{grid.n_cells}"
+        )
     pdg_id, e_true, eta, phi = (ak.to_numpy(arrays[name]) for name in _BRANCHES)
     bad = np.flatnonzero(~(np.isfinite(e_true) & (e_true > 0.0)))
     if len(bad):
-        raise BadFileError(f"{path}: {SHOWER_TREE}, entry {bad[0]}: truthE must be positive and finite, not {e_true[bad[0]]}")
+        raise BadFileError(
+            f"{path}: {SHOWER_TREE}, entry {bad[0]}: truthE must be positive and finite, not "
+            f"{e_true[bad[0]]}"
+        )
     e_true, eta, phi, signal = (array.astype(np.float64) for array in (e_true, eta, phi, signal))
     return Showers(pdg_id, e_true, eta, phi, offsets, cell.astype(np.int32), signal), metadata

@@ -1,4 +1,6 @@
-"""Where the clusters of a stream come from: memory-mapped caches, or ROOT files read once an epoch through a pool."""
+"""Where the clusters of a stream come from: memory-mapped caches, or ROOT files read once an epoch
+through a pool.
+"""
 
 from __future__ import annotations
 
@@ -39,20 +41,28 @@ class Cells(NamedTuple):
 
 
 class Source(Protocol):
-    """Clusters of several files, numbered through all of them; may be sent to another process, which opens the files again."""
+    """Clusters of several files, numbered through all of them; may be sent to another process,
+    which opens the files again.
+    """
 
     geo: CellGeo
 
     def scan(self, columns: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
-        """Scalars of all clusters, chunk by chunk; raises a ConfigError for a column that there is not."""
+        """Scalars of all clusters, chunk by chunk; raises a ConfigError for a column that there is
+        not.
+        """
         ...
 
     def shuffled(self, rows: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.integer]:
-        """An order of the given clusters (rising) in which this source can serve them: places in `rows`."""
+        """An order of the given clusters (rising) in which this source can serve them: places in
+        `rows`.
+        """
         ...
 
     def cells(self, rows: NDArray[np.integer]) -> Iterator[Cells]:
-        """Cells of some clusters, in as many parts as suits the source; safe to call from several threads."""
+        """Cells of some clusters, in as many parts as suits the source; safe to call from several
+        threads.
+        """
         ...
 
 
@@ -106,7 +116,11 @@ class CacheSource:
         file = np.searchsorted(self._first, rows, side="right") - 1
         for i in np.unique(file):
             place = np.flatnonzero(file == i)
-            yield Cells(place, np.arange(len(place)), *self._caches[i].read_cells(rows[place] - self._first[i]))
+            yield Cells(
+                place,
+                np.arange(len(place)),
+                *self._caches[i].read_cells(rows[place] - self._first[i]),
+            )
 
 
 class _Range(NamedTuple):
@@ -118,10 +132,12 @@ class _Range(NamedTuple):
 
 
 class RootSource:
-    """ROOT files read once an epoch, range by range in random order, through a pool that the clusters leave at random.
+    """ROOT files read once an epoch, range by range in random order, through a pool that the
+    clusters leave at random.
 
-    A range is one basket, or several short ones. The pool holds `n_pool` ranges. Each of its clusters leaves at one of the next `n_pool` steps, all
-    equally likely, and at each step one more range comes in. Clusters that are asked for in the order of `shuffled` find their range in the
+    A range is one basket, or several short ones. The pool holds `n_pool` ranges. Each of its
+    clusters leaves at one of the next `n_pool` steps, all equally likely, and at each step one more
+    range comes in. Clusters that are asked for in the order of `shuffled` find their range in the
     pool; others are served too, but have a range read again.
 
     Parameters
@@ -129,7 +145,8 @@ class RootSource:
     paths : sequence of path-like
         Files of any layout with cells, or addresses; each stays open.
     pool_size : int
-        Clusters in the pool, those that are not chosen included; at least one range; one more is kept for what is asked for out of turn.
+        Clusters in the pool, those that are not chosen included; at least one range; one more is
+        kept for what is asked for out of turn.
 
     Raises
     ------
@@ -143,20 +160,33 @@ class RootSource:
         self._open()
         for path, reader in zip(paths[1:], self._readers[1:], strict=True):
             _require_same_cells(path, reader.geo, paths[0], self.geo)
-        self._ranges = [_Range(i, *part) for i, reader in enumerate(self._readers) for part in _ranges_of(paths[i], reader)]
-        self._edges: NDArray[np.int64] | None = None  # first cluster of each range; known after a scan
+        self._ranges = [
+            _Range(i, *part)
+            for i, reader in enumerate(self._readers)
+            for part in _ranges_of(paths[i], reader)
+        ]
+        # first cluster of each range; known after a scan
+        self._edges: NDArray[np.int64] | None = None
 
     def _open(self) -> None:
         stack = ExitStack()
         weakref.finalize(self, stack.close)
-        self._readers: list[Reader] = [stack.enter_context(open_reader(path)) for path in self._paths]
+        self._readers: list[Reader] = [
+            stack.enter_context(open_reader(path)) for path in self._paths
+        ]
         self._lock = threading.Lock()
-        self._pool: OrderedDict[int, tuple[NDArray[np.int64], NDArray[np.integer], NDArray[np.float32]]] = OrderedDict()
+        self._pool: OrderedDict[
+            int, tuple[NDArray[np.int64], NDArray[np.integer], NDArray[np.float32]]
+        ] = OrderedDict()
         self.geo = self._readers[0].geo
         self._cell_type = np.min_scalar_type(max(len(self.geo) - 1, 0))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_readers", "_lock", "_pool", "geo")}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_readers", "_lock", "_pool", "geo")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -166,13 +196,20 @@ class RootSource:
     def n_pool(self) -> int:
         """Ranges in the pool."""
         n_clusters = int(self._first_clusters()[-1])
-        return min(max(round(self._pool_size * len(self._ranges) / max(n_clusters, 1)), 1), max(len(self._ranges), 1))
+        return min(
+            max(round(self._pool_size * len(self._ranges) / max(n_clusters, 1)), 1),
+            max(len(self._ranges), 1),
+        )
 
     def scan(self, columns: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """See `Source.scan`: one chunk a range."""
         counts = []
         for path, reader in zip(self._paths, self._readers, strict=True):
-            _require_columns((*columns, *CELLS), {**(empty := reader.read(0, 0)).scalars, **empty.cells}, where=path)
+            _require_columns(
+                (*columns, *CELLS),
+                {**(empty := reader.read(0, 0)).scalars, **empty.cells},
+                where=path,
+            )
         for part in self._ranges:
             scalars = self._read(part, columns)[0]
             counts.append(len(scalars[columns[0]]))
@@ -187,7 +224,9 @@ class RootSource:
         ends = np.searchsorted(rows, edges)
         step = np.empty(len(rows), dtype=np.int32)
         for i in range(n_ranges):
-            step[ends[i] : ends[i + 1]] = rng.integers(first[i], last[i], size=ends[i + 1] - ends[i], endpoint=True, dtype=np.int32)
+            step[ends[i] : ends[i + 1]] = rng.integers(
+                first[i], last[i], size=ends[i + 1] - ends[i], endpoint=True, dtype=np.int32
+            )
         order = np.arange(len(rows), dtype=row_type(len(rows)))
         rng.shuffle(order)
         return order[np.argsort(step[order], kind="stable")]
@@ -207,8 +246,12 @@ class RootSource:
         assert self._edges is not None
         return self._edges
 
-    def _take(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.integer], NDArray[np.float32]]:
-        """A range of the pool, read now if it is not there; the one that was not asked for the longest goes."""
+    def _take(
+        self, number: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.integer], NDArray[np.float32]]:
+        """A range of the pool, read now if it is not there; the one that was not asked for the
+        longest goes.
+        """
         with self._lock:
             if number not in self._pool:
                 while len(self._pool) >= self.n_pool + 1:
@@ -224,16 +267,22 @@ class RootSource:
             self._pool.move_to_end(number)
             return self._pool[number]
 
-    def _read(self, part: _Range, columns: Sequence[str]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]:
+    def _read(
+        self, part: _Range, columns: Sequence[str]
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]:
         """Columns of a range whose values are in order."""
         path, reader = self._paths[part.file], self._readers[part.file]
-        ((entry, sample),) = read_entries(path, reader, (part.start, part.stop), columns, version=self._versions[part.file])
+        ((entry, sample),) = read_entries(
+            path, reader, (part.start, part.stop), columns, version=self._versions[part.file]
+        )
         require_sound(sample, entry, path, reader.tree)
         return sample.scalars, sample.offsets, sample.cells
 
 
 def _ranges_of(path: PathLike, reader: Reader) -> Iterator[tuple[int, int]]:
-    """Entries to be read together: baskets of cells in pfcalib's own files, equal steps in others, whose baskets may differ by branch."""
+    """Entries to be read together: baskets of cells in pfcalib's own files, equal steps in others,
+    whose baskets may differ by branch.
+    """
     edges = np.arange(STEP, reader.n_entries, STEP)
     if reader.layout == "pfcalib" and CELLS[0] in reader.found:
         with open_sample(path) as file:
@@ -245,7 +294,9 @@ def _ranges_of(path: PathLike, reader: Reader) -> Iterator[tuple[int, int]]:
             start = edge
 
 
-def _require_columns(columns: Sequence[str], there: dict[str, Any], *, where: PathLike = "the cache") -> None:
+def _require_columns(
+    columns: Sequence[str], there: dict[str, Any], *, where: PathLike = "the cache"
+) -> None:
     for name in columns:
         if name not in there:
             raise ConfigError(f"{where}: no column {name!r}; there are {', '.join(there)}")

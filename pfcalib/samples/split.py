@@ -1,4 +1,6 @@
-"""Training, validation or test: each event belongs to one of them for good, by a hash of its number."""
+"""Training, validation or test: each event belongs to one of them for good, by a hash of its
+number.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def hash_events(event_number: ArrayLike, *, salt: int = 0) -> NDArray[np.uint64]
     return _mix(np.asarray(event_number).astype(np.uint64) ^ shift)
 
 
-def split_of(event_number: ArrayLike, *, fractions: Sequence[float] = FRACTIONS, salt: int = 0) -> NDArray[np.int8]:
+def split_of(
+    event_number: ArrayLike, *, fractions: Sequence[float] = FRACTIONS, salt: int = 0
+) -> NDArray[np.int8]:
     """Split of each event: 0 training, 1 validation, 2 test.
 
     All clusters of an event fall into one split, whatever the file, the order or the machine.

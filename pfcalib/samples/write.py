@@ -1,4 +1,6 @@
-"""Write a sample: ROOT trees, zstd, chunk by chunk; the file appears under its name only when it is complete."""
+"""Write a sample: ROOT trees, zstd, chunk by chunk; the file appears under its name only when it is
+complete.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,15 @@ from numpy.typing import NDArray
 from pfcalib.cache import new_file
 from pfcalib.columns import COLUMNS, JAGGED, SCALARS
 from pfcalib.errors import ValidationError
-from pfcalib.samples.schema import CLUSTER_TREE, CONTENT, GEO_PREFIX, GEO_TREE, METADATA, CellGeo, Sample
+from pfcalib.samples.schema import (
+    CLUSTER_TREE,
+    CONTENT,
+    GEO_PREFIX,
+    GEO_TREE,
+    METADATA,
+    CellGeo,
+    Sample,
+)
 
 CHUNK = 20_000  # clusters held back before they are written
 _CELL_PREFIX = "cluster_cell_"
@@ -35,7 +45,8 @@ class SampleWriter:
     geo : CellGeo
         The cells that the clusters refer to.
     metadata : mapping
-        JSON values: generator, seed, configuration, versions; the attribute `metadata` may be added to until the end.
+        JSON values: generator, seed, configuration, versions; the attribute `metadata` may be added
+        to until the end.
     columns : sequence of str
         Branches of the file; every `extend` must bring exactly these.
     chunk : int
@@ -44,13 +55,15 @@ class SampleWriter:
     Raises
     ------
     ValidationError
-        By `extend`, if columns are missing or unknown, lengths disagree, a value is not finite or a cell is not in `geo`.
+        By `extend`, if columns are missing or unknown, lengths disagree, a value is not finite or a
+        cell is not in `geo`.
 
     Examples
     --------
     ::
 
-        with SampleWriter("pions.root", geo, {"generator": "pfcalib simulation", "seed": 1}) as writer:
+        with SampleWriter("pions.root", geo, {"generator": "pfcalib simulation", "seed": 1}) as
+        writer:
             for chunk in chunks:
                 writer.extend(chunk.scalars, chunk.offsets, chunk.cells)
     """
@@ -83,7 +96,12 @@ class SampleWriter:
         self._tree = self._file.mktree(CLUSTER_TREE, self._branches(), title="one entry a cluster")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         with contextlib.ExitStack() as stack:
             stack.push(self._new)  # gives the file its name, or removes it, when all below is done
             stack.callback(self._file.close)
@@ -95,10 +113,23 @@ class SampleWriter:
             else:
                 raise error  # type: ignore[misc]
 
-    def extend(self, scalars: Mapping[str, NDArray[Any]], offsets: NDArray[np.int64], cells: Mapping[str, NDArray[Any]]) -> None:
-        """Append clusters; arguments as in `Sample`, arrays are cast to the dtypes of `pfcalib.columns`."""
+    def extend(
+        self,
+        scalars: Mapping[str, NDArray[Any]],
+        offsets: NDArray[np.int64],
+        cells: Mapping[str, NDArray[Any]],
+    ) -> None:
+        """Append clusters; arguments as in `Sample`, arrays are cast to the dtypes of
+        `pfcalib.columns`.
+        """
         offsets = np.asarray(offsets, dtype=np.int64)
-        chunk = Sample(self._cast(scalars, self._scalars), offsets, self._cast(cells, self._jagged), self._geo, {})
+        chunk = Sample(
+            self._cast(scalars, self._scalars),
+            offsets,
+            self._cast(cells, self._jagged),
+            self._geo,
+            {},
+        )
         self._require_sound(chunk)
         self._pending.append(chunk)
         self._n_pending += len(chunk)
@@ -106,10 +137,14 @@ class SampleWriter:
         if self._n_pending >= self._chunk:
             self._flush()
 
-    def _cast(self, arrays: Mapping[str, NDArray[Any]], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    def _cast(
+        self, arrays: Mapping[str, NDArray[Any]], names: tuple[str, ...]
+    ) -> dict[str, NDArray[Any]]:
         if set(arrays) != set(names):
             missing, extra = sorted(set(names) - set(arrays)), sorted(set(arrays) - set(names))
-            raise ValidationError(f"{self.path}: {CLUSTER_TREE} misses columns {missing} and does not have {extra}")
+            raise ValidationError(
+                f"{self.path}: {CLUSTER_TREE} misses columns {missing} and does not have {extra}"
+            )
         return {name: np.array(arrays[name], dtype=COLUMNS[name].numpy_dtype) for name in names}
 
     def _require_sound(self, chunk: Sample) -> None:
@@ -119,21 +154,33 @@ class SampleWriter:
         for arrays, length in ((chunk.scalars, len(chunk)), (chunk.cells, int(chunk.offsets[-1]))):
             for name, array in arrays.items():
                 if array.shape != (length,):
-                    raise ValidationError(f"{self.path}: {name} must have shape ({length},), got {array.shape}")
+                    raise ValidationError(
+                        f"{self.path}: {name} must have shape ({length},), got {array.shape}"
+                    )
                 bad = np.flatnonzero(~np.isfinite(array))
                 if len(bad):
-                    raise ValidationError(f"{self.path}: {name}[{bad[0]}] of this call is {array[bad[0]]}, it must be finite")
+                    raise ValidationError(
+                        f"{self.path}: {name}[{bad[0]}] of this call is {array[bad[0]]}, it must "
+                        "be finite"
+                    )
         if "cluster_cell_ID" in chunk.cells:
             lost = np.flatnonzero(self._geo.rows(chunk.cells["cluster_cell_ID"]) < 0)
             if len(lost):
-                raise ValidationError(f"{self.path}: cell {chunk.cells['cluster_cell_ID'][lost[0]]} is not in {GEO_TREE}")
+                raise ValidationError(
+                    f"{self.path}: cell {chunk.cells['cluster_cell_ID'][lost[0]]} is not in "
+                    f"{GEO_TREE}"
+                )
 
     def _branches(self) -> dict[str, Any]:
-        """Types of the tree; the jagged branches are fields of one record, so that they share one counter."""
+        """Types of the tree; the jagged branches are fields of one record, so that they share one
+        counter.
+        """
         types: dict[str, Any] = {name: COLUMNS[name].numpy_dtype for name in self._scalars}
         if self._jagged:
             empty = {name: np.zeros(0, dtype=COLUMNS[name].numpy_dtype) for name in self._jagged}
-            types[_CELL_PREFIX[:-1]] = _records(np.zeros(1, dtype=np.int64), empty, _CELL_PREFIX).type.content
+            types[_CELL_PREFIX[:-1]] = _records(
+                np.zeros(1, dtype=np.int64), empty, _CELL_PREFIX
+            ).type.content
         return types
 
     def _flush(self) -> None:
@@ -141,10 +188,23 @@ class SampleWriter:
         chunks, self._pending, self._n_pending = self._pending, [], 0
         if not any(len(chunk) for chunk in chunks):
             return
-        scalars: dict[str, Any] = {name: np.concatenate([chunk.scalars[name] for chunk in chunks]) for name in self._scalars}
-        cells = {name: np.concatenate([chunk.cells[name] for chunk in chunks]) for name in self._jagged}
+        scalars: dict[str, Any] = {
+            name: np.concatenate([chunk.scalars[name] for chunk in chunks])
+            for name in self._scalars
+        }
+        cells = {
+            name: np.concatenate([chunk.cells[name] for chunk in chunks]) for name in self._jagged
+        }
         counts = np.concatenate([np.diff(chunk.offsets) for chunk in chunks])
-        records = {_CELL_PREFIX[:-1]: _records(np.concatenate([[0], np.cumsum(counts)]), cells, _CELL_PREFIX)} if cells else {}
+        records = (
+            {
+                _CELL_PREFIX[:-1]: _records(
+                    np.concatenate([[0], np.cumsum(counts)]), cells, _CELL_PREFIX
+                )
+            }
+            if cells
+            else {}
+        )
         self._tree.extend(scalars | records)
 
         for name, array in {**scalars, **cells, "counts": counts}.items():
@@ -153,23 +213,36 @@ class SampleWriter:
     def _content(self) -> str:
         """Hash of all columns and cells, which does not depend on the chunks in which they came."""
         digests = {name: part.hexdigest() for name, part in self._hashes.items()}
-        digests |= {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in self._geo.arrays().items()}
+        digests |= {
+            name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+            for name, array in self._geo.arrays().items()
+        }
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     def _write_geo(self) -> None:
         records = _records(np.array([0, len(self._geo)]), self._geo.arrays(), GEO_PREFIX)
-        tree = self._file.mktree(GEO_TREE, {GEO_PREFIX[:-1]: records.type.content}, title="one entry: vectors over all cells")
+        tree = self._file.mktree(
+            GEO_TREE,
+            {GEO_PREFIX[:-1]: records.type.content},
+            title="one entry: vectors over all cells",
+        )
         tree.extend({GEO_PREFIX[:-1]: records})
 
 
 def write_sample(path: str | os.PathLike[str], sample: Sample, *, chunk: int = CHUNK) -> None:
     """Write a sample that is in memory, with the columns that it has."""
-    with SampleWriter(path, sample.geo, sample.metadata, columns=(*sample.scalars, *sample.cells), chunk=chunk) as writer:
+    with SampleWriter(
+        path, sample.geo, sample.metadata, columns=(*sample.scalars, *sample.cells), chunk=chunk
+    ) as writer:
         writer.extend(sample.scalars, sample.offsets, sample.cells)
 
 
-def _records(offsets: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]], prefix: str) -> ak.Array:
-    """Jagged records whose fields are the arrays without the prefix; uproot joins both again to the name of the branch."""
+def _records(
+    offsets: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]], prefix: str
+) -> ak.Array:
+    """Jagged records whose fields are the arrays without the prefix; uproot joins both again to the
+    name of the branch.
+    """
     contents = [ak.contents.NumpyArray(array) for array in arrays.values()]
     record = ak.contents.RecordArray(contents, [name.removeprefix(prefix) for name in arrays])
     return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(offsets), record))

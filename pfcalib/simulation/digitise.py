@@ -1,4 +1,6 @@
-"""From deposits to cells as they are read out: electronic noise, pile-up noise, and other particles on top."""
+"""From deposits to cells as they are read out: electronic noise, pile-up noise, and other particles
+on top.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
 from pfcalib.simulation.hits import Hits
 
-ELECTRONIC = (40.0, 13.0, 34.0, 41.0, 75.0, 50.0, 25.0)  # MeV a cell; presampler, EMB1-3, TileBar0-2
+# MeV a cell; presampler, EMB1-3, TileBar0-2
+ELECTRONIC = (40.0, 13.0, 34.0, 41.0, 75.0, 50.0, 25.0)
 PILEUP = (9.0, 3.5, 10.0, 6.0, 8.0, 5.0, 2.0)  # MeV a cell at mu = 1, grows with sqrt(mu)
 
 
@@ -20,8 +23,9 @@ PILEUP = (9.0, 3.5, 10.0, 6.0, 8.0, 5.0, 2.0)  # MeV a cell at mu = 1, grows wit
 class NoiseConfig:
     """Noise of the cells of each layer; electronic and pile-up noise add in quadrature.
 
-    The electronic values of the EM and hadronic layers are a public stand-in for ATLAS; the pile-up values are pfcalib's own and have the
-    size and the order of layers of figure 2 of arXiv:1603.02934 at mu = 30.
+    The electronic values of the EM and hadronic layers are a public stand-in for ATLAS; the pile-up
+    values are pfcalib's own and have the size and the order of layers of figure 2 of
+    arXiv:1603.02934 at mu = 30.
 
     Parameters
     ----------
@@ -40,7 +44,10 @@ class NoiseConfig:
     def __post_init__(self) -> None:
         for name, values in (("electronic", self.electronic), ("pileup", self.pileup)):
             if len(values) != len(LAYER_NAMES) or min(values) < 0.0:
-                raise ConfigError(f"noise {name}: expected {len(LAYER_NAMES)} values >= 0 MeV, one for each of {LAYER_NAMES}, got {values}")
+                raise ConfigError(
+                    f"noise {name}: expected {len(LAYER_NAMES)} values >= 0 MeV, one for each of "
+                    f"{LAYER_NAMES}, got {values}"
+                )
         if self.mu < 0.0:
             raise ConfigError(f"noise mu: expected >= 0, got {self.mu}")
 
@@ -55,11 +62,15 @@ def noise_sigma(grid: Grid, config: NoiseConfig = NOISE_SETTINGS["nominal"]) -> 
     >>> round(float(noise_sigma(WINDOW)[0]), 3)
     0.04
     """
-    per_layer = np.hypot(np.array(config.electronic), np.sqrt(config.mu) * np.array(config.pileup)) * 1e-3
+    per_layer = (
+        np.hypot(np.array(config.electronic), np.sqrt(config.mu) * np.array(config.pileup)) * 1e-3
+    )
     return per_layer[grid.layer]
 
 
-def digitise(hits: Hits, grid: Grid, sigma: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def digitise(
+    hits: Hits, grid: Grid, sigma: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Energies of all cells of all events: signal plus Gaussian noise.
 
     Parameters
@@ -74,13 +85,16 @@ def digitise(hits: Hits, grid: Grid, sigma: NDArray[np.float64], rng: np.random.
     -------
     ndarray, shape (n_events, n_cells), GeV at the EM scale
     """
-    energy = rng.standard_normal((hits.n_events, grid.n_cells), dtype=np.float32) * sigma  # single precision halves the time
-    energy.reshape(-1)[hits.event * grid.n_cells + hits.cell] += hits.signal  # a cell has one hit an event
+    # single precision halves the time
+    energy = rng.standard_normal((hits.n_events, grid.n_cells), dtype=np.float32) * sigma
+    # a cell has one hit an event
+    energy.reshape(-1)[hits.event * grid.n_cells + hits.cell] += hits.signal
     return energy
 
 
 def overlay_hits(signal: Hits, other: Hits) -> Hits:
-    """Hits of two samples of equal length on top of each other, event by event; truth and losses add up.
+    """Hits of two samples of equal length on top of each other, event by event; truth and losses
+    add up.
 
     Raises
     ------
@@ -88,13 +102,22 @@ def overlay_hits(signal: Hits, other: Hits) -> Hits:
         If the numbers of events differ.
     """
     if signal.n_events != other.n_events:
-        raise ConfigError(f"overlay: {signal.n_events} events of signal but {other.n_events} to put on top")
-    event, cell = np.concatenate([signal.event, other.event]), np.concatenate([signal.cell, other.cell])
+        raise ConfigError(
+            f"overlay: {signal.n_events} events of signal but {other.n_events} to put on top"
+        )
+    event, cell = (
+        np.concatenate([signal.event, other.event]),
+        np.concatenate([signal.cell, other.cell]),
+    )
     stride = int(cell.max(initial=0)) + 1
     key, inverse = np.unique(event * stride + cell, return_inverse=True)
     added: dict[str, NDArray[np.float64]] = {}
     for name in Hits._fields[2:]:
         a, b = getattr(signal, name), getattr(other, name)
-        added[name] = a + b if name.startswith("e_") else np.asarray(np.bincount(inverse, np.concatenate([a, b]), len(key)), np.float64)
+        added[name] = (
+            a + b
+            if name.startswith("e_")
+            else np.asarray(np.bincount(inverse, np.concatenate([a, b]), len(key)), np.float64)
+        )
     offsets = np.searchsorted(key, stride * np.arange(signal.n_events + 1))
     return Hits(offsets=offsets, cell=(key % stride).astype(np.int32), **added)

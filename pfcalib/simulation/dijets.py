@@ -1,6 +1,8 @@
-"""A sample of clusters in jets: Pythia's dijets through the fast engine, digitised, clustered and written as single particles are.
+"""A sample of clusters in jets: Pythia's dijets through the fast engine, digitised, clustered and
+written as single particles are.
 
-Chunks have random streams of their own, as in `pfcalib.simulation.produce`, so the sample does not depend on the number of processes.
+Chunks have random streams of their own, as in `pfcalib.simulation.produce`, so the sample does not
+depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from pfcalib.simulation.pythia import DijetConfig, require_pythia, simulate_dije
 from pfcalib.simulation.showers import simulate_showers
 
 TRUTH_RADIUS = 0.05  # width in (eta, phi) within which a particle explains a cluster
-TRUTH_DEPTH = BARREL.layers[2].r  # mm, centre of EMB2, where the azimuth of particles and clusters is compared
+# mm, centre of EMB2, where the azimuth of particles and clusters is compared
+TRUTH_DEPTH = BARREL.layers[2].r
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,8 @@ class DijetSampleConfig:
     thresholds : (float, float, float)
         Noise cuts of the clustering: seed, growth and boundary, in units of the noise of a cell.
     seed, n_processes, chunk : int
-        The sample depends on the seed and on the events a chunk, not on the number of processes. Each chunk starts Pythia anew (0.4 s).
+        The sample depends on the seed and on the events a chunk, not on the number of processes.
+        Each chunk starts Pythia anew (0.4 s).
     """
 
     n_events: int
@@ -65,13 +69,17 @@ class DijetSampleConfig:
 
     def __post_init__(self) -> None:
         if self.noise not in NOISE_SETTINGS:
-            raise ConfigError(f"noise must be one of {', '.join(NOISE_SETTINGS)}, not {self.noise!r}")
+            raise ConfigError(
+                f"noise must be one of {', '.join(NOISE_SETTINGS)}, not {self.noise!r}"
+            )
         if min(self.n_events, self.chunk, self.n_processes) < 1:
             raise ConfigError("n_events, chunk and n_processes must be at least 1")
         if self.mu is not None and self.mu < 0.0:
             raise ConfigError(f"mu must be at least 0, not {self.mu}")
         if len(self.thresholds) != 3:
-            raise ConfigError(f"thresholds must be three, seed, growth and boundary, not {self.thresholds}")
+            raise ConfigError(
+                f"thresholds must be three, seed, growth and boundary, not {self.thresholds}"
+            )
         _ = self.topo_config  # refuses thresholds that do not fall
 
     @property
@@ -93,12 +101,16 @@ class DijetSampleConfig:
         return min(self.chunk, self.n_events - number * self.chunk)
 
 
-def nearest_particles(particles: Particles, event: ArrayLike, eta: ArrayLike, phi: ArrayLike, *, field: float = 0.0) -> NDArray[np.int64]:
-    """The particle that explains each cluster: of those of its event the one of largest E exp(-dR^2 / (2 TRUTH_RADIUS^2)).
+def nearest_particles(
+    particles: Particles, event: ArrayLike, eta: ArrayLike, phi: ArrayLike, *, field: float = 0.0
+) -> NDArray[np.int64]:
+    """The particle that explains each cluster: of those of its event the one of largest E exp(-dR^2
+    / (2 TRUTH_RADIUS^2)).
 
-    dR is the distance in (eta, phi) between the cluster and where the particle would cross the centre of EMB2, after its way through the field.
-    This is truth by position: a cluster in a jet may hold energy of several particles. What its cells received, the columns ENG_CALIB, is exact and
-    does not depend on it.
+    dR is the distance in (eta, phi) between the cluster and where the particle would cross the
+    centre of EMB2, after its way through the field. This is truth by position: a cluster in a jet
+    may hold energy of several particles. What its cells received, the columns ENG_CALIB, is exact
+    and does not depend on it.
 
     Parameters
     ----------
@@ -114,7 +126,10 @@ def nearest_particles(particles: Particles, event: ArrayLike, eta: ArrayLike, ph
         Indices into the particles.
     """
     event, eta, phi = np.asarray(event, dtype=np.int64), np.asarray(eta), np.asarray(phi)
-    first, last = np.searchsorted(particles.event, event), np.searchsorted(particles.event, event, side="right")
+    first, last = (
+        np.searchsorted(particles.event, event),
+        np.searchsorted(particles.event, event, side="right"),
+    )
     n_pairs = last - first
     start = np.cumsum(n_pairs) - n_pairs
     cluster = np.repeat(np.arange(len(event)), n_pairs)
@@ -128,14 +143,20 @@ def nearest_particles(particles: Particles, event: ArrayLike, eta: ArrayLike, ph
 
 
 def _impact(particles: Particles, field: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pseudorapidity and azimuth where each particle crosses the cylinder of radius TRUTH_DEPTH, straight on from its entry."""
+    """Pseudorapidity and azimuth where each particle crosses the cylinder of radius TRUTH_DEPTH,
+    straight on from its entry.
+    """
     entry = propagate(particles, field=field)
     ux, uy, uz = entry.direction.T
     transverse = np.hypot(ux, uy)
-    forward = FRONT * ux / transverse  # of the entry's position along the flight; across it stays the distance of the line from the beam
+    # of the entry's position along the flight; across it stays the distance of the line from the
+    # beam
+    forward = FRONT * ux / transverse
     path = np.sqrt(TRUTH_DEPTH**2 - FRONT**2 + forward**2) - forward
     x, y = FRONT + path * ux / transverse, path * uy / transverse
-    return np.arcsinh((entry.z + path * uz / transverse) / TRUTH_DEPTH), entry.phi_axis + np.arctan2(y, x)
+    return np.arcsinh(
+        (entry.z + path * uz / transverse) / TRUTH_DEPTH
+    ), entry.phi_axis + np.arctan2(y, x)
 
 
 def produce_dijet_chunk(config: DijetSampleConfig, number: int) -> Chunk:
@@ -145,20 +166,37 @@ def produce_dijet_chunk(config: DijetSampleConfig, number: int) -> Chunk:
     particles = simulate_dijets(config.size(number), generator, config.dijets, field=FIELD)
     hits = simulate_showers(particles, BARREL, showers, field=FIELD)
     sigma, first = noise_sigma(BARREL, config.noise_config), number * config.chunk
-    stand_ins = Particles._make(values[np.searchsorted(particles.event, np.arange(hits.n_events))] for values in particles)
-    scalars, offsets, cells = cluster_hits(hits, stand_ins, BARREL, sigma, noise, first_event=first, topo=config.topo_config)
-    nearest = nearest_particles(particles, scalars["eventNumber"] - first, scalars["clusterEta"], scalars["clusterPhi"], field=FIELD)
+    stand_ins = Particles._make(
+        values[np.searchsorted(particles.event, np.arange(hits.n_events))] for values in particles
+    )
+    scalars, offsets, cells = cluster_hits(
+        hits, stand_ins, BARREL, sigma, noise, first_event=first, topo=config.topo_config
+    )
+    nearest = nearest_particles(
+        particles,
+        scalars["eventNumber"] - first,
+        scalars["clusterEta"],
+        scalars["clusterPhi"],
+        field=FIELD,
+    )
     found = Particles._make(values[nearest] for values in particles)
-    scalars |= {"truthPdgId": found.pdg_id, "truthE": found.energy, "truthPt": found.energy / np.cosh(found.eta)}
+    scalars |= {
+        "truthPdgId": found.pdg_id,
+        "truthE": found.energy,
+        "truthPt": found.energy / np.cosh(found.eta),
+    }
     scalars |= {"truthEta": found.eta, "truthPhi": found.phi}
     return scalars, offsets, cells
 
 
-def produce_dijets(path: str | os.PathLike[str], config: DijetSampleConfig, *, progress: Progress | None = None) -> Path:
+def produce_dijets(
+    path: str | os.PathLike[str], config: DijetSampleConfig, *, progress: Progress | None = None
+) -> Path:
     """Write a sample of clusters in jets; returns its path.
 
-    The truth columns of a cluster are those of the particle that explains it, see `nearest_particles`. Energy out of clusters and in dead material is
-    shared among all clusters of the event, so in jets it says little about one of them.
+    The truth columns of a cluster are those of the particle that explains it, see
+    `nearest_particles`. Energy out of clusters and in dead material is shared among all clusters of
+    the event, so in jets it says little about one of them.
 
     Parameters
     ----------
@@ -176,7 +214,14 @@ def produce_dijets(path: str | os.PathLike[str], config: DijetSampleConfig, *, p
     require_pythia()
     path, progress = Path(path), progress or (lambda n_events: None)
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "n_processes"}
-    metadata = {"generator": GENERATOR, "version": __version__, "seed": config.seed, "config": settings, "process": "dijets", "pythia": _version()}
+    metadata = {
+        "generator": GENERATOR,
+        "version": __version__,
+        "seed": config.seed,
+        "config": settings,
+        "process": "dijets",
+        "pythia": _version(),
+    }
     geo = CellGeo.from_grid(BARREL, noise_sigma(BARREL, config.noise_config))
     with contextlib.closing(_chunks(config)) as chunks, SampleWriter(path, geo, metadata) as writer:
         for number, chunk in enumerate(chunks):
@@ -185,10 +230,16 @@ def produce_dijets(path: str | os.PathLike[str], config: DijetSampleConfig, *, p
     return path
 
 
-def cached_dijets(config: DijetSampleConfig, *, cache_dir: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
+def cached_dijets(
+    config: DijetSampleConfig,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Path of the sample of a configuration, made on first use.
 
-    The name of the file holds a key of the configuration, of the versions of simulation and clustering and of that of Pythia.
+    The name of the file holds a key of the configuration, of the versions of simulation and
+    clustering and of that of Pythia.
 
     Parameters
     ----------

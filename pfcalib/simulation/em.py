@@ -1,4 +1,6 @@
-"""Electromagnetic showers in the calorimeter after Grindhammer and Peters, with correlated fluctuations, in energy spots (hep-ex/0001020)."""
+"""Electromagnetic showers in the calorimeter after Grindhammer and Peters, with correlated
+fluctuations, in energy spots (hep-ex/0001020).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib.simulation.detector import Slabs
-from pfcalib.simulation.kernels import DENSITY, EM, LEAK, Scratch, Setup, Track, deposit, find_slab, inlined, kernel
+from pfcalib.simulation.kernels import (
+    DENSITY,
+    EM,
+    LEAK,
+    Scratch,
+    Setup,
+    Track,
+    deposit,
+    find_slab,
+    inlined,
+    kernel,
+)
 from pfcalib.simulation.parameters import ShowerConfig
 
 PRESAMPLER, FRONT_SLAB = 2, 4  # slabs of the presampler and of the first calorimeter layer
@@ -19,11 +32,15 @@ ALBEDO_QUANTUM = 0.001  # GeV, mean of one deposit that a shower sends back
 
 
 @kernel
-def profile(slabs: Slabs, config: ShowerConfig, slab: int, energy: float, z1: float, z2: float) -> tuple[float, float]:
-    """Depth T of the maximum in X0 and shape alpha of one shower in a sampling calorimeter, from two normal numbers.
+def profile(
+    slabs: Slabs, config: ShowerConfig, slab: int, energy: float, z1: float, z2: float
+) -> tuple[float, float]:
+    """Depth T of the maximum in X0 and shape alpha of one shower in a sampling calorimeter, from
+    two normal numbers.
 
-    hep-ex/0001020, section 3: means of ln T and ln alpha from the homogeneous medium, corrected by the sampling frequency and by e/mip; their
-    fluctuations are correlated by rho. Bounds keep the formulas sane for energies of a few times the critical energy.
+    hep-ex/0001020, section 3: means of ln T and ln alpha from the homogeneous medium, corrected by
+    the sampling frequency and by e/mip; their fluctuations are correlated by rho. Bounds keep the
+    formulas sane for energies of a few times the critical energy.
     """
     log_y = math.log(max(energy / slabs.e_crit[slab], config.y_min))
     f_s, e_hat, z = slabs.f_s[slab], slabs.e_hat[slab], slabs.z_eff[slab]
@@ -40,14 +57,28 @@ def profile(slabs: Slabs, config: ShowerConfig, slab: int, energy: float, z1: fl
 
 @kernel
 def radial(slabs: Slabs, slab: int, log_e: float, tau: float) -> tuple[float, float, float]:
-    """Radii of core and tail in Moliere radii and the share of the core at depth tau = t/T (hep-ex/0001020, section 3.2)."""
+    """Radii of core and tail in Moliere radii and the share of the core at depth tau = t/T
+    (hep-ex/0001020, section 3.2).
+    """
     z, f_s, e_hat = slabs.z_eff[slab], slabs.f_s[slab], slabs.e_hat[slab]
-    r_core = 0.0251 + 0.00319 * log_e + (0.1162 - 0.000381 * z) * tau - 0.0203 * (1.0 - e_hat) + 0.0397 / f_s * math.exp(-tau)
+    r_core = (
+        0.0251
+        + 0.00319 * log_e
+        + (0.1162 - 0.000381 * z) * tau
+        - 0.0203 * (1.0 - e_hat)
+        + 0.0397 / f_s * math.exp(-tau)
+    )
     grow = math.exp(min((0.3585 + 0.0412 * log_e) * (tau - 0.645), 3.0))
-    r_tail = (0.659 - 0.00309 * z) * (math.exp(-2.59 * (tau - 0.645)) + grow) - 0.14 * (1.0 - e_hat) - 0.495 / f_s * math.exp(-tau)
+    r_tail = (
+        (0.659 - 0.00309 * z) * (math.exp(-2.59 * (tau - 0.645)) + grow)
+        - 0.14 * (1.0 - e_hat)
+        - 0.495 / f_s * math.exp(-tau)
+    )
     p1, p2, p3 = 2.632 - 0.00094 * z, 0.401 + 0.00187 * z, max(1.313 - 0.0686 * log_e, 0.2)
     ratio = (p2 - tau) / p3
-    p = p1 * math.exp(ratio - math.exp(ratio)) + (1.0 - e_hat) * (0.348 - 0.642 / f_s * math.exp(-((tau - 1.0) ** 2)))
+    p = p1 * math.exp(ratio - math.exp(ratio)) + (1.0 - e_hat) * (
+        0.348 - 0.642 / f_s * math.exp(-((tau - 1.0) ** 2))
+    )
     return max(r_core, 0.01), max(r_tail, 0.05), p
 
 
@@ -60,7 +91,9 @@ def fill_radial(table: NDArray[np.float64], slabs: Slabs, slab: int, log_e: floa
 
 @inlined
 def advance(slabs: Slabs, slab: int, x: float, ux: float, depth: float) -> tuple[int, float]:
-    """Slab and depth x reached after `depth` radiation lengths along a direction; n_slabs when it leaves at the back."""
+    """Slab and depth x reached after `depth` radiation lengths along a direction; n_slabs when it
+    leaves at the back.
+    """
     while slab < len(slabs.x_out):
         step = (slabs.x_out[slab] - x) / (ux * slabs.x0[slab])
         if depth < step:
@@ -83,7 +116,9 @@ def em_response(config: ShowerConfig, layer: int) -> tuple[float, float]:
 
 @kernel
 def forwards(ux: float, uy: float, uz: float) -> tuple[float, float, float]:
-    """The direction itself, or for one that goes sideways or backwards the nearest that still crosses the layers."""
+    """The direction itself, or for one that goes sideways or backwards the nearest that still
+    crosses the layers.
+    """
     if ux >= 0.1:
         return ux, uy, uz
     norm = math.sqrt(0.99 / max(uy * uy + uz * uz, 1e-12))
@@ -91,14 +126,28 @@ def forwards(ux: float, uy: float, uz: float) -> tuple[float, float, float]:
 
 
 @kernel
-def albedo(rng: np.random.Generator, setup: Setup, scratch: Scratch, energy: float, y: float, z: float) -> float:
-    """Soft particles that a shower sends back into the presampler, over a wide area; returns their energy."""
+def albedo(
+    rng: np.random.Generator, setup: Setup, scratch: Scratch, energy: float, y: float, z: float
+) -> float:
+    """Soft particles that a shower sends back into the presampler, over a wide area; returns their
+    energy.
+    """
     config, total = setup.config, 0.0
     for _ in range(rng.poisson(config.albedo * energy**0.68 / ALBEDO_QUANTUM)):
         e = min(ALBEDO_QUANTUM * rng.standard_exponential(), 0.1 * energy)
         r, angle = config.albedo_radius * rng.standard_exponential(), 2.0 * math.pi * rng.random()
         spot_y, spot_z = y + r * math.cos(angle), z + r * math.sin(angle)
-        deposit(setup, scratch, PRESAMPLER, setup.slabs.x_in[PRESAMPLER], spot_y, spot_z, e, config.em_presampler * e, EM)
+        deposit(
+            setup,
+            scratch,
+            PRESAMPLER,
+            setup.slabs.x_in[PRESAMPLER],
+            spot_y,
+            spot_z,
+            e,
+            config.em_presampler * e,
+            EM,
+        )
         total += e
         if total > 0.3 * energy:
             break
@@ -107,9 +156,19 @@ def albedo(rng: np.random.Generator, setup: Setup, scratch: Scratch, energy: flo
 
 @kernel
 def scatter_spot(
-    rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track, slab: int, x: float, radius: float, energy: float, pieces: int
+    rng: np.random.Generator,
+    setup: Setup,
+    scratch: Scratch,
+    track: Track,
+    slab: int,
+    x: float,
+    radius: float,
+    energy: float,
+    pieces: int,
 ) -> None:
-    """Deposit a spot at depth x about the line of its track, in equal pieces at distances r with r^2 / radius^2 = u / (1 - u)."""
+    """Deposit a spot at depth x about the line of its track, in equal pieces at distances r with
+    r^2 / radius^2 = u / (1 - u).
+    """
     layer, path = setup.slabs.layer[slab], (x - track.x) / track.ux
     norm, piece = math.sqrt(track.ux * track.ux + track.uz * track.uz), energy / pieces
     response, term = em_response(setup.config, layer) if layer >= 0 else (0.0, 1.0)
@@ -119,14 +178,20 @@ def scatter_spot(
         r = radius * math.sqrt(u / (1.0 - u))
         a, b = r * math.cos(angle), r * math.sin(angle)
         signal = piece * response * rng.standard_gamma(shape) / shape if response > 0.0 else 0.0
-        # the axes across u are (-uz, 0, ux) / norm and their cross product; the depth stays the one drawn
-        y, z = track.y + track.uy * path - b * norm, track.z + track.uz * path + (a * track.ux + b * track.uy * track.uz) / norm
+        # the axes across u are (-uz, 0, ux) / norm and their cross product; the depth stays the one
+        # drawn
+        y, z = (
+            track.y + track.uy * path - b * norm,
+            track.z + track.uz * path + (a * track.ux + b * track.uy * track.uz) / norm,
+        )
         deposit(setup, scratch, slab, x, y, z, piece, signal, EM)
 
 
 @kernel
 def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
-    """Spread an electron's energy as spots along and around its direction, and sample their visible part."""
+    """Spread an electron's energy as spots along and around its direction, and sample their visible
+    part.
+    """
     slabs, config, energy = setup.slabs, setup.config, track.energy
     first = max(find_slab(slabs, track.x), 0)
     if energy <= 0.0 or first >= len(slabs.x_out):
@@ -134,11 +199,14 @@ def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
         return
     ux, uy, uz = forwards(track.ux, track.uy, track.uz)
     material = first
-    while material < len(slabs.x_out) - 1 and slabs.f_s[material] == 1.0:  # gaps and dead slabs: what follows sets the profile
+    # gaps and dead slabs: what follows sets the profile
+    while material < len(slabs.x_out) - 1 and slabs.f_s[material] == 1.0:
         material += 1
     if slabs.layer[first] == 1:
         energy -= albedo(rng, setup, scratch, energy, track.y, track.z)
-    t_max, alpha = profile(slabs, config, material, energy, rng.standard_normal(), rng.standard_normal())
+    t_max, alpha = profile(
+        slabs, config, material, energy, rng.standard_normal(), rng.standard_normal()
+    )
     beta = (alpha - 1.0) / t_max
     economy = scratch.event[DENSITY] / config.spots_per_gev  # below 1 in events of high energy
     fewest = min(1.0 + (config.spots_min - 1.0) * economy, 1.0 + energy / SOFT_SPOT)
@@ -155,10 +223,18 @@ def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
             scratch.event[LEAK] += share
             continue
         row = min(int(t / t_max / TAU_STEP), len(table) - 1)
-        core, tail, p = (table[row, 0], table[row, 1], table[row, 2]) if tabulated else radial(slabs, material, log_e, (row + 0.5) * TAU_STEP)
+        core, tail, p = (
+            (table[row, 0], table[row, 1], table[row, 2])
+            if tabulated
+            else radial(slabs, material, log_e, (row + 0.5) * TAU_STEP)
+        )
         in_core = rng.random() < p
-        radius = (config.core_scale * core if in_core else config.tail_scale * tail) * slabs.moliere[slab]
-        if first < GAP_SLAB < slab:  # what leaves the lead-argon layers spreads on its way to the tiles
+        radius = (
+            config.core_scale * core if in_core else config.tail_scale * tail
+        ) * slabs.moliere[slab]
+        # what leaves the lead-argon layers spreads on its way to the tiles
+        if first < GAP_SLAB < slab:
             radius *= config.gap_spread
-        pieces = 1 if in_core else 1 + int(share / config.tail_quantum)  # a coarse spot in the tail would look like a particle
+        # a coarse spot in the tail would look like a particle
+        pieces = 1 if in_core else 1 + int(share / config.tail_quantum)
         scatter_spot(rng, setup, scratch, aimed, slab, x, radius, share, pieces)

@@ -1,8 +1,11 @@
-"""Hadronic showers: a cascade of tracks and nuclear interactions; its neutral pions shower electromagnetically.
+"""Hadronic showers: a cascade of tracks and nuclear interactions; its neutral pions shower
+electromagnetically.
 
-Tracks lose energy by ionisation until an exponentially distributed interaction. An interaction breaks up a nucleus (binding energy is
-invisible, nucleons deposit near by) and shares what is left among secondaries by breaking a stick; about a third are neutral pions, in every
-generation, so that the electromagnetic fraction rises with energy (Wigmans, Calorimetry, 2nd ed., ch. 2; Gabriel et al., NIM A338 (1994) 336).
+Tracks lose energy by ionisation until an exponentially distributed interaction. An interaction
+breaks up a nucleus (binding energy is invisible, nucleons deposit near by) and shares what is left
+among secondaries by breaking a stick; about a third are neutral pions, in every generation, so that
+the electromagnetic fraction rises with energy (Wigmans, Calorimetry, 2nd ed., ch. 2; Gabriel et
+al., NIM A338 (1994) 336).
 """
 
 from __future__ import annotations
@@ -11,8 +14,31 @@ import math
 
 import numpy as np
 
-from pfcalib.simulation.kernels import LEAK, NON_EM, Scratch, Setup, Track, deposit, find_slab, kernel, layer_of, push, scatter, turn
-from pfcalib.simulation.nuclear import NEUTRON, PION, PION_MASS, PROTON, PROTON_MASS, at_rest, break_up, mip_signal, push_pi0
+from pfcalib.simulation.kernels import (
+    LEAK,
+    NON_EM,
+    Scratch,
+    Setup,
+    Track,
+    deposit,
+    find_slab,
+    kernel,
+    layer_of,
+    push,
+    scatter,
+    turn,
+)
+from pfcalib.simulation.nuclear import (
+    NEUTRON,
+    PION,
+    PION_MASS,
+    PROTON,
+    PROTON_MASS,
+    at_rest,
+    break_up,
+    mip_signal,
+    push_pi0,
+)
 
 STEP = 25.0  # mm, longest step in lead-argon and in dead material
 TILE_STEP = 75.0  # mm, in the tiles
@@ -30,7 +56,9 @@ def momentum_of(kind: int, energy: float) -> float:
 
 @kernel
 def rescatter(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
-    """Quasi-elastic interaction: the hadron is kicked and goes on, a struck proton takes the recoil."""
+    """Quasi-elastic interaction: the hadron is kicked and goes on, a struck proton takes the
+    recoil.
+    """
     config, rest = setup.config, PION_MASS if track.kind == PION else 0.0
     kick = 0.5 * config.pt_elastic * rng.standard_gamma(2.0)
     angle = min(kick / momentum_of(track.kind, track.energy), 2.0)
@@ -43,14 +71,20 @@ def rescatter(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: T
 
 
 @kernel
-def secondary(rng: np.random.Generator, setup: Setup, kind: int, energy: float, is_leading: bool) -> int:
-    """Kind of the next secondary; a leading nucleon stays a nucleon, a leading pion may exchange its charge."""
+def secondary(
+    rng: np.random.Generator, setup: Setup, kind: int, energy: float, is_leading: bool
+) -> int:
+    """Kind of the next secondary; a leading nucleon stays a nucleon, a leading pion may exchange
+    its charge.
+    """
     config = setup.config
     nucleon = kind != PION if is_leading else rng.random() < config.p_nucleon
     if nucleon:
         return PROTON if rng.random() < 0.5 else NEUTRON
     free = 1.0 - math.exp(-energy / config.pi0_rise)
-    return PI0 if rng.random() < free * (config.p_exchange if is_leading else config.p_pi0) else PION
+    return (
+        PI0 if rng.random() < free * (config.p_exchange if is_leading else config.p_pi0) else PION
+    )
 
 
 @kernel
@@ -71,7 +105,9 @@ def interact(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Tr
         kind = secondary(rng, setup, track.kind, energy, is_leading)
         transverse = 0.5 * config.pt_mean * rng.standard_gamma(2.0)
         angle = min(transverse / momentum_of(kind, e), 2.0)
-        ux, uy, uz = turn(track.ux, track.uy, track.uz, math.cos(angle), 2.0 * math.pi * rng.random())
+        ux, uy, uz = turn(
+            track.ux, track.uy, track.uz, math.cos(angle), 2.0 * math.pi * rng.random()
+        )
         made = Track(kind, e, track.x, track.y, track.z, ux, uy, uz)
         if kind == PI0:
             neutral += e
@@ -86,9 +122,18 @@ def interact(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Tr
 
 @kernel
 def ionise(
-    rng: np.random.Generator, setup: Setup, scratch: Scratch, slab: int, track: Track, step: float, kinetic: float, beta2: float
+    rng: np.random.Generator,
+    setup: Setup,
+    scratch: Scratch,
+    slab: int,
+    track: Track,
+    step: float,
+    kinetic: float,
+    beta2: float,
 ) -> tuple[float, float]:
-    """Deposit what a charged hadron loses in one step; returns the length it went, shorter where it stops, and the loss."""
+    """Deposit what a charged hadron loses in one step; returns the length it went, shorter where it
+    stops, and the loss.
+    """
     slabs, config = setup.slabs, setup.config
     loss = slabs.de_dx[slab] * step * max(1.0, 0.92 / beta2**0.83)  # Bethe's 1/beta^(5/3)
     if loss >= kinetic:
@@ -108,12 +153,15 @@ def ionise(
 
 @kernel
 def hadron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> float:
-    """Carry a hadron to its interaction, its stop or its exit. Returns the energy given to neutral pions."""
+    """Carry a hadron to its interaction, its stop or its exit. Returns the energy given to neutral
+    pions.
+    """
     slabs, config = setup.slabs, setup.config
     kind, energy, x, y, z, ux, uy, uz = track
     mass, rest = (PION_MASS, PION_MASS) if kind == PION else (PROTON_MASS, 0.0)
     kinetic = energy - rest
-    left = rng.standard_exponential() * config.lambda_scale * (1.0 if kind == PION else 0.85)  # in interaction lengths of a pion
+    # in interaction lengths of a pion
+    left = rng.standard_exponential() * config.lambda_scale * (1.0 if kind == PION else 0.85)
     slab = max(find_slab(slabs, x), 0)
     while 0 <= slab < len(slabs.x_out):
         edge = slabs.x_out[slab] if ux > 0.0 else slabs.x_in[slab]
@@ -124,7 +172,16 @@ def hadron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
         if kind != NEUTRON and slabs.de_dx[slab] > 0.0:
             momentum2 = kinetic * (kinetic + 2.0 * mass)
             beta2 = momentum2 / (kinetic + mass) ** 2
-            step, loss = ionise(rng, setup, scratch, slab, Track(kind, kinetic, x, y, z, ux, uy, uz), step, kinetic, beta2)
+            step, loss = ionise(
+                rng,
+                setup,
+                scratch,
+                slab,
+                Track(kind, kinetic, x, y, z, ux, uy, uz),
+                step,
+                kinetic,
+                beta2,
+            )
             kinetic -= loss
             x, y, z = x + ux * step, y + uy * step, z + uz * step
             if kinetic <= 0.0:
@@ -132,7 +189,9 @@ def hadron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
                     at_rest(rng, setup, scratch, x, y, z)
                 return 0.0
             if momentum2 < 4.0:  # above, the angle is too small for the cells
-                ux, uy, uz = scatter(rng, ux, uy, uz, step / slabs.x0[slab], math.sqrt(momentum2 * beta2))
+                ux, uy, uz = scatter(
+                    rng, ux, uy, uz, step / slabs.x0[slab], math.sqrt(momentum2 * beta2)
+                )
         else:
             x, y, z = x + ux * step, y + uy * step, z + uz * step
         left -= step / slabs.lambda_int[slab]

@@ -1,4 +1,6 @@
-"""Hits: what showers leave in the cells of a batch of events, with the calibration truth, before noise."""
+"""Hits: what showers leave in the cells of a batch of events, with the calibration truth, before
+noise.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,11 @@ TRUTH = ("em", "non_em", "invisible", "escaped")
 
 
 class Hits(NamedTuple):
-    """Jagged cells of a batch of events; the hits of event i are ``offsets[i]:offsets[i + 1]``, sorted by cell.
+    """Jagged cells of a batch of events; the hits of event i are ``offsets[i]:offsets[i + 1]``,
+    sorted by cell.
 
-    The truth adds up to the energy that was shot: the four components over the cells plus ``e_dead`` plus ``e_leak`` equal ``e_total``.
+    The truth adds up to the energy that was shot: the four components over the cells plus
+    ``e_dead`` plus ``e_leak`` equal ``e_total``.
     """
 
     offsets: NDArray[np.int64]  # (n_events + 1,)

@@ -1,7 +1,9 @@
-"""What all shower kernels share: tracks, the scratch pad of one event, finding slabs and cells, turning directions.
+"""What all shower kernels share: tracks, the scratch pad of one event, finding slabs and cells,
+turning directions.
 
-Particles move in a frame turned about the beam so that x points through the impact of the shot particle on the calorimeter: x is the depth, y the
-azimuthal and z the beam direction, in mm. Kernels are compiled by numba; energies are GeV.
+Particles move in a frame turned about the beam so that x points through the impact of the shot
+particle on the calorimeter: x is the depth, y the azimuthal and z the beam direction, in mm.
+Kernels are compiled by numba; energies are GeV.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from pfcalib.simulation.detector import GridArrays, Slabs
 from pfcalib.simulation.parameters import ShowerConfig
 
 kernel = njit(cache=True, error_model="numpy", fastmath=True)
-inlined = njit(cache=True, error_model="numpy", fastmath=True, forceinline=True)  # for leaves of the innermost loops
+# for leaves of the innermost loops
+inlined = njit(cache=True, error_model="numpy", fastmath=True, forceinline=True)
 
 EM, NON_EM, INVISIBLE, ESCAPED = 1, 2, 3, 4  # columns of Scratch.cells; 0 is the signal
 DEAD, LEAK, PHI_AXIS, DENSITY = 0, 1, 2, 3  # entries of Scratch.event
@@ -43,9 +46,11 @@ class Scratch(NamedTuple):
     touched: NDArray[np.int32]  # (n_cells,)
     seen: NDArray[np.bool_]  # (n_cells,)
     counts: NDArray[np.int64]  # (2,) touched cells, height of the stack
-    event: NDArray[np.float64]  # (4,) GeV in dead material, GeV leaked, azimuth of the x axis, energy spots per GeV
+    # (4,) GeV in dead material, GeV leaked, azimuth of the x axis, energy spots per GeV
+    event: NDArray[np.float64]
     stack: NDArray[np.float64]  # (size, 8), rows are tracks
-    radial: NDArray[np.float64]  # (40, 3) radial profile of one shower: core and tail in Moliere radii, share of the core
+    # (40, 3) radial profile of one shower: core and tail in Moliere radii, share of the core
+    radial: NDArray[np.float64]
 
 
 class Setup(NamedTuple):
@@ -58,7 +63,12 @@ class Setup(NamedTuple):
 
 def new_scratch(n_cells: int, stack_size: int = 8192) -> Scratch:
     """An empty scratch pad."""
-    counters = (np.zeros(n_cells, np.int32), np.zeros(n_cells, np.bool_), np.zeros(2, np.int64), np.zeros(4))
+    counters = (
+        np.zeros(n_cells, np.int32),
+        np.zeros(n_cells, np.bool_),
+        np.zeros(2, np.int64),
+        np.zeros(4),
+    )
     return Scratch(np.zeros((n_cells, 5)), *counters, np.zeros((stack_size, 8)), np.zeros((40, 3)))
 
 
@@ -97,8 +107,20 @@ def find_cell(grid: GridArrays, layer: int, x: float, y: float, z: float, phi_ax
 
 
 @inlined
-def deposit(setup: Setup, scratch: Scratch, slab: int, x: float, y: float, z: float, energy: float, signal: float, kind: int) -> None:
-    """Add an energy and its signal to the cell at a point, or to dead material or leakage where there is none."""
+def deposit(
+    setup: Setup,
+    scratch: Scratch,
+    slab: int,
+    x: float,
+    y: float,
+    z: float,
+    energy: float,
+    signal: float,
+    kind: int,
+) -> None:
+    """Add an energy and its signal to the cell at a point, or to dead material or leakage where
+    there is none.
+    """
     if slab >= len(setup.slabs.layer):
         scratch.event[LEAK] += energy
         return
@@ -120,7 +142,9 @@ def deposit(setup: Setup, scratch: Scratch, slab: int, x: float, y: float, z: fl
 
 @kernel
 def push(scratch: Scratch, track: Track) -> None:
-    """Put a track on the stack; when the stack is full its energy counts as lost in dead material."""
+    """Put a track on the stack; when the stack is full its energy counts as lost in dead
+    material.
+    """
     top = scratch.counts[1]
     if top >= len(scratch.stack):
         scratch.event[DEAD] += track.energy
@@ -140,7 +164,9 @@ def pop(scratch: Scratch) -> Track:
 
 
 @kernel
-def turn(ux: float, uy: float, uz: float, cos_theta: float, angle: float) -> tuple[float, float, float]:
+def turn(
+    ux: float, uy: float, uz: float, cos_theta: float, angle: float
+) -> tuple[float, float, float]:
     """Direction at polar angle theta and azimuth `angle` about a unit vector."""
     sin_theta = math.sqrt(max(0.0, 1.0 - cos_theta * cos_theta))
     a, b = sin_theta * math.cos(angle), sin_theta * math.sin(angle)
@@ -159,8 +185,12 @@ def isotropic(rng: np.random.Generator) -> tuple[float, float]:
 
 
 @kernel
-def scatter(rng: np.random.Generator, ux: float, uy: float, uz: float, depth: float, p_beta: float) -> tuple[float, float, float]:
-    """Multiple scattering through `depth` radiation lengths, Highland's core (PDG review, section 34.3, without the logarithm); p beta in GeV."""
+def scatter(
+    rng: np.random.Generator, ux: float, uy: float, uz: float, depth: float, p_beta: float
+) -> tuple[float, float, float]:
+    """Multiple scattering through `depth` radiation lengths, Highland's core (PDG review, section
+    34.3, without the logarithm); p beta in GeV.
+    """
     theta0 = 0.0136 / p_beta * math.sqrt(depth)
     theta = min(theta0 * math.sqrt(2.0 * rng.standard_exponential()), 1.5)
     return turn(ux, uy, uz, math.cos(theta), 2.0 * math.pi * rng.random())

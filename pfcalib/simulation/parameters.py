@@ -1,4 +1,6 @@
-"""The free numbers of the parametrised showers: fitted to Geant4 pions of 0.5-60 GeV, then frozen."""
+"""The free numbers of the parametrised showers: fitted to Geant4 pions of 0.5-60 GeV, then
+frozen.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,12 @@ from typing import NamedTuple
 
 
 class ShowerConfig(NamedTuple):
-    """Parameters of the shower kernels; a named tuple, because numba takes it as it is. Energies GeV, lengths mm.
+    """Parameters of the shower kernels; a named tuple, because numba takes it as it is. Energies
+    GeV, lengths mm.
 
-    Responses are EM-scale signal over deposited energy. The hadronic values are effective: what the cascade leaves out (say, knock-on protons
-    of neutrons) is absorbed by the numbers that the fit found for what it has, so they are no constants of nature.
+    Responses are EM-scale signal over deposited energy. The hadronic values are effective: what the
+    cascade leaves out (say, knock-on protons of neutrons) is absorbed by the numbers that the fit
+    found for what it has, so they are no constants of nature.
     """
 
     # electromagnetic showers
@@ -21,9 +25,12 @@ class ShowerConfig(NamedTuple):
     sampling_tile: float = 0.20
     spots_per_gev: float = 40.0
     spots_min: float = 4.0  # a shower, at full density
-    spots_max: float = 1600.0  # in one event; above, spots of the core are sparser and carry more energy each
-    tail_quantum: float = 0.03  # GeV, a spot of more in the tail of the radial profile is split into several
-    e_pair: float = 0.1  # a photon below showers as one electron, not as a pair; more in events of high energy
+    # in one event; above, spots of the core are sparser and carry more energy each
+    spots_max: float = 1600.0
+    # GeV, a spot of more in the tail of the radial profile is split into several
+    tail_quantum: float = 0.03
+    # a photon below showers as one electron, not as a pair; more in events of high energy
+    e_pair: float = 0.1
     y_min: float = 3.5  # E/Ec below which the profile stays as it is
     t_shift: float = 0.0  # added to the mean depth of the maximum, X0
     t_min: float = 0.5  # smallest mean depth of the maximum, X0
@@ -33,11 +40,14 @@ class ShowerConfig(NamedTuple):
     s_max: float = 0.6  # largest of either
     core_scale: float = 1.0  # factors on the radii of core and tail
     tail_scale: float = 0.82
-    gap_spread: float = 5.0  # factor on the radii in the tiles of a shower that began in front of them
-    albedo: float = 0.0013  # energy sent back into the presampler by a 1 GeV shower that starts in the strips
+    # factor on the radii in the tiles of a shower that began in front of them
+    gap_spread: float = 5.0
+    # energy sent back into the presampler by a 1 GeV shower that starts in the strips
+    albedo: float = 0.0013
     albedo_radius: float = 60.0
     # hadronic cascade
-    lambda_scale: float = 0.62  # interaction length, quasi-elastic ones included, over the nominal inelastic one
+    # interaction length, quasi-elastic ones included, over the nominal inelastic one
+    lambda_scale: float = 0.62
     p_elastic: float = 0.324  # share of quasi-elastic interactions at high energy
     p_elastic_low: float = 0.263  # added share, falls as exp(-E)
     pt_elastic: float = 0.201  # mean kick of one

@@ -1,4 +1,6 @@
-"""Particle guns, the decay of neutral pions at the origin, and the way through the solenoid to the front of the material."""
+"""Particle guns, the decay of neutral pions at the origin, and the way through the solenoid to the
+front of the material.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Particles(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Particles at the front of the upstream material, in the frame turned by `phi_axis` about the beam; arrays of shape (n,)."""
+    """Particles at the front of the upstream material, in the frame turned by `phi_axis` about the
+    beam; arrays of shape (n,).
+    """
 
     phi_axis: NDArray[np.float64]  # rad, azimuth of the impact
     z: NDArray[np.float64]  # mm; x is FRONT and y is 0
@@ -54,20 +58,31 @@ def simulate_gun(
     Raises
     ------
     ConfigError
-        If the name is unknown or the energies are not increasing, positive and above the particle's mass.
+        If the name is unknown or the energies are not increasing, positive and above the particle's
+        mass.
     """
     if name not in GUNS:
         raise ConfigError(f"unknown gun {name!r}; there are {', '.join(GUNS)}")
     pdg_id = GUNS[name]
     mass = _mass(pdg_id)
     if not mass < energy[0] <= energy[1]:
-        raise ConfigError(f"gun {name}: energy range {energy} GeV must increase and lie above the mass, {mass:.5f} GeV")
+        raise ConfigError(
+            f"gun {name}: energy range {energy} GeV must increase and lie above the mass, "
+            f"{mass:.5f} GeV"
+        )
     energies = energy[0] * (energy[1] / energy[0]) ** rng.random(n_events)
-    return Particles(np.arange(n_events), np.full(n_events, pdg_id, np.int32), energies, rng.uniform(*eta, n_events), rng.uniform(*phi, n_events))
+    return Particles(
+        np.arange(n_events),
+        np.full(n_events, pdg_id, np.int32),
+        energies,
+        rng.uniform(*eta, n_events),
+        rng.uniform(*phi, n_events),
+    )
 
 
 def decay_pi0(particles: Particles, rng: np.random.Generator) -> Particles:
-    """Particles with every pi0 replaced by its two photons: isotropic in the rest frame, boosted along the flight.
+    """Particles with every pi0 replaced by its two photons: isotropic in the rest frame, boosted
+    along the flight.
 
     The opening angle is at least 2 asin(m / E); energies add up to the pion's exactly.
     """
@@ -91,9 +106,20 @@ def decay_pi0(particles: Particles, rng: np.random.Generator) -> Particles:
         etas.append(np.arcsinh(u[:, 2] / np.hypot(u[:, 0], u[:, 1])))
         phis.append(np.arctan2(u[:, 1], u[:, 0]))
     photons = np.full(2 * n, 22, np.int32)
-    made = Particles(np.tile(particles.event[pion], 2), photons, np.concatenate(energies), np.concatenate(etas), np.concatenate(phis))
+    made = Particles(
+        np.tile(particles.event[pion], 2),
+        photons,
+        np.concatenate(energies),
+        np.concatenate(etas),
+        np.concatenate(phis),
+    )
     order = np.argsort(np.concatenate([particles.event[~pion], made.event]), kind="stable")
-    return Particles(*(np.concatenate([getattr(particles, name)[~pion], getattr(made, name)])[order] for name in Particles._fields))
+    return Particles(
+        *(
+            np.concatenate([getattr(particles, name)[~pion], getattr(made, name)])[order]
+            for name in Particles._fields
+        )
+    )
 
 
 def directions(eta: NDArray[np.float64], phi: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,10 +128,12 @@ def directions(eta: NDArray[np.float64], phi: NDArray[np.float64]) -> NDArray[np
 
 
 def propagate(particles: Particles, *, field: float = 0.0) -> Entry:
-    """Carry particles from the origin to the front of the material: a helix up to the coil, then a straight line.
+    """Carry particles from the origin to the front of the material: a helix up to the coil, then a
+    straight line.
 
-    On a circle of radius R = pT / (0.3 B) through the origin the chord to the coil stands at psi = asin(r_coil / 2R) from the first heading, the
-    heading there at 2 psi, and the arc is r_coil psi / sin psi long. Behind the coil r sin(psi) stays the same, the distance of the line from the
+    On a circle of radius R = pT / (0.3 B) through the origin the chord to the coil stands at psi =
+    asin(r_coil / 2R) from the first heading, the heading there at 2 psi, and the arc is r_coil psi
+    / sin psi long. Behind the coil r sin(psi) stays the same, the distance of the line from the
     beam.
 
     Parameters
@@ -115,7 +143,9 @@ def propagate(particles: Particles, *, field: float = 0.0) -> Entry:
         Along the beam, for r < COIL_RADIUS; a positive charge then turns towards smaller phi.
     """
     kinds, kind = np.unique(particles.pdg_id, return_inverse=True)
-    mass, charge = np.array([(_mass(int(k)), _charge(int(k))) for k in kinds]).reshape(-1, 2)[kind].T
+    mass, charge = (
+        np.array([(_mass(int(k)), _charge(int(k))) for k in kinds]).reshape(-1, 2)[kind].T
+    )
     pt = np.sqrt(np.maximum(particles.energy**2 - mass**2, 0.0)) / np.cosh(particles.eta)
     sine = 0.5 * COIL_RADIUS * charge * _BEND * field / np.maximum(pt, 1e-9)
     reaches = np.abs(sine) < 1.0
@@ -123,8 +153,16 @@ def propagate(particles: Particles, *, field: float = 0.0) -> Entry:
     psi, psi_front = np.arcsin(sine), np.arcsin(COIL_RADIUS / FRONT * sine)
     arc = COIL_RADIUS / np.sinc(psi / np.pi)
     line = FRONT * np.cos(psi_front) - COIL_RADIUS * np.cos(psi)
-    direction = np.column_stack([np.cos(psi_front), -np.sin(psi_front), np.sinh(particles.eta)]) / np.cosh(particles.eta)[:, None]
-    return Entry(particles.phi - 2.0 * psi + psi_front, (arc + line) * np.sinh(particles.eta), direction, reaches)
+    direction = (
+        np.column_stack([np.cos(psi_front), -np.sin(psi_front), np.sinh(particles.eta)])
+        / np.cosh(particles.eta)[:, None]
+    )
+    return Entry(
+        particles.phi - 2.0 * psi + psi_front,
+        (arc + line) * np.sinh(particles.eta),
+        direction,
+        reaches,
+    )
 
 
 def _mass(pdg_id: int) -> float:

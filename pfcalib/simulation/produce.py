@@ -1,7 +1,8 @@
-"""From particles to a sample file: shoot, shower, digitise, cluster and write, in chunks that any number of processes share.
+"""From particles to a sample file: shoot, shower, digitise, cluster and write, in chunks that any
+number of processes share.
 
-Each chunk of events has random streams of its own, spawned from the seed and the chunk's number, so the clusters do not depend on the number
-of processes.
+Each chunk of events has random streams of its own, spawned from the seed and the chunk's number, so
+the clusters do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -44,17 +45,24 @@ FIELD = 2.0  # tesla
 MIN_CLUSTER_E = 0.1  # GeV, clusters below it are counted in nCluster but not written
 
 Progress = Callable[[int], None]
-Chunk = tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]  # scalars, offsets, cells of clusters
+# scalars, offsets, cells of clusters
+Chunk = tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]
 
 
 def shoot(config: ProduceConfig, n_events: int, rng: np.random.Generator) -> Particles:
     """Particles of one chunk: every species with equal probability."""
     grid = GRIDS[config.grid]
     phi = (-np.pi, np.pi) if grid.wraps else (-config.eta_max, config.eta_max)
-    window = {"energy": (config.e_min, config.e_max), "eta": (-config.eta_max, config.eta_max), "phi": phi}
+    window = {
+        "energy": (config.e_min, config.e_max),
+        "eta": (-config.eta_max, config.eta_max),
+        "phi": phi,
+    }
     species = rng.integers(len(config.particles), size=n_events)
     guns = [simulate_gun(name, n_events, rng, **window) for name in config.particles]
-    columns = [np.choose(species, [getattr(gun, field) for gun in guns]) for field in Particles._fields[1:]]
+    columns = [
+        np.choose(species, [getattr(gun, field) for gun in guns]) for field in Particles._fields[1:]
+    ]
     return Particles(np.arange(n_events), *columns)
 
 
@@ -101,11 +109,18 @@ def cluster_hits(
         "clusterIndex": np.arange(len(event)) - np.concatenate([[0], np.cumsum(n_cluster)])[event],
     }
     entry_event = np.repeat(event, size)
-    cells |= {"cluster_cell_ID": clusters.cell, "cluster_cell_E": energy[entry_event, clusters.cell] * clusters.weight}
+    cells |= {
+        "cluster_cell_ID": clusters.cell,
+        "cluster_cell_E": energy[entry_event, clusters.cell] * clusters.weight,
+    }
     keep = scalars["clusterE"] > MIN_CLUSTER_E
     kept_cells = np.repeat(keep, size)
     offsets = np.concatenate([[0], np.cumsum(size[keep])]).astype(np.int64)
-    return {k: v[keep] for k, v in scalars.items()}, offsets, {k: v[kept_cells] for k, v in cells.items()}
+    return (
+        {k: v[keep] for k, v in scalars.items()},
+        offsets,
+        {k: v[kept_cells] for k, v in cells.items()},
+    )
 
 
 class _Start(NamedTuple):
@@ -119,26 +134,46 @@ class _Start(NamedTuple):
 
 def _start(config: ProduceConfig, number: int) -> _Start:
     first = number * config.chunk
-    guns, showers, noise = (np.random.default_rng(s) for s in np.random.SeedSequence(config.seed, spawn_key=(number,)).spawn(3))
-    return _Start(first, shoot(config, min(config.chunk, config.n_events - first), guns), showers, noise)
+    guns, showers, noise = (
+        np.random.default_rng(s)
+        for s in np.random.SeedSequence(config.seed, spawn_key=(number,)).spawn(3)
+    )
+    return _Start(
+        first, shoot(config, min(config.chunk, config.n_events - first), guns), showers, noise
+    )
 
 
 def _read_out(config: ProduceConfig, start: _Start, hits: Hits) -> Chunk:
     grid = GRIDS[config.grid]
     sigma = noise_sigma(grid, config.noise_config)
-    return cluster_hits(hits, start.particles, grid, sigma, start.noise, first_event=start.first_event, topo=config.topo_config)
+    return cluster_hits(
+        hits,
+        start.particles,
+        grid,
+        sigma,
+        start.noise,
+        first_event=start.first_event,
+        topo=config.topo_config,
+    )
 
 
 def produce_chunk(config: ProduceConfig, number: int) -> Chunk:
     """Clusters of one chunk of events by the fast engine."""
     start = _start(config, number)
-    return _read_out(config, start, simulate_showers(start.particles, GRIDS[config.grid], start.showers, field=_field(config)))
+    return _read_out(
+        config,
+        start,
+        simulate_showers(start.particles, GRIDS[config.grid], start.showers, field=_field(config)),
+    )
 
 
-def produce_sample(path: str | os.PathLike[str], config: ProduceConfig, *, progress: Progress | None = None) -> Path:
+def produce_sample(
+    path: str | os.PathLike[str], config: ProduceConfig, *, progress: Progress | None = None
+) -> Path:
     """Write a sample; returns its path.
 
-    What Geant4 has shot is kept in a folder ``<path>.parts`` until the sample is complete, so that an interrupted call goes on there.
+    What Geant4 has shot is kept in a folder ``<path>.parts`` until the sample is complete, so that
+    an interrupted call goes on there.
 
     Parameters
     ----------
@@ -158,7 +193,12 @@ def produce_sample(path: str | os.PathLike[str], config: ProduceConfig, *, progr
     grid = GRIDS[config.grid]
     geo = CellGeo.from_grid(grid, noise_sigma(grid, config.noise_config))
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "n_processes"}
-    metadata = {"generator": GENERATOR, "version": __version__, "seed": config.seed, "config": settings}
+    metadata = {
+        "generator": GENERATOR,
+        "version": __version__,
+        "seed": config.seed,
+        "config": settings,
+    }
     progress = progress or (lambda n_events: None)
     parts = path.with_name(f"{path.name}.parts")
     if config.engine == "geant4":
@@ -174,10 +214,16 @@ def produce_sample(path: str | os.PathLike[str], config: ProduceConfig, *, progr
     return path
 
 
-def cached_sample(config: ProduceConfig, *, cache_dir: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
+def cached_sample(
+    config: ProduceConfig,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Path of the sample of a configuration, made on first use.
 
-    The name of the file holds a key of the configuration and of the versions of simulation and clustering, so a change of either makes a new one.
+    The name of the file holds a key of the configuration and of the versions of simulation and
+    clustering, so a change of either makes a new one.
 
     Parameters
     ----------
@@ -191,12 +237,18 @@ def cached_sample(config: ProduceConfig, *, cache_dir: str | os.PathLike[str] | 
     stages, data = ("simulation", "clustering"), {}
     if config.engine == "geant4":
         stages, data = (*stages, "geant4"), {"data": find_data().label}
-    path = Path(cache_dir or cache_folder()) / f"{config.grid}-{config.n_events}-{cache_key(*stages, config=settings, **data)}.root"
+    path = (
+        Path(cache_dir or cache_folder())
+        / f"{config.grid}-{config.n_events}-{cache_key(*stages, config=settings, **data)}.root"
+    )
     return path if path.exists() else produce_sample(path, config, progress=progress)
 
 
-def cluster_showers(showers: Showers, grid: Grid, rng: np.random.Generator, *, generator: str, noise: NoiseConfig) -> Sample:
-    """Clusters of noise-free showers, such as the packaged Geant4 ones, with noise added, as a sample in memory.
+def cluster_showers(
+    showers: Showers, grid: Grid, rng: np.random.Generator, *, generator: str, noise: NoiseConfig
+) -> Sample:
+    """Clusters of noise-free showers, such as the packaged Geant4 ones, with noise added, as a
+    sample in memory.
 
     Such files hold no calibration truth: the columns of it are zero.
 
@@ -212,11 +264,32 @@ def cluster_showers(showers: Showers, grid: Grid, rng: np.random.Generator, *, g
     """
     n, nothing, sigma = len(showers.e_true), np.zeros(len(showers.cell)), noise_sigma(grid, noise)
     per_event = np.zeros(n)
-    hits = Hits(showers.offsets, showers.cell, showers.signal, nothing, nothing, nothing, nothing, per_event, per_event, showers.e_true, per_event)
+    hits = Hits(
+        showers.offsets,
+        showers.cell,
+        showers.signal,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        per_event,
+        per_event,
+        showers.e_true,
+        per_event,
+    )
     particles = Particles(np.arange(n), showers.pdg_id, showers.e_true, showers.eta, showers.phi)
     scalars, offsets, cells = cluster_hits(hits, particles, grid, sigma, rng)
-    scalars, cells = ({k: v.astype(COLUMNS[k].numpy_dtype) for k, v in columns.items()} for columns in (scalars, cells))
-    return Sample(scalars, offsets, cells, CellGeo.from_grid(grid, sigma), {"generator": generator, "calibration truth": "none"})
+    scalars, cells = (
+        {k: v.astype(COLUMNS[k].numpy_dtype) for k, v in columns.items()}
+        for columns in (scalars, cells)
+    )
+    return Sample(
+        scalars,
+        offsets,
+        cells,
+        CellGeo.from_grid(grid, sigma),
+        {"generator": generator, "calibration truth": "none"},
+    )
 
 
 def _fast_chunks(config: ProduceConfig, progress: Progress) -> Generator[Chunk, None, None]:
@@ -227,14 +300,18 @@ def _fast_chunks(config: ProduceConfig, progress: Progress) -> Generator[Chunk, 
             chunks: Iterator[Chunk] = (produce_chunk(config, number) for number in range(n_chunks))
         else:
             context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(config.n_processes, mp_context=context))
+            pool = stack.enter_context(
+                concurrent.futures.ProcessPoolExecutor(config.n_processes, mp_context=context)
+            )
             chunks = _ahead(pool, config, n_chunks)
         for number, chunk in enumerate(chunks):
             yield chunk
             progress(min(config.chunk, config.n_events - number * config.chunk))
 
 
-def _ahead(pool: concurrent.futures.Executor, config: ProduceConfig, n_chunks: int) -> Iterator[Chunk]:
+def _ahead(
+    pool: concurrent.futures.Executor, config: ProduceConfig, n_chunks: int
+) -> Iterator[Chunk]:
     ahead = 3 * config.n_processes
     pending = [pool.submit(produce_chunk, config, number) for number in range(min(ahead, n_chunks))]
     for number in range(n_chunks):
@@ -243,11 +320,15 @@ def _ahead(pool: concurrent.futures.Executor, config: ProduceConfig, n_chunks: i
             pending.append(pool.submit(produce_chunk, config, number + ahead))
 
 
-def _geant4_chunks(config: ProduceConfig, parts: Path, progress: Progress) -> Generator[Chunk, None, None]:
+def _geant4_chunks(
+    config: ProduceConfig, parts: Path, progress: Progress
+) -> Generator[Chunk, None, None]:
     """All chunks in order, from the particles that the fast engine would shower."""
     starts = [_start(config, number) for number in range(-(-config.n_events // config.chunk))]
     shots = [build_shots(start.particles, start.showers, field=_field(config)) for start in starts]
-    batches = simulate_batches(shots, GRIDS[config.grid], parts, n_processes=config.n_processes, progress=progress)
+    batches = simulate_batches(
+        shots, GRIDS[config.grid], parts, n_processes=config.n_processes, progress=progress
+    )
     with contextlib.closing(batches):
         for start, batch in zip(starts, batches, strict=True):
             yield _read_out(config, start, batch.hits)

@@ -1,4 +1,6 @@
-"""The configuration of a sample: particles, engine, grid and noise, checked before anything is shot."""
+"""The configuration of a sample: particles, engine, grid and noise, checked before anything is
+shot.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ class ProduceConfig:
     engine : str
         ``fast``, the parametrised showers, or ``geant4``; the particles of a seed are the same.
     grid : str
-        ``barrel`` (64,000 cells, 2 T) or ``window`` (the 1,000 cells of the Geant4 reference, no field).
+        ``barrel`` (64,000 cells, 2 T) or ``window`` (the 1,000 cells of the Geant4 reference, no
+        field).
     noise : str
         A setting of `simulation.digitise.NOISE_SETTINGS`.
     mu : float, optional
@@ -56,24 +59,36 @@ class ProduceConfig:
     chunk: int = 64
 
     def __post_init__(self) -> None:
-        choices = (("engine", self.engine, ENGINES), ("grid", self.grid, GRIDS), ("noise", self.noise, NOISE_SETTINGS))
+        choices = (
+            ("engine", self.engine, ENGINES),
+            ("grid", self.grid, GRIDS),
+            ("noise", self.noise, NOISE_SETTINGS),
+        )
         for name, value, allowed in choices:
             if value not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
         if unknown := set(self.particles) - set(GUNS):
             raise ConfigError(f"unknown particles {sorted(unknown)}; there are {', '.join(GUNS)}")
         if not self.particles or self.n_events < 1 or self.chunk < 1 or self.n_processes < 1:
-            raise ConfigError("particles must not be empty; n_events, chunk and n_processes must be at least 1")
+            raise ConfigError(
+                "particles must not be empty; n_events, chunk and n_processes must be at least 1"
+            )
         if not 0.2 <= self.e_min <= self.e_max:
-            raise ConfigError(f"energies must satisfy 0.2 GeV <= e_min <= e_max, not {self.e_min}, {self.e_max}")
+            raise ConfigError(
+                f"energies must satisfy 0.2 GeV <= e_min <= e_max, not {self.e_min}, {self.e_max}"
+            )
         if self.mu is not None and self.mu < 0.0:
             raise ConfigError(f"mu must be at least 0, not {self.mu}")
         if len(self.thresholds) != 3:
-            raise ConfigError(f"thresholds must be three, seed, growth and boundary, not {self.thresholds}")
+            raise ConfigError(
+                f"thresholds must be three, seed, growth and boundary, not {self.thresholds}"
+            )
         _ = self.topo_config  # refuses thresholds that do not fall
         limit = -GRIDS[self.grid].eta_min
         if not 0.0 <= self.eta_max < limit:
-            raise ConfigError(f"eta_max must lie in [0, {limit}) on the grid {self.grid!r}, not {self.eta_max}")
+            raise ConfigError(
+                f"eta_max must lie in [0, {limit}) on the grid {self.grid!r}, not {self.eta_max}"
+            )
 
     @property
     def noise_config(self) -> NoiseConfig:

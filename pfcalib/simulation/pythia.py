@@ -1,7 +1,9 @@
-"""Dijets by Pythia 8: what jets bring to the calorimeter, as particles that the shower engines know.
+"""Dijets by Pythia 8: what jets bring to the calorimeter, as particles that the shower engines
+know.
 
-Hard QCD scattering of protons with parton showers, multiple interactions and hadronisation (arXiv:2203.11601) in the default tune, Monash 2013
-(arXiv:1404.5630). Pythia is an extra: ``pip install 'pfcalib[pythia]'``.
+Hard QCD scattering of protons with parton showers, multiple interactions and hadronisation
+(arXiv:2203.11601) in the default tune, Monash 2013 (arXiv:1404.5630). Pythia is an extra: ``pip
+install 'pfcalib[pythia]'``.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from pfcalib.simulation.nuclear import PROTON_MASS
 from pfcalib.simulation.particles import Particles, propagate
 
 MIN_ENERGY = 0.2  # GeV that a particle can release; softer ones are left out, as in the guns
-BIAS_POWER = 3.6  # of pT-hat; central dijets are then flat in log pT-hat within a factor of two from 10 to 500 GeV
+# of pT-hat; central dijets are then flat in log pT-hat within a factor of two from 10 to 500 GeV
+BIAS_POWER = 3.6
 _MAX_SEED = 900_000_000  # of Pythia's generator
 _MAX_TRIES = 100  # calls of the generator before a batch is given up
 
-# What Pythia leaves stable: the particle that showers in its place, and the energy that it releases beyond its total energy, GeV.
+# What Pythia leaves stable: the particle that showers in its place, and the energy that it releases
+# beyond its total energy, GeV.
 STAND_INS = {
     111: (111, 0.0), 22: (22, 0.0), 11: (11, 0.0), -11: (-11, 0.0), 211: (211, 0.0), -211: (-211, 0.0), 321: (211, 0.0), -321: (-211, 0.0),
     130: (2112, 0.0), 2212: (2212, -PROTON_MASS), 2112: (2112, -PROTON_MASS), -2212: (-211, PROTON_MASS), -2112: (2112, PROTON_MASS),
@@ -38,11 +42,13 @@ class DijetConfig:
     Parameters
     ----------
     pt_hat_min, pt_hat_max : float, GeV
-        Range of the transverse momentum of the hard scattering; events are about flat in its logarithm.
+        Range of the transverse momentum of the hard scattering; events are about flat in its
+        logarithm.
     eta_max : float
         Largest |eta| of the particles that are kept.
     eta_parton : float
-        Largest |eta| of both partons that leave the hard scattering, so that both jets lie in the barrel.
+        Largest |eta| of both partons that leave the hard scattering, so that both jets lie in the
+        barrel.
     sqrt_s : float, GeV
         Energy of the two protons in their centre of mass.
     """
@@ -57,12 +63,15 @@ class DijetConfig:
         limit = -BARREL.eta_min
         if not 5.0 <= self.pt_hat_min < self.pt_hat_max < 0.5 * self.sqrt_s:
             raise ConfigError(
-                f"pt_hat must satisfy 5 GeV <= pt_hat_min < pt_hat_max < sqrt_s / 2, not {self.pt_hat_min}, {self.pt_hat_max}, {self.sqrt_s}"
+                "pt_hat must satisfy 5 GeV <= pt_hat_min < pt_hat_max < sqrt_s / 2, not "
+                f"{self.pt_hat_min}, {self.pt_hat_max}, {self.sqrt_s}"
             )
         if not 0.0 < self.eta_max <= limit:
             raise ConfigError(f"eta_max must lie in (0, {limit}], the barrel, not {self.eta_max}")
         if not 0.0 < self.eta_parton <= self.eta_max:
-            raise ConfigError(f"eta_parton must lie in (0, eta_max = {self.eta_max}], not {self.eta_parton}")
+            raise ConfigError(
+                f"eta_parton must lie in (0, eta_max = {self.eta_max}], not {self.eta_parton}"
+            )
 
 
 def require_pythia() -> None:
@@ -71,11 +80,18 @@ def require_pythia() -> None:
         raise ConfigError("dijets need the package pythia8mc: pip install 'pfcalib[pythia]'")
 
 
-def simulate_dijets(n_events: int, rng: np.random.Generator, config: DijetConfig | None = None, *, field: float = 0.0) -> Particles:
+def simulate_dijets(
+    n_events: int,
+    rng: np.random.Generator,
+    config: DijetConfig | None = None,
+    *,
+    field: float = 0.0,
+) -> Particles:
     """Particles of dijet events that reach the front of the calorimeter.
 
-    The spectrum of pT-hat is flattened by a bias of Pythia's selection, pT-hat to the power `BIAS_POWER`; the weights that would undo it are left
-    out by design, as for the guns, which are flat in log E. See `visible_particles` for what is kept.
+    The spectrum of pT-hat is flattened by a bias of Pythia's selection, pT-hat to the power
+    `BIAS_POWER`; the weights that would undo it are left out by design, as for the guns, which are
+    flat in log E. See `visible_particles` for what is kept.
 
     Parameters
     ----------
@@ -98,11 +114,16 @@ def simulate_dijets(n_events: int, rng: np.random.Generator, config: DijetConfig
     """
     config = config or DijetConfig()
     seed = int(rng.integers(1, _MAX_SEED, endpoint=True))
-    return visible_particles(generate_dijets(n_events, seed, config, field=field), eta_max=config.eta_max, field=field)
+    return visible_particles(
+        generate_dijets(n_events, seed, config, field=field), eta_max=config.eta_max, field=field
+    )
 
 
-def generate_dijets(n_events: int, seed: int, config: DijetConfig, *, field: float = 0.0) -> ak.Array:
-    """Events as Pythia gives them, by a generator of its own: the same seed gives the same events, whatever was made before.
+def generate_dijets(
+    n_events: int, seed: int, config: DijetConfig, *, field: float = 0.0
+) -> ak.Array:
+    """Events as Pythia gives them, by a generator of its own: the same seed gives the same events,
+    whatever was made before.
 
     Parameters
     ----------
@@ -116,7 +137,8 @@ def generate_dijets(n_events: int, seed: int, config: DijetConfig, *, field: flo
     Returns
     -------
     awkward.Array, shape (n_events,)
-        Records ``prt`` (all particles: ``id``, ``status``, ``p``) and ``info`` (``pT2Hat``, ...) as of ``Pythia.nextBatch``.
+        Records ``prt`` (all particles: ``id``, ``status``, ``p``) and ``info`` (``pT2Hat``, ...) as
+        of ``Pythia.nextBatch``.
 
     Raises
     ------
@@ -132,17 +154,22 @@ def generate_dijets(n_events: int, seed: int, config: DijetConfig, *, field: flo
         missing -= len(seen)
         if missing == 0:
             return ak.concatenate(batches) if len(batches) > 1 else batches[0]
-    raise ConfigError(f"Pythia made only {n_events - missing} of {n_events} dijet events with {config}")
+    raise ConfigError(
+        f"Pythia made only {n_events - missing} of {n_events} dijet events with {config}"
+    )
 
 
 def visible_particles(events: ak.Array, *, eta_max: float, field: float = 0.0) -> Particles:
     """Stable particles that reach the calorimeter, as the kinds that shower.
 
-    Kept are particles of |eta| < `eta_max` that release at least `MIN_ENERGY` and do not curl up in front of the coil. What a shower engine does
-    not know is replaced, an approximation at the level of a few per cent of the jets' energy: charged kaons become pions of their charge, long-lived
-    neutral kaons and antineutrons become neutrons, antiprotons become negative pions. Each keeps its direction and the energy that it can release:
-    all of it for mesons, the kinetic energy for nucleons, and for antinucleons also the mass of the nucleon with which they annihilate.
-    Muons and neutrinos are dropped. All particles start at the origin, also those of weak decays, which Pythia makes up to c tau = 1 m.
+    Kept are particles of |eta| < `eta_max` that release at least `MIN_ENERGY` and do not curl up in
+    front of the coil. What a shower engine does not know is replaced, an approximation at the level
+    of a few per cent of the jets' energy: charged kaons become pions of their charge, long-lived
+    neutral kaons and antineutrons become neutrons, antiprotons become negative pions. Each keeps
+    its direction and the energy that it can release: all of it for mesons, the kinetic energy for
+    nucleons, and for antinucleons also the mass of the nucleon with which they annihilate. Muons
+    and neutrinos are dropped. All particles start at the origin, also those of weak decays, which
+    Pythia makes up to c tau = 1 m.
 
     Parameters
     ----------
@@ -153,14 +180,19 @@ def visible_particles(events: ak.Array, *, eta_max: float, field: float = 0.0) -
     """
     final = events.prt[events.prt.status > 0]
     event = np.repeat(np.arange(len(final)), ak.to_numpy(ak.num(final.id)))
-    pdg_id, px, py, pz, energy = (_flat(column) for column in (final.id, final.p.px, final.p.py, final.p.pz, final.p.e))
+    pdg_id, px, py, pz, energy = (
+        _flat(column) for column in (final.id, final.p.px, final.p.py, final.p.pz, final.p.e)
+    )
     stands, added = _stand_in(pdg_id)
     released = energy + added
     with np.errstate(divide="ignore"):
         eta = np.arcsinh(pz / np.hypot(px, py))
     kept = (stands != 0) & (np.abs(eta) < eta_max) & (released >= MIN_ENERGY)
-    shot = released + PROTON_MASS * np.isin(stands, (2112, 2212))  # the engines take the kinetic energy of nucleons
-    particles = Particles(event[kept], stands[kept], shot[kept], eta[kept], np.arctan2(py, px)[kept])
+    # the engines take the kinetic energy of nucleons
+    shot = released + PROTON_MASS * np.isin(stands, (2112, 2212))
+    particles = Particles(
+        event[kept], stands[kept], shot[kept], eta[kept], np.arctan2(py, px)[kept]
+    )
     reaches = propagate(particles, field=field).reaches
     return Particles._make(values[reaches] for values in particles)
 
@@ -178,7 +210,9 @@ def _flat(column: ak.Array) -> NDArray[Any]:
 
 
 def _start(seed: int, config: DijetConfig) -> tuple[Any, Any]:
-    """A generator at the beginning of its stream, and its hook. It is not seeded again later: some of its state would survive."""
+    """A generator at the beginning of its stream, and its hook. It is not seeded again later: some
+    of its state would survive.
+    """
     require_pythia()
     import pythia8mc
 
@@ -208,5 +242,8 @@ def _start(seed: int, config: DijetConfig) -> tuple[Any, Any]:
     hook = Central()
     pythia.setUserHooksPtr(hook)
     if refused or not pythia.init():
-        raise ConfigError(f"Pythia does not start with {config}" + (f": it refuses {', '.join(refused)}" if refused else ""))
+        raise ConfigError(
+            f"Pythia does not start with {config}"
+            + (f": it refuses {', '.join(refused)}" if refused else "")
+        )
     return pythia, hook

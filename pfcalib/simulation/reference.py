@@ -19,7 +19,8 @@ PHOTON = 22
 
 
 def geant4_sample(folder: PathLike, *, seed: int, noise: str = "nominal") -> Path:
-    """Write the clusters of the packaged Geant4 pions, with noise added, as a ROOT sample; returns its path.
+    """Write the clusters of the packaged Geant4 pions, with noise added, as a ROOT sample; returns
+    its path.
 
     There is no calibration truth in it: such columns are zero.
 
@@ -44,5 +45,10 @@ def geant4_sample(folder: PathLike, *, seed: int, noise: str = "nominal") -> Pat
     rng = np.random.default_rng(seed)
     path = Path(folder) / f"geant4_pions-{noise}-{seed}.root"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_sample(path, cluster_showers(pions, WINDOW, rng, generator=metadata["generator"], noise=NOISE_SETTINGS[noise]))
+    write_sample(
+        path,
+        cluster_showers(
+            pions, WINDOW, rng, generator=metadata["generator"], noise=NOISE_SETTINGS[noise]
+        ),
+    )
     return path

@@ -1,7 +1,8 @@
-"""Showers of many events at once: the loop over particles in numba, chunks of fixed size, as many processes as wanted.
+"""Showers of many events at once: the loop over particles in numba, chunks of fixed size, as many
+processes as wanted.
 
-Every chunk has its own random stream, spawned from the seed and the number of the chunk, so the same seed gives the same bytes whatever the
-number of processes.
+Every chunk has its own random stream, spawned from the seed and the number of the chunk, so the
+same seed gives the same bytes whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -14,18 +15,33 @@ from pfcalib.geometry import Grid
 from pfcalib.simulation.detector import FRONT, build_slabs, grid_arrays
 from pfcalib.simulation.hadronic import hadron
 from pfcalib.simulation.hits import Hits
-from pfcalib.simulation.kernels import DEAD, DENSITY, LEAK, PHI_AXIS, Scratch, Setup, Track, kernel, new_scratch, pop, push
+from pfcalib.simulation.kernels import (
+    DEAD,
+    DENSITY,
+    LEAK,
+    PHI_AXIS,
+    Scratch,
+    Setup,
+    Track,
+    kernel,
+    new_scratch,
+    pop,
+    push,
+)
 from pfcalib.simulation.nuclear import NEUTRON, PION, PROTON, PROTON_MASS
 from pfcalib.simulation.parameters import ShowerConfig
 from pfcalib.simulation.particles import Particles, decay_pi0, propagate
 from pfcalib.simulation.upstream import ELECTRON, PHOTON, electron, photon
 
-KIND = {22: PHOTON, 11: ELECTRON, -11: ELECTRON, 211: PION, -211: PION, 2212: PROTON, 2112: NEUTRON}  # a pi0 decays before it showers
+# a pi0 decays before it showers
+KIND = {22: PHOTON, 11: ELECTRON, -11: ELECTRON, 211: PION, -211: PION, 2212: PROTON, 2112: NEUTRON}
 
 
 @kernel
 def run_stack(rng: np.random.Generator, setup: Setup, scratch: Scratch) -> float:
-    """Carry all tracks on the stack and their descendants to the end; returns the energy given to neutral pions by hadrons."""
+    """Carry all tracks on the stack and their descendants to the end; returns the energy given to
+    neutral pions by hadrons.
+    """
     neutral = 0.0
     while scratch.counts[1] > 0:
         track = pop(scratch)
@@ -40,11 +56,17 @@ def run_stack(rng: np.random.Generator, setup: Setup, scratch: Scratch) -> float
 
 @kernel
 def run_events(
-    rng: np.random.Generator, setup: Setup, scratch: Scratch, rows: NDArray[np.float64], starts: NDArray[np.int64]
+    rng: np.random.Generator,
+    setup: Setup,
+    scratch: Scratch,
+    rows: NDArray[np.float64],
+    starts: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Showers of consecutive events; rows are (kind, energy, phi_axis, z, ux, uy, uz), starts the first row of each event.
+    """Showers of consecutive events; rows are (kind, energy, phi_axis, z, ux, uy, uz), starts the
+    first row of each event.
 
-    Returns the offsets of the events, the cells, their (signal, em, non_em, invisible, escaped), and (dead, leak, to pi0) of the events.
+    Returns the offsets of the events, the cells, their (signal, em, non_em, invisible, escaped),
+    and (dead, leak, to pi0) of the events.
     """
     n_events = len(starts) - 1
     offsets, lost = np.zeros(n_events + 1, np.int64), np.zeros((n_events, 3))
@@ -52,7 +74,9 @@ def run_events(
     for event in range(n_events):
         total = rows[starts[event] : starts[event + 1], 1].sum()
         scratch.event[DEAD] = scratch.event[LEAK] = 0.0
-        scratch.event[DENSITY] = min(setup.config.spots_per_gev, setup.config.spots_max / max(total, 1e-3))
+        scratch.event[DENSITY] = min(
+            setup.config.spots_per_gev, setup.config.spots_max / max(total, 1e-3)
+        )
         for i in range(starts[event], starts[event + 1]):
             row = rows[i]
             scratch.event[PHI_AXIS] = row[2]
@@ -61,8 +85,15 @@ def run_events(
         lost[event, 0], lost[event, 1] = scratch.event[DEAD], scratch.event[LEAK]
         offsets[event + 1] = offsets[event] + scratch.counts[0]
         while offsets[event + 1] > len(cells):
-            cells, values = np.concatenate((cells, np.empty_like(cells))), np.concatenate((values, np.empty_like(values)))
-        collect(scratch, cells[offsets[event] : offsets[event + 1]], values[offsets[event] : offsets[event + 1]])
+            cells, values = (
+                np.concatenate((cells, np.empty_like(cells))),
+                np.concatenate((values, np.empty_like(values))),
+            )
+        collect(
+            scratch,
+            cells[offsets[event] : offsets[event + 1]],
+            values[offsets[event] : offsets[event + 1]],
+        )
     return offsets, cells[: offsets[n_events]].copy(), values[: offsets[n_events]].copy(), lost
 
 
@@ -78,13 +109,21 @@ def collect(scratch: Scratch, cells: NDArray[np.int32], values: NDArray[np.float
     scratch.counts[0] = 0
 
 
-def simulate_showers(particles: Particles, grid: Grid, rng: np.random.Generator, *, field: float = 0.0, config: ShowerConfig | None = None) -> Hits:
+def simulate_showers(
+    particles: Particles,
+    grid: Grid,
+    rng: np.random.Generator,
+    *,
+    field: float = 0.0,
+    config: ShowerConfig | None = None,
+) -> Hits:
     """Showers of a batch of particles in one process.
 
     Parameters
     ----------
     particles : Particles
-        Sorted by event, events counted from 0 without gaps: pi0, pi+-, photons, electrons, protons and neutrons.
+        Sorted by event, events counted from 0 without gaps: pi0, pi+-, photons, electrons, protons
+        and neutrons.
     grid : Grid
         Cells to fill.
     rng : numpy.random.Generator
@@ -101,19 +140,31 @@ def simulate_showers(particles: Particles, grid: Grid, rng: np.random.Generator,
     """
     unknown = set(np.unique(particles.pdg_id).tolist()) - {*KIND, 111}
     if unknown:
-        raise ConfigError(f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted([*KIND, 111])}")
+        raise ConfigError(
+            f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted([*KIND, 111])}"
+        )
     n_events = int(particles.event[-1]) + 1 if len(particles.event) else 0
     particles = decay_pi0(particles, rng)
     entry = propagate(particles, field=field)
     rows = np.zeros((len(particles.energy), 7))
     rows[:, 0] = [KIND[int(pdg_id)] for pdg_id in particles.pdg_id]
-    rows[:, 1], rows[:, 2], rows[:, 3], rows[:, 4:] = particles.energy, entry.phi_axis, entry.z, entry.direction
-    rows[np.isin(particles.pdg_id, (2212, 2112)), 1] -= PROTON_MASS  # nucleons bring their kinetic energy only
+    rows[:, 1], rows[:, 2], rows[:, 3], rows[:, 4:] = (
+        particles.energy,
+        entry.phi_axis,
+        entry.z,
+        entry.direction,
+    )
+    # nucleons bring their kinetic energy only
+    rows[np.isin(particles.pdg_id, (2212, 2112)), 1] -= PROTON_MASS
     total = np.bincount(particles.event, rows[:, 1], n_events).astype(np.float64)
     curled = np.bincount(particles.event, rows[:, 1] * ~entry.reaches, n_events).astype(np.float64)
     starts = np.searchsorted(particles.event[entry.reaches], np.arange(n_events + 1))
     setup = Setup(build_slabs(grid), grid_arrays(grid), config or ShowerConfig())
-    offsets, cell, values, lost = run_events(rng, setup, new_scratch(grid.n_cells), rows[entry.reaches], starts)
+    offsets, cell, values, lost = run_events(
+        rng, setup, new_scratch(grid.n_cells), rows[entry.reaches], starts
+    )
     columns = (np.ascontiguousarray(column) for column in (*values.T, *lost.T))
     signal, em, non_em, invisible, escaped, dead, leak, to_pi0 = columns
-    return Hits(offsets, cell, signal, em, non_em, invisible, escaped, dead + curled, leak, total, to_pi0)
+    return Hits(
+        offsets, cell, signal, em, non_em, invisible, escaped, dead + curled, leak, total, to_pi0
+    )

@@ -1,4 +1,6 @@
-"""Photons and electrons one by one in the material in front of the calorimeter: conversion, bremsstrahlung, ionisation, scattering."""
+"""Photons and electrons one by one in the material in front of the calorimeter: conversion,
+bremsstrahlung, ionisation, scattering.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,20 @@ import math
 import numpy as np
 
 from pfcalib.simulation.em import FRONT_SLAB, PRESAMPLER, advance, shower
-from pfcalib.simulation.kernels import DEAD, DENSITY, EM, LEAK, Scratch, Setup, Track, deposit, find_slab, kernel, push, scatter
+from pfcalib.simulation.kernels import (
+    DEAD,
+    DENSITY,
+    EM,
+    LEAK,
+    Scratch,
+    Setup,
+    Track,
+    deposit,
+    find_slab,
+    kernel,
+    push,
+    scatter,
+)
 
 ELECTRON_MASS = 0.000511
 PHOTON, ELECTRON = 0, 1
@@ -24,19 +39,29 @@ def compton(energy: float) -> float:
 
 @kernel
 def attenuation(energy: float) -> float:
-    """Interactions of a photon a radiation length: pairs, 7/9 at high energy, and Compton scattering.
+    """Interactions of a photon a radiation length: pairs, 7/9 at high energy, and Compton
+    scattering.
 
-    The fall of pair creation towards low energies is a fit to the cross sections of aluminium in the NIST XCOM tables.
+    The fall of pair creation towards low energies is a fit to the cross sections of aluminium in
+    the NIST XCOM tables.
     """
     return (7.0 / 9.0) / (1.0 + (0.0327 / energy) ** 0.844) + compton(energy)
 
 
 @kernel
 def photon(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
-    """Carry a photon to its next interaction: electrons go on the stack upstream and shower at once in the calorimeter."""
+    """Carry a photon to its next interaction: electrons go on the stack upstream and shower at once
+    in the calorimeter.
+    """
     slabs, energy = setup.slabs, track.energy
     ux, uy, uz = max(track.ux, 0.05), track.uy, track.uz
-    slab, x = advance(slabs, max(find_slab(slabs, track.x), 0), track.x, ux, rng.standard_exponential() / attenuation(energy))
+    slab, x = advance(
+        slabs,
+        max(find_slab(slabs, track.x), 0),
+        track.x,
+        ux,
+        rng.standard_exponential() / attenuation(energy),
+    )
     if slab >= len(slabs.x_out):
         scratch.event[LEAK] += energy
         return
@@ -63,7 +88,9 @@ def photon(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
 
 @kernel
 def radiate(rng: np.random.Generator, energy: float) -> float:
-    """Energy of a bremsstrahlung photon above K_MIN from k dN/dk = 4/3 (1 - v) + v^2, v = k/E (PDG review, section 34.4), by rejection."""
+    """Energy of a bremsstrahlung photon above K_MIN from k dN/dk = 4/3 (1 - v) + v^2, v = k/E (PDG
+    review, section 34.4), by rejection.
+    """
     while True:
         k = K_MIN * (energy / K_MIN) ** rng.random()
         v = k / energy
@@ -73,7 +100,9 @@ def radiate(rng: np.random.Generator, energy: float) -> float:
 
 @kernel
 def electron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
-    """Carry an electron through the upstream slab, losing, radiating and scattering, then on into the calorimeter."""
+    """Carry an electron through the upstream slab, losing, radiating and scattering, then on into
+    the calorimeter.
+    """
     slabs = setup.slabs
     x_end = slabs.x_out[0]
     _, energy, x, y, z, ux, uy, uz = track
@@ -89,7 +118,9 @@ def electron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Tr
         x, y, z = x + ux * step, y + uy * step, z + uz * step
         if energy <= E_STOP:
             continue
-        for _ in range(rng.poisson(max(depth * (4.0 / 3.0 * math.log(energy / K_MIN) - 5.0 / 6.0), 0.0))):
+        for _ in range(
+            rng.poisson(max(depth * (4.0 / 3.0 * math.log(energy / K_MIN) - 5.0 / 6.0), 0.0))
+        ):
             if energy > K_MIN:
                 k = radiate(rng, energy)
                 push(scratch, Track(PHOTON, k, x, y, z, ux, uy, uz))
@@ -102,15 +133,26 @@ def electron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Tr
 
 
 @kernel
-def enter_calorimeter(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track) -> None:
+def enter_calorimeter(
+    rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Track
+) -> None:
     """Ionise the presampler, then shower from the front of the calorimeter."""
     slabs = setup.slabs
     front, ux = slabs.x_in[PRESAMPLER], track.ux
     path = (front - track.x) / ux
     y, z = track.y + track.uy * path, track.z + track.uz * path
     thickness = (slabs.x_out[PRESAMPLER] - front) / ux
-    lost = min(track.energy, slabs.de_dx[PRESAMPLER] * thickness * (0.85 + 0.15 * rng.standard_gamma(1.0)))
+    lost = min(
+        track.energy, slabs.de_dx[PRESAMPLER] * thickness * (0.85 + 0.15 * rng.standard_gamma(1.0))
+    )
     deposit(setup, scratch, PRESAMPLER, front, y, z, lost, setup.config.em_presampler * lost, EM)
     path = (slabs.x_in[FRONT_SLAB] - front) / ux
     inside = (slabs.x_in[FRONT_SLAB], y + track.uy * path, z + track.uz * path)
-    shower(rng, setup, scratch, Track(ELECTRON, track.energy - lost, inside[0], inside[1], inside[2], ux, track.uy, track.uz))
+    shower(
+        rng,
+        setup,
+        scratch,
+        Track(
+            ELECTRON, track.energy - lost, inside[0], inside[1], inside[2], ux, track.uy, track.uz
+        ),
+    )

@@ -1,8 +1,10 @@
-"""Training of a network with checkpoints, early stopping, restart and one line an epoch: the only caller of keras fit but for measurements of speed.
+"""Training of a network with checkpoints, early stopping, restart and one line an epoch: the only
+caller of keras fit but for measurements of speed.
 
-After every epoch the weights (with the optimiser's state) go to a file named by the epoch, then the history to `history.csv` under a temporary
-name that is renamed: the history is the record of what is done, and all decisions (best epoch, patience, learning rate) are functions of it.
-A killed training that is started again in the same folder so goes on as if nothing had happened.
+After every epoch the weights (with the optimiser's state) go to a file named by the epoch, then the
+history to `history.csv` under a temporary name that is renamed: the history is the record of what
+is done, and all decisions (best epoch, patience, learning rate) are functions of it. A killed
+training that is started again in the same folder so goes on as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from pfcalib.models.losses import build_loss
 from pfcalib.training.history import History
 
 Arrays = tuple[Any, ...]  # (inputs, labels or targets) or (inputs, labels or targets, weights)
-Watch: TypeAlias = Callable[[int, Mapping[str, float]], None]  # takes the epoch, from 0, and its row of the history
+# takes the epoch, from 0, and its row of the history
+Watch: TypeAlias = Callable[[int, Mapping[str, float]], None]
 Data: TypeAlias = keras.utils.PyDataset | Arrays
 SCHEDULES = ("constant", "cosine", "plateau")
 LOSS, ACCURACY = "loss", "accuracy"
@@ -33,13 +36,17 @@ LOSS, ACCURACY = "loss", "accuracy"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Options of a training; learning rate, batch and epochs are the published ones of the flat network."""
+    """Options of a training; learning rate, batch and epochs are the published ones of the flat
+    network.
+    """
 
     learning_rate: float = 5e-5  # of Adam
     batch_size: int = 200  # for arrays; a stream brings its own
     epochs: int = 100
     patience: int = 20  # epochs without a lower validation loss before the training stops
-    schedule: str = "constant"  # "cosine": falls to 1 % over the epochs; "plateau": halves after plateau_patience epochs without gain
+    # "cosine": falls to 1 % over the epochs; "plateau": halves after plateau_patience epochs
+    # without gain
+    schedule: str = "constant"
     plateau_patience: int = 3
     loss: str = "crossentropy"  # of models.losses, to fit the head of the network
     huber_delta: float = 0.1  # where the loss "huber" becomes linear, in units of the target
@@ -48,18 +55,32 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch_size", "epochs", "patience", "plateau_patience", "huber_delta", "energy_weight", "clip_norm"):
+        for name in (
+            "learning_rate",
+            "batch_size",
+            "epochs",
+            "patience",
+            "plateau_patience",
+            "huber_delta",
+            "energy_weight",
+            "clip_norm",
+        ):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ConfigError(f"TrainConfig: {name} = {getattr(self, name)!r}, expected above 0")
+                raise ConfigError(
+                    f"TrainConfig: {name} = {getattr(self, name)!r}, expected above 0"
+                )
         if self.schedule not in SCHEDULES:
-            raise ConfigError(f"TrainConfig: schedule = {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
+            raise ConfigError(
+                f"TrainConfig: schedule = {self.schedule!r}, expected one of {', '.join(SCHEDULES)}"
+            )
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """What a training did; the model holds the weights of the best epoch when it ends."""
 
-    history: Mapping[str, NDArray[np.float64]]  # loss, accuracy, val_loss, val_accuracy, learning_rate, seconds: (n_epochs,)
+    # loss, accuracy, val_loss, val_accuracy, learning_rate, seconds: (n_epochs,)
+    history: Mapping[str, NDArray[np.float64]]
     best_epoch: int  # from 0; lowest validation loss
     seconds: float  # in all epochs, those before a restart included
     n_parameters: int
@@ -67,21 +88,33 @@ class TrainResult:
 
 
 class ArrayBatches(keras.utils.PyDataset):
-    """Batches of arrays, shuffled anew every epoch by seed and epoch, so that a restart sees what it would have seen."""
+    """Batches of arrays, shuffled anew every epoch by seed and epoch, so that a restart sees what
+    it would have seen.
+    """
 
     def __init__(self, data: Arrays, *, batch_size: int, seed: int, shuffle: bool) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
         if len(data) not in (2, 3):
-            raise ConfigError(f"arrays: expected (inputs, labels) or (inputs, labels, weights), got {len(data)} of them")
+            raise ConfigError(
+                f"arrays: expected (inputs, labels) or (inputs, labels, weights), got {len(data)} "
+                "of them"
+            )
         self.inputs, *self.targets = data
-        self.n_clusters, self.batch_size, self.seed, self.shuffle = len(self.targets[0]), batch_size, seed, shuffle
+        self.n_clusters, self.batch_size, self.seed, self.shuffle = (
+            len(self.targets[0]),
+            batch_size,
+            seed,
+            shuffle,
+        )
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Order of the clusters in that epoch."""
         self.epoch = epoch
         order = np.arange(self.n_clusters)
-        self.order = np.random.default_rng((self.seed, epoch)).permutation(order) if self.shuffle else order
+        self.order = (
+            np.random.default_rng((self.seed, epoch)).permutation(order) if self.shuffle else order
+        )
 
     def on_epoch_end(self) -> None:
         """The next epoch."""
@@ -92,29 +125,56 @@ class ArrayBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Arrays:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return {name: array[rows] for name, array in self.inputs.items()}, *(target[rows] for target in self.targets)
+        return {name: array[rows] for name, array in self.inputs.items()}, *(
+            target[rows] for target in self.targets
+        )
 
 
 class _Epochs(keras.callbacks.Callback):
-    """At each epoch: set the learning rate, keep weights and history, say one line, stop when patience is over."""
+    """At each epoch: set the learning rate, keep weights and history, say one line, stop when
+    patience is over.
+    """
 
-    def __init__(self, config: TrainConfig, history: History, folder: Path, n_clusters: int, say: Callable[[str], None], watch: Watch | None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        history: History,
+        folder: Path,
+        n_clusters: int,
+        say: Callable[[str], None],
+        watch: Watch | None,
+    ) -> None:
         super().__init__()
-        self.settings, self.past, self.folder, self.n_clusters, self.say, self.watch = config, history, folder, n_clusters, say, watch
+        self.settings, self.past, self.folder, self.n_clusters, self.say, self.watch = (
+            config,
+            history,
+            folder,
+            n_clusters,
+            say,
+            watch,
+        )
         self.started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.model.optimizer.learning_rate = learning_rate(self.settings, self.past.column("val_loss"))
+        self.model.optimizer.learning_rate = learning_rate(
+            self.settings, self.past.column("val_loss")
+        )
         seed_dropout(self.model, seed=self.settings.seed, epoch=epoch)
         self.started = time.perf_counter()
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        self.trained = time.perf_counter()  # the validation of an epoch begins where its training ends
+        # the validation of an epoch begins where its training ends
+        self.trained = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         rate = float(np.asarray(self.model.optimizer.learning_rate))
         speed = self.n_clusters / (self.trained - self.started)
-        row = {**(logs or {}), "learning_rate": rate, "seconds": time.perf_counter() - self.started, "clusters_per_second": speed}
+        row = {
+            **(logs or {}),
+            "learning_rate": rate,
+            "seconds": time.perf_counter() - self.started,
+            "clusters_per_second": speed,
+        }
         self.model.save_weights(weights_path(self.folder, epoch))
         self.past = self.past.with_row(row)
         self.past.write(self.folder / "history.csv")
@@ -129,15 +189,22 @@ class _Epochs(keras.callbacks.Callback):
 
 
 def seed_dropout(model: keras.Model, *, seed: int, epoch: int) -> None:
-    """Start the random numbers of dropout layers anew from seed, epoch and place in the model: checkpoints do not hold them."""
+    """Start the random numbers of dropout layers anew from seed, epoch and place in the model:
+    checkpoints do not hold them.
+    """
     for place, layer in enumerate(model.layers):
-        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0.0:  # one of rate 0 has no random numbers
-            layer.seed_generator.state.assign(np.random.SeedSequence((seed, epoch, place)).generate_state(2))
+        # one of rate 0 has no random numbers
+        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0.0:
+            layer.seed_generator.state.assign(
+                np.random.SeedSequence((seed, epoch, place)).generate_state(2)
+            )
 
 
 def _line(epoch: int, epochs: int, row: Mapping[str, float], *, best: bool) -> str:
     """One epoch in one line."""
-    numbers = "  ".join(f"{name} {row[name]:.4f}" for name in ("loss", "val_loss", "val_accuracy") if name in row)
+    numbers = "  ".join(
+        f"{name} {row[name]:.4f}" for name in ("loss", "val_loss", "val_accuracy") if name in row
+    )
     return f"epoch {epoch + 1:>3}/{epochs}  {numbers}  {row['clusters_per_second']:.0f} clusters/s  {row['seconds']:.1f} s{'  best' if best else ''}"
 
 
@@ -155,7 +222,9 @@ def learning_rate(config: TrainConfig, val_loss: NDArray[np.float64]) -> float:
     """
     epoch = len(val_loss)
     if config.schedule == "cosine":
-        return config.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + float(np.cos(np.pi * epoch / max(config.epochs - 1, 1)))))
+        return config.learning_rate * (
+            0.01 + 0.99 * 0.5 * (1.0 + float(np.cos(np.pi * epoch / max(config.epochs - 1, 1))))
+        )
     if config.schedule == "plateau":
         lowest, waited, halvings = np.inf, 0, 0
         for loss in val_loss:
@@ -176,17 +245,21 @@ def fit_model(
     say: Callable[[str], None] | None = None,
     watch: Watch | None = None,
 ) -> TrainResult:
-    """Train a network; the model ends with the weights of its best epoch, which `out_dir/model.keras` holds too.
+    """Train a network; the model ends with the weights of its best epoch, which
+    `out_dir/model.keras` holds too.
 
     Parameters
     ----------
     model : keras.Model
-        With a head that fits the loss of the configuration. Build it after `keras.utils.set_random_seed` for the same start.
+        With a head that fits the loss of the configuration. Build it after
+        `keras.utils.set_random_seed` for the same start.
     training, validation : keras PyDataset or tuple of arrays
-        Batches of (inputs, labels[, weights]), or whole arrays of the same: inputs a dict by name, labels one-hot (n_clusters, 2) or targets
-        (n_clusters, n) float32. A PyDataset that shuffles should have `set_epoch(epoch)`; without it a restart begins with its first order.
+        Batches of (inputs, labels[, weights]), or whole arrays of the same: inputs a dict by name,
+        labels one-hot (n_clusters, 2) or targets (n_clusters, n) float32. A PyDataset that shuffles
+        should have `set_epoch(epoch)`; without it a restart begins with its first order.
     out_dir : path
-        Folder of checkpoints. A training that was killed there goes on; one with other settings is refused.
+        Folder of checkpoints. A training that was killed there goes on; one with other settings is
+        refused.
     say : callable, optional
         Takes the one line of each epoch; by default it is printed.
     watch : callable, optional
@@ -195,7 +268,8 @@ def fit_model(
     Raises
     ------
     ConfigError
-        If out_dir holds a training with other settings, another model or another number of clusters.
+        If out_dir holds a training with other settings, another model or another number of
+        clusters.
     """
     config = config or TrainConfig()
     folder = Path(out_dir)
@@ -204,28 +278,56 @@ def fit_model(
     train_data = _batches(training, config, shuffle=True)
     val_data = _batches(validation, config, shuffle=False)
     n_clusters = int(getattr(train_data, "n_clusters", len(train_data) * config.batch_size))
-    history = _resume(model, folder, config, {"model": model.name, "n_parameters": model.count_params(), "n_clusters": n_clusters})
+    history = _resume(
+        model,
+        folder,
+        config,
+        {"model": model.name, "n_parameters": model.count_params(), "n_clusters": n_clusters},
+    )
     done = len(history)
     if hasattr(train_data, "set_epoch"):
         train_data.set_epoch(done)
-    epochs = _Epochs(config, history, folder, n_clusters, say or Console(highlight=False, soft_wrap=True).print, watch)
+    epochs = _Epochs(
+        config,
+        history,
+        folder,
+        n_clusters,
+        say or Console(highlight=False, soft_wrap=True).print,
+        watch,
+    )
     if done < config.epochs and (done == 0 or done - 1 - history.best_epoch < config.patience):
-        fit = {"validation_data": val_data, "initial_epoch": done, "epochs": config.epochs, "shuffle": False, "verbose": 0}
+        fit = {
+            "validation_data": val_data,
+            "initial_epoch": done,
+            "epochs": config.epochs,
+            "shuffle": False,
+            "verbose": 0,
+        }
         model.fit(train_data, callbacks=[epochs], **fit)
     return _finish(model, epochs.past, folder)
 
 
 def _batches(data: Data, config: TrainConfig, *, shuffle: bool) -> keras.utils.PyDataset:
     """Data as batches."""
-    return data if isinstance(data, keras.utils.PyDataset) else ArrayBatches(data, batch_size=config.batch_size, seed=config.seed, shuffle=shuffle)
+    return (
+        data
+        if isinstance(data, keras.utils.PyDataset)
+        else ArrayBatches(data, batch_size=config.batch_size, seed=config.seed, shuffle=shuffle)
+    )
 
 
-def _resume(model: keras.Model, folder: Path, config: TrainConfig, facts: Mapping[str, Any]) -> History:
-    """Compile the model; give it the state of the last epoch if the folder holds one of the same settings. Returns the history so far."""
+def _resume(
+    model: keras.Model, folder: Path, config: TrainConfig, facts: Mapping[str, Any]
+) -> History:
+    """Compile the model; give it the state of the last epoch if the folder holds one of the same
+    settings. Returns the history so far.
+    """
     model.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate, clipnorm=config.clip_norm),
         loss=build_loss(config.loss, delta=config.huber_delta, energy_weight=config.energy_weight),
-        weighted_metrics=[keras.metrics.CategoricalAccuracy(name=ACCURACY)] if config.loss == "crossentropy" else [],
+        weighted_metrics=[keras.metrics.CategoricalAccuracy(name=ACCURACY)]
+        if config.loss == "crossentropy"
+        else [],
         jit_compile=False,
     )
     model.optimizer.build(model.trainable_variables)
@@ -235,7 +337,10 @@ def _resume(model: keras.Model, folder: Path, config: TrainConfig, facts: Mappin
         record.write_text(text + "\n", encoding="utf-8")
         return History({})
     if not record.exists() or record.read_text(encoding="utf-8").strip() != text:
-        raise ConfigError(f"{folder} holds a training with other settings: remove the folder, or train into another one")
+        raise ConfigError(
+            f"{folder} holds a training with other settings: remove the folder, or train into "
+            "another one"
+        )
     history = History.read(folder / "history.csv")
     _load_weights(model, weights_path(folder, len(history) - 1))
     return history
@@ -261,4 +366,6 @@ def _load_weights(model: keras.Model, path: Path) -> None:
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
-        raise BadFileError(f"{path}: not a checkpoint of this model: {str(error).strip().splitlines()[0]}") from error
+        raise BadFileError(
+            f"{path}: not a checkpoint of this model: {str(error).strip().splitlines()[0]}"
+        ) from error

@@ -1,4 +1,6 @@
-"""How two kinds of classifier gain from more clusters to learn from: a network on cells against trees on moments."""
+"""How two kinds of classifier gain from more clusters to learn from: a network on cells against
+trees on moments.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from pfcalib.training.classifiers import score_network
 from pfcalib.training.networks import NetworkConfig, fit_network
 from pfcalib.training.trees import TreesConfig, fit_trees
 
-MIN_STEPS, MIN_BATCH = 30, 32  # a small sample is trained in smaller batches, so that an epoch has enough steps
+# a small sample is trained in smaller batches, so that an epoch has enough steps
+MIN_STEPS, MIN_BATCH = 30, 32
 
 Columns = Mapping[str, NDArray[Any]]  # of `training.classifiers.read_columns`
 
@@ -30,8 +33,14 @@ class SizeStudyConfig:
     epochs: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.sizes) != len(self.epochs) or not self.sizes or min(*self.sizes, *self.epochs) < 1:
-            raise ConfigError(f"sizes {self.sizes} and epochs {self.epochs}: expected as many of both, above 0")
+        if (
+            len(self.sizes) != len(self.epochs)
+            or not self.sizes
+            or min(*self.sizes, *self.epochs) < 1
+        ):
+            raise ConfigError(
+                f"sizes {self.sizes} and epochs {self.epochs}: expected as many of both, above 0"
+            )
         if any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
             raise ConfigError(f"sizes {self.sizes}: expected to rise")
 
@@ -45,14 +54,28 @@ class SizePoint(NamedTuple):
     lead: Estimate  # network minus trees, on the same clusters
 
 
-def compare_scores(n_clusters: int, network: NDArray[np.float64], trees: NDArray[np.float64], is_em: NDArray[np.bool_]) -> SizePoint:
+def compare_scores(
+    n_clusters: int,
+    network: NDArray[np.float64],
+    trees: NDArray[np.float64],
+    is_em: NDArray[np.bool_],
+) -> SizePoint:
     """A point from the scores of both on the test split."""
     difference = auc_difference(network, trees, is_em)
-    return SizePoint(n_clusters, auc(network, is_em), auc(trees, is_em), Estimate(difference.value, difference.error))
+    return SizePoint(
+        n_clusters,
+        auc(network, is_em),
+        auc(trees, is_em),
+        Estimate(difference.value, difference.error),
+    )
 
 
 def study_sizes(
-    path: PathLike, config: SizeStudyConfig, network: NetworkConfig, trees: TreesConfig, columns: Mapping[str, Columns]
+    path: PathLike,
+    config: SizeStudyConfig,
+    network: NetworkConfig,
+    trees: TreesConfig,
+    columns: Mapping[str, Columns],
 ) -> list[SizePoint]:
     """Train both on random parts of the training split.
 
@@ -65,7 +88,8 @@ def study_sizes(
         Its epochs and number of clusters are replaced; its batch size is an upper limit.
     trees : TreesConfig
     columns : mapping of split to columns
-        Of the same sample, as `training.classifiers.read_columns` gives them, for train, validation and test.
+        Of the same sample, as `training.classifiers.read_columns` gives them, for train, validation
+        and test.
 
     Raises
     ------
@@ -74,7 +98,9 @@ def study_sizes(
     """
     n_training = len(columns["train"]["is_em"])
     if n_training < config.sizes[-1]:
-        raise ConfigError(f"{config.sizes[-1]} clusters are wanted, the training split has {n_training}")
+        raise ConfigError(
+            f"{config.sizes[-1]} clusters are wanted, the training split has {n_training}"
+        )
     tables = {split: moment_table(columns[split]) for split in columns}
     is_em = {split: columns[split]["is_em"] for split in columns}
     held_out = (tables["validation"], is_em["validation"], None)
@@ -82,9 +108,19 @@ def study_sizes(
     points = []
     for size, epochs in zip(config.sizes, config.epochs, strict=True):
         batch_size = min(network.train.batch_size, max(size // MIN_STEPS, MIN_BATCH))
-        small = replace(network, n_clusters=size, train=replace(network.train, epochs=epochs, batch_size=batch_size, patience=epochs))
+        small = replace(
+            network,
+            n_clusters=size,
+            train=replace(network.train, epochs=epochs, batch_size=batch_size, patience=epochs),
+        )
         score = score_network(fit_network(path, small), path, split="test")
         chosen = order[:size]
-        few = fit_trees(tables["train"][chosen], is_em["train"][chosen], feature_names=MOMENT_FEATURES, validation=held_out, config=trees)
+        few = fit_trees(
+            tables["train"][chosen],
+            is_em["train"][chosen],
+            feature_names=MOMENT_FEATURES,
+            validation=held_out,
+            config=trees,
+        )
         points.append(compare_scores(size, score, few.p_em(tables["test"]), is_em["test"]))
     return points

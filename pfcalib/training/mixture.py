@@ -1,4 +1,6 @@
-"""Batches that mix clusters of several samples, whatever their cells: for trainings on more than one simulation or noise setting."""
+"""Batches that mix clusters of several samples, whatever their cells: for trainings on more than
+one simulation or noise setting.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from pfcalib.training.stream import Batch, ClusterStream
 class MixedStream(keras.utils.PyDataset):
     """One batch of each stream side by side; the batch sizes of the streams set the shares.
 
-    An epoch is one pass over the first stream. The others start again, in a new order, as often as is needed; their order depends on seed and
-    epoch alone.
+    An epoch is one pass over the first stream. The others start again, in a new order, as often as
+    is needed; their order depends on seed and epoch alone.
 
     Parameters
     ----------
@@ -32,7 +34,9 @@ class MixedStream(keras.utils.PyDataset):
         super().__init__(workers=1, use_multiprocessing=False)
         kinds = [(stream.input_shapes, stream.weighted, stream.target) for stream in streams]
         if not streams or any(kind != kinds[0] for kind in kinds):
-            raise ConfigError("the streams of a mixture must have the same inputs, targets and kind of weights")
+            raise ConfigError(
+                "the streams of a mixture must have the same inputs, targets and kind of weights"
+            )
         self.streams = tuple(streams)
         self.batch_size = sum(stream.batch_size for stream in streams)
         self.set_epoch(0)
@@ -51,7 +55,9 @@ class MixedStream(keras.utils.PyDataset):
         self.epoch = epoch
         for stream in self.streams:
             stream.set_epoch(epoch)
-        self._orders = [self._order(stream, epoch, place) for place, stream in enumerate(self.streams)]
+        self._orders = [
+            self._order(stream, epoch, place) for place, stream in enumerate(self.streams)
+        ]
 
     def _order(self, stream: ClusterStream, epoch: int, place: int) -> np.ndarray:
         """Clusters of a later stream in the order of an epoch, repeated until they suffice."""
@@ -59,7 +65,9 @@ class MixedStream(keras.utils.PyDataset):
             return np.zeros(0, dtype=np.int64)
         rng = np.random.default_rng([stream.seed, epoch, place])
         wanted = len(self) * stream.batch_size
-        rounds = [rng.permutation(stream.n_clusters) for _ in range(-(-wanted // stream.n_clusters))]
+        rounds = [
+            rng.permutation(stream.n_clusters) for _ in range(-(-wanted // stream.n_clusters))
+        ]
         return np.concatenate(rounds)[:wanted]
 
     def on_epoch_end(self) -> None:

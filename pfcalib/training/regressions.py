@@ -1,4 +1,6 @@
-"""What the study of regressions asks of its networks: species apart and together, other targets and losses, fewer clusters, true uncertainties."""
+"""What the study of regressions asks of its networks: species apart and together, other targets and
+losses, fewer clusters, true uncertainties.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +18,78 @@ from pfcalib.features.targets import TargetConfig
 from pfcalib.metrics.performance import HALF_WIDTH, closure_in, in_energy_bin
 from pfcalib.metrics.response import response_curve
 from pfcalib.metrics.roc import BinnedEstimate, Estimate
-from pfcalib.metrics.uncertainty import central_interval, coverage, interval_coverage, mixture, pull, quantile_interval, quantile_pull, sharpness
+from pfcalib.metrics.uncertainty import (
+    central_interval,
+    coverage,
+    interval_coverage,
+    mixture,
+    pull,
+    quantile_interval,
+    quantile_pull,
+    sharpness,
+)
 from pfcalib.models.heads import LEVELS, split_mixture
 from pfcalib.samples.read import PathLike
 from pfcalib.training.learning_curve import MIN_BATCH, MIN_STEPS, SizeStudyConfig
-from pfcalib.training.networks import Network, NetworkConfig, apply_network, open_stream, take_clusters
-from pfcalib.training.regressors import SELECTION, SPECIES_OF, Clusters, EnergyTrees, Regressor, fit_energy_trees, fit_regressor, for_species
+from pfcalib.training.networks import (
+    Network,
+    NetworkConfig,
+    apply_network,
+    open_stream,
+    take_clusters,
+)
+from pfcalib.training.regressors import (
+    SELECTION,
+    SPECIES_OF,
+    Clusters,
+    EnergyTrees,
+    Regressor,
+    fit_energy_trees,
+    fit_regressor,
+    for_species,
+)
 from pfcalib.training.trees import TreesConfig
 
 Say = Callable[[str], None]
 NORMALISATION = "pixels: cell energy over clusterE; scalars: log10(clusterE / GeV), clusterEta; target: {scale} of the {truth} energy"
 
 
-def fit_apart(path: PathLike, config: NetworkConfig, *, invert: bool = True, say: Say | None = None) -> dict[str, Regressor]:
+def fit_apart(
+    path: PathLike, config: NetworkConfig, *, invert: bool = True, say: Say | None = None
+) -> dict[str, Regressor]:
     """One regressor for neutral ("pi0") and one for charged ("pic") pions, of the same settings."""
-    return {key: fit_regressor(path, for_species(config, species), invert=invert, say=say) for key, species in SPECIES_OF.items()}
+    return {
+        key: fit_regressor(path, for_species(config, species), invert=invert, say=say)
+        for key, species in SPECIES_OF.items()
+    }
 
 
-def energy_apart(regressors: Mapping[str, Regressor], path: PathLike, clusters: Clusters, *, split: str) -> NDArray[np.float64]:
-    """Energies in GeV where each cluster is given to the regressor of its own species, in the order of the clusters."""
+def energy_apart(
+    regressors: Mapping[str, Regressor], path: PathLike, clusters: Clusters, *, split: str
+) -> NDArray[np.float64]:
+    """Energies in GeV where each cluster is given to the regressor of its own species, in the order
+    of the clusters.
+    """
     energy = np.full(len(clusters.rows), np.nan)
     for key, regressor in regressors.items():
-        energy[clusters.species[key]] = regressor.energy(path, split=split, select=replace(SELECTION, species=SPECIES_OF[key]))
+        energy[clusters.species[key]] = regressor.energy(
+            path, split=split, select=replace(SELECTION, species=SPECIES_OF[key])
+        )
     return energy
 
 
-def fit_trees_apart(train: Clusters, validation: Clusters, *, target: TargetConfig | None = None, config: TreesConfig) -> dict[str, EnergyTrees]:
+def fit_trees_apart(
+    train: Clusters,
+    validation: Clusters,
+    *,
+    target: TargetConfig | None = None,
+    config: TreesConfig,
+) -> dict[str, EnergyTrees]:
     """Boosted trees for neutral and for charged pions."""
-    return {key: fit_energy_trees(train, validation, target=target, species=species, config=config) for key, species in SPECIES_OF.items()}
+    return {
+        key: fit_energy_trees(train, validation, target=target, species=species, config=config)
+        for key, species in SPECIES_OF.items()
+    }
 
 
 def trees_energy_apart(trees: Mapping[str, EnergyTrees], clusters: Clusters) -> NDArray[np.float64]:
@@ -53,28 +99,43 @@ def trees_energy_apart(trees: Mapping[str, EnergyTrees], clusters: Clusters) -> 
 
 
 class Variant(NamedTuple):
-    """One setting of a comparison: its network, and its energies on the test split with and without inversion, GeV."""
+    """One setting of a comparison: its network, and its energies on the test split with and without
+    inversion, GeV.
+    """
 
     network: Network
     energy: NDArray[np.float64]
     plain: NDArray[np.float64]
 
 
-def fit_variants(path: PathLike, configs: Mapping[str, NetworkConfig], *, split: str, say: Say | None = None) -> dict[str, Variant]:
-    """Train networks that differ in one setting; each is applied to the clusters of its own species."""
+def fit_variants(
+    path: PathLike, configs: Mapping[str, NetworkConfig], *, split: str, say: Say | None = None
+) -> dict[str, Variant]:
+    """Train networks that differ in one setting; each is applied to the clusters of its own
+    species.
+    """
     variants = {}
     for name, config in configs.items():
         regressor = fit_regressor(path, config, say=say)
-        plain = regressor._replace(inversion=None).energy(path, split=split, select=config.select or SELECTION)
+        plain = regressor._replace(inversion=None).energy(
+            path, split=split, select=config.select or SELECTION
+        )
         assert regressor.inversion is not None
         variants[name] = Variant(regressor.network, regressor.inversion.apply(plain), plain)
     return variants
 
 
 def study_regression_sizes(
-    path: PathLike, sizes: SizeStudyConfig, config: NetworkConfig, trees: TreesConfig, clusters: Mapping[str, Clusters], *, say: Say | None = None
+    path: PathLike,
+    sizes: SizeStudyConfig,
+    config: NetworkConfig,
+    trees: TreesConfig,
+    clusters: Mapping[str, Clusters],
+    *,
+    say: Say | None = None,
 ) -> dict[str, list[NDArray[np.float64]]]:
-    """Energies on the test split after trainings on random parts of the training split, of a network and of trees, both for one species.
+    """Energies on the test split after trainings on random parts of the training split, of a
+    network and of trees, both for one species.
 
     Parameters
     ----------
@@ -82,7 +143,8 @@ def study_regression_sizes(
         ROOT sample.
     sizes : SizeStudyConfig
     config : NetworkConfig
-        Of the species wanted; its epochs and number of clusters are replaced, its batch size is an upper limit.
+        Of the species wanted; its epochs and number of clusters are replaced, its batch size is an
+        upper limit.
     trees : TreesConfig
     clusters : mapping of split to Clusters
         Of that species alone, for train, validation and test.
@@ -98,12 +160,26 @@ def study_regression_sizes(
     found: dict[str, list[NDArray[np.float64]]] = {config.name: [], "gbdt": []}
     for size, epochs in zip(sizes.sizes, sizes.epochs, strict=True):
         if size > len(train.rows):
-            raise ConfigError(f"{size} clusters are wanted, the training split has {len(train.rows)}")
+            raise ConfigError(
+                f"{size} clusters are wanted, the training split has {len(train.rows)}"
+            )
         batch = min(config.train.batch_size, max(size // MIN_STEPS, MIN_BATCH))
-        few = replace(config, n_clusters=size, train=replace(config.train, epochs=epochs, batch_size=batch, patience=epochs))
-        found[config.name].append(fit_regressor(path, few, say=say).energy(path, split="test", select=config.select or SELECTION))
+        few = replace(
+            config,
+            n_clusters=size,
+            train=replace(config.train, epochs=epochs, batch_size=batch, patience=epochs),
+        )
+        found[config.name].append(
+            fit_regressor(path, few, say=say).energy(
+                path, split="test", select=config.select or SELECTION
+            )
+        )
         part = take_rows(train, np.sort(order[:size]))
-        found["gbdt"].append(fit_energy_trees(part, clusters["validation"], config=trees).energy(clusters["test"].columns))
+        found["gbdt"].append(
+            fit_energy_trees(part, clusters["validation"], config=trees).energy(
+                clusters["test"].columns
+            )
+        )
     return found
 
 
@@ -113,29 +189,60 @@ def take_rows(clusters: Clusters, chosen: NDArray[Any]) -> Clusters:
     return Clusters(clusters.rows[chosen], columns, clusters.is_em[chosen], clusters.e_true[chosen])
 
 
-def resolution_at(energies: Sequence[NDArray[np.float64]], e_true: NDArray[np.float64], e_ref: float, *, rng: np.random.Generator) -> list[Estimate]:
-    """IQR / (2 median) of each calibration for true energies within 0.1 in log10 of e_ref, with bootstrap errors."""
+def resolution_at(
+    energies: Sequence[NDArray[np.float64]],
+    e_true: NDArray[np.float64],
+    e_ref: float,
+    *,
+    rng: np.random.Generator,
+) -> list[Estimate]:
+    """IQR / (2 median) of each calibration for true energies within 0.1 in log10 of e_ref, with
+    bootstrap errors.
+    """
     chosen = in_energy_bin(e_true, e_ref)
     edges = e_ref * 10.0 ** np.array([-HALF_WIDTH, HALF_WIDTH])
-    curves = [response_curve(energy[chosen], e_true[chosen], edges, min_count=2, rng=rng) for energy in energies]
-    return [Estimate(float(curve.resolution[0]), float(curve.resolution_error[0])) for curve in curves]
+    curves = [
+        response_curve(energy[chosen], e_true[chosen], edges, min_count=2, rng=rng)
+        for energy in energies
+    ]
+    return [
+        Estimate(float(curve.resolution[0]), float(curve.resolution_error[0])) for curve in curves
+    ]
 
 
-def median_at(energy: NDArray[np.float64], e_true: NDArray[np.float64], mask: NDArray[np.bool_], e_ref: float) -> float:
+def median_at(
+    energy: NDArray[np.float64], e_true: NDArray[np.float64], mask: NDArray[np.bool_], e_ref: float
+) -> float:
     """Median response of the clusters of a mask for true energies within 0.1 in log10 of e_ref."""
     chosen = mask & in_energy_bin(e_true, e_ref)
     return float(np.median(energy[chosen] / e_true[chosen]))
 
 
 def tabulate_variants(
-    variants: Mapping[str, Variant], e_true: NDArray[np.float64], energies: Sequence[float], *, rng: np.random.Generator
+    variants: Mapping[str, Variant],
+    e_true: NDArray[np.float64],
+    energies: Sequence[float],
+    *,
+    rng: np.random.Generator,
 ) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of a table: medians without inversion and resolutions with it, for each variant at each energy."""
+    """Columns and rows of a table: medians without inversion and resolutions with it, for each
+    variant at each energy.
+    """
     everything = np.ones(len(e_true), dtype=np.bool_)
-    columns = ["setting", *(f"{what} at {energy:g} GeV" for what in ("median", "resolution") for energy in energies)]
-    rows: list[list[Any]] = [[name, *(median_at(v.plain, e_true, everything, energy) for energy in energies)] for name, v in variants.items()]
+    columns = [
+        "setting",
+        *(f"{what} at {energy:g} GeV" for what in ("median", "resolution") for energy in energies),
+    ]
+    rows: list[list[Any]] = [
+        [name, *(median_at(v.plain, e_true, everything, energy) for energy in energies)]
+        for name, v in variants.items()
+    ]
     for energy in energies:
-        for row, estimate in zip(rows, resolution_at([v.energy for v in variants.values()], e_true, energy, rng=rng), strict=True):
+        for row, estimate in zip(
+            rows,
+            resolution_at([v.energy for v in variants.values()], e_true, energy, rng=rng),
+            strict=True,
+        ):
             row.append(f"{estimate.value:.4f} ± {estimate.error:.4f}")
     return columns, rows
 
@@ -144,10 +251,15 @@ def closures_by_species(
     energies: Mapping[str, NDArray[np.float64]], clusters: Clusters, variable: NDArray[Any], edges: NDArray[np.float64], *,
     keep: NDArray[np.bool_], rng: np.random.Generator,
 ) -> dict[str, dict[str, BinnedEstimate]]:  # fmt: skip
-    """Median response of each calibration in bins of a variable, for the kept clusters of each species."""
+    """Median response of each calibration in bins of a variable, for the kept clusters of each
+    species.
+    """
     chosen = {key: mask & keep for key, mask in clusters.species.items()}
     return {
-        name: {key: closure_in(energy[m], clusters.e_true[m], variable[m], edges, rng=rng) for key, m in chosen.items()}
+        name: {
+            key: closure_in(energy[m], clusters.e_true[m], variable[m], edges, rng=rng)
+            for key, m in chosen.items()
+        }
         for name, energy in energies.items()
     }
 
@@ -156,11 +268,14 @@ class Uncertainty(NamedTuple):
     """How true the predicted width of a network is, in ln E."""
 
     pulls: NDArray[np.float64]
-    covered: dict[float, Estimate]  # share of the truths inside of the central interval of each level
+    # share of the truths inside of the central interval of each level
+    covered: dict[float, Estimate]
     width: Estimate  # mean half width of the central 68 % interval
 
 
-def check_uncertainty(network: Network, path: PathLike, *, split: str, levels: Sequence[float] = (0.68, 0.95)) -> Uncertainty:
+def check_uncertainty(
+    network: Network, path: PathLike, *, split: str, levels: Sequence[float] = (0.68, 0.95)
+) -> Uncertainty:
     """Pulls and coverage of a mixture or of quantiles on the clusters of the network's own species.
 
     Parameters
@@ -186,19 +301,41 @@ def check_uncertainty(network: Network, path: PathLike, *, split: str, levels: S
         covered = dict(zip(levels, coverage(predicted.cdf(answers), levels), strict=True))
         return Uncertainty(pull(predicted, answers), covered, sharpness(low, high))
     if network.config.head != "quantiles":
-        raise ConfigError(f"head {network.config.head!r} predicts no width: expected mixture or quantiles")
+        raise ConfigError(
+            f"head {network.config.head!r} predicts no width: expected mixture or quantiles"
+        )
     intervals = {level: quantile_interval(output, LEVELS, level) for level in levels}
-    covered = {level: interval_coverage(answers, *interval) for level, interval in intervals.items()}
+    covered = {
+        level: interval_coverage(answers, *interval) for level, interval in intervals.items()
+    }
     low, median, high = output[:, 1], output[:, 2], output[:, 3]
     return Uncertainty(quantile_pull(answers, low, median, high), covered, sharpness(low, high))
 
 
 def export_network(network: Network, path: PathLike, *, n_clusters: int = 1000) -> ParityReport:
-    """Write a trained network as ONNX into its own folder, with contract and reference clusters of the validation split; validated."""
+    """Write a trained network as ONNX into its own folder, with contract and reference clusters of
+    the validation split; validated.
+    """
     config = network.config
     stream = open_stream(path, config, split="validation", batch_size=n_clusters)
     inputs = take_clusters(stream, n_clusters)[0]
     target = config.target
-    text = {} if target is None else {"normalisation": NORMALISATION.format(scale=target.scale, truth=target.truth)}
-    training = {"seed": config.train.seed, "loss": config.train.loss, "best_epoch": network.result.best_epoch, "folder": network.folder.name}
-    return export_onnx(network.model, network.folder / f"{config.name}.onnx", inputs=inputs, kind=config.inputs, training=training, **text)
+    text = (
+        {}
+        if target is None
+        else {"normalisation": NORMALISATION.format(scale=target.scale, truth=target.truth)}
+    )
+    training = {
+        "seed": config.train.seed,
+        "loss": config.train.loss,
+        "best_epoch": network.result.best_epoch,
+        "folder": network.folder.name,
+    }
+    return export_onnx(
+        network.model,
+        network.folder / f"{config.name}.onnx",
+        inputs=inputs,
+        kind=config.inputs,
+        training=training,
+        **text,
+    )

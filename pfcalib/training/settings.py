@@ -1,6 +1,8 @@
-"""Tuned settings of the networks, read from files that a study of hyper-parameters wrote, and the configurations made of them.
+"""Tuned settings of the networks, read from files that a study of hyper-parameters wrote, and the
+configurations made of them.
 
-Studies that make their configurations here share trainings: the same settings find the same network in the cache.
+Studies that make their configurations here share trainings: the same settings find the same network
+in the cache.
 """
 
 from __future__ import annotations
@@ -27,8 +29,15 @@ SCHEMA_VERSION = 1
 FOLDER = Path(__file__).parents[1] / "data" / "tuned"
 MODEL_CONFIGS: dict[str, type] = {"dnn": DnnConfig, "cnn": CnnConfig, "densenet": DenseNetConfig}
 FAMILIES = tuple(MODEL_CONFIGS)
-LOSSES = {"energy": "huber", "quantiles": "pinball", "mixture": "mixture", "class_and_energy": "class_and_energy"}  # of each head
-HUBER_DELTA = 0.1  # in ln(E / clusterE): squares for what is within ten per cent, absolute values beyond
+# of each head
+LOSSES = {
+    "energy": "huber",
+    "quantiles": "pinball",
+    "mixture": "mixture",
+    "class_and_energy": "class_and_energy",
+}
+# in ln(E / clusterE): squares for what is within ten per cent, absolute values beyond
+HUBER_DELTA = 0.1
 
 
 class Provenance(pydantic.BaseModel):
@@ -83,7 +92,8 @@ def read_tuned(family: str, *, path: PathLike | None = None) -> Tuned:
     ConfigError
         If the family is unknown.
     BadFileError
-        If the file is missing or broken, is of another family, or names options that the network or the training does not have.
+        If the file is missing or broken, is of another family, or names options that the network or
+        the training does not have.
     """
     require_family(family)
     file = Path(path) if path is not None else FOLDER / f"{family}.json"
@@ -91,7 +101,9 @@ def read_tuned(family: str, *, path: PathLike | None = None) -> Tuned:
         stored = TunedFile.model_validate_json(file.read_text(encoding="utf-8"))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        raise BadFileError(f"{file}: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}") from error
+        raise BadFileError(
+            f"{file}: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadFileError(f"{file}: cannot be read: {error}") from error
     if stored.family != family:
@@ -124,10 +136,15 @@ def require_family(family: str) -> None:
 
 def _require_settings(stored: TunedFile, file: Path) -> None:
     """Build the configurations, which know their limits."""
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.options.items()}
+    options = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in stored.options.items()
+    }
     try:
         if "head" in options:
-            raise ConfigError("options: the head is chosen by the user of the settings, not by the file")
+            raise ConfigError(
+                "options: the head is chosen by the user of the settings, not by the file"
+            )
         MODEL_CONFIGS[stored.family](**options)
         TrainConfig(**stored.train)
     except (TypeError, ConfigError) as error:
@@ -172,20 +189,48 @@ def regression_config(
         If family, head, species or an option is unknown.
     """
     if head not in LOSSES:
-        raise ConfigError(f"head {head!r} is not that of a regression: expected one of {', '.join(LOSSES)}")
+        raise ConfigError(
+            f"head {head!r} is not that of a regression: expected one of {', '.join(LOSSES)}"
+        )
     settings = _settings(name, options, train)
-    training = {"loss": LOSSES[head], "huber_delta": HUBER_DELTA, **_schedule(epochs, seed), **settings.train}
-    more = {"select": SELECTION, "target": target or TargetConfig(with_class=head == "class_and_energy"), **more}
-    return for_species(NetworkConfig(name=name, options={**settings.options, "head": head}, train=TrainConfig(**training), **more), species)
+    training = {
+        "loss": LOSSES[head],
+        "huber_delta": HUBER_DELTA,
+        **_schedule(epochs, seed),
+        **settings.train,
+    }
+    more = {
+        "select": SELECTION,
+        "target": target or TargetConfig(with_class=head == "class_and_energy"),
+        **more,
+    }
+    return for_species(
+        NetworkConfig(
+            name=name,
+            options={**settings.options, "head": head},
+            train=TrainConfig(**training),
+            **more,
+        ),
+        species,
+    )
 
 
 def classifier_config(
-    name: str, *, epochs: int, seed: int, options: Mapping[str, Any] | None = None, train: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    epochs: int,
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
 ) -> NetworkConfig:
-    """Configuration of a classifier of the clusters of the regressions, with the settings that were tuned for these."""
+    """Configuration of a classifier of the clusters of the regressions, with the settings that were
+    tuned for these.
+    """
     settings = _settings(name, options, train)
     training = {**_schedule(epochs, seed), **settings.train}
-    return NetworkConfig(name=name, options=settings.options, select=SELECTION, train=TrainConfig(**training))
+    return NetworkConfig(
+        name=name, options=settings.options, select=SELECTION, train=TrainConfig(**training)
+    )
 
 
 @dataclass(frozen=True)
@@ -194,7 +239,9 @@ class _Settings:
     train: dict[str, Any]
 
 
-def _settings(name: str, options: Mapping[str, Any] | None, train: Mapping[str, Any] | None) -> _Settings:
+def _settings(
+    name: str, options: Mapping[str, Any] | None, train: Mapping[str, Any] | None
+) -> _Settings:
     """Tuned settings, with those that are given put over them."""
     tuned = read_tuned(name)
     return _Settings({**tuned.options, **(options or {})}, {**tuned.train, **(train or {})})

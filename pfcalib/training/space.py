@@ -1,6 +1,8 @@
-"""What a study of hyper-parameters may vary: a space of parameters for each family of networks, as data, and what they mean for a network.
+"""What a study of hyper-parameters may vary: a space of parameters for each family of networks, as
+data, and what they mean for a network.
 
-All parameters of a family are there in every trial, none hangs on another, so that the importance of each can be told.
+All parameters of a family are there in every trial, none hangs on another, so that the importance
+of each can be told.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from typing import Any, NamedTuple
 
 import optuna
 
-Settings = tuple[dict[str, Any], dict[str, Any]]  # options of a network without its head, options of its training
+# options of a network without its head, options of its training
+Settings = tuple[dict[str, Any], dict[str, Any]]
 
 
 class Choice(NamedTuple):
@@ -41,9 +44,13 @@ SPACES: dict[str, dict[str, Parameter]] = {
         "n_layers": Range("hidden layers", 2, 4),
         "width": Choice("units of the first hidden layer", (64, 128, 256, 512)),
         "taper": Choice(
-            "width against depth: all alike, the last half as wide (published), or each half of the one before", ("none", "last", "each")
+            "width against depth: all alike, the last half as wide (published), or each half of "
+            "the one before",
+            ("none", "last", "each"),
         ),
-        "scalars_first": Choice("energy and direction join the pixels, not the last hidden layer", (False, True)),
+        "scalars_first": Choice(
+            "energy and direction join the pixels, not the last hidden layer", (False, True)
+        ),
         **_COMMON,
     },
     "cnn": {
@@ -60,13 +67,20 @@ SPACES: dict[str, dict[str, Parameter]] = {
         **_COMMON,
     },
 }
-# The first trial of each study: the published settings as near as the space holds them, at a rate that the few epochs of a trial allow.
+# The first trial of each study: the published settings as near as the space holds them, at a rate
+# that the few epochs of a trial allow.
 # The published DNN is nearly twice as wide; of the DenseNet no widths are published.
 _PUBLISHED = {"dropout": 0.2, "pixel_power": 1.0, "learning_rate": 1e-3, "batch_size": 256}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "dnn": {"n_layers": 3, "width": 512, "taper": "last", "scalars_first": True, **_PUBLISHED},
     "cnn": {"filters": 32, "branch_width": 128, "merged_width": 50, **_PUBLISHED},
-    "densenet": {"growth": 8, "block_layers": 2, "compression": 0.5, "head_width": 64, **_PUBLISHED},
+    "densenet": {
+        "growth": 8,
+        "block_layers": 2,
+        "compression": 0.5,
+        "head_width": 64,
+        **_PUBLISHED,
+    },
 }
 MIN_WIDTH = 16  # of a hidden layer that is half of a half
 
@@ -78,9 +92,13 @@ def suggest(trial: optuna.Trial, family: str) -> dict[str, Any]:
         if isinstance(parameter, Choice):
             chosen[name] = trial.suggest_categorical(name, parameter.values)
         elif isinstance(parameter.low, int):
-            chosen[name] = trial.suggest_int(name, parameter.low, int(parameter.high), log=parameter.log)
+            chosen[name] = trial.suggest_int(
+                name, parameter.low, int(parameter.high), log=parameter.log
+            )
         else:
-            chosen[name] = trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
+            chosen[name] = trial.suggest_float(
+                name, parameter.low, parameter.high, log=parameter.log
+            )
     return chosen
 
 
@@ -100,7 +118,11 @@ def settings(family: str, parameters: Mapping[str, Any]) -> Settings:
 
 
 def _widths(n_layers: int, width: int, taper: str) -> list[int]:
-    halvings = {"none": [0] * n_layers, "last": [0] * (n_layers - 1) + [1], "each": list(range(n_layers))}[taper]
+    halvings = {
+        "none": [0] * n_layers,
+        "last": [0] * (n_layers - 1) + [1],
+        "each": list(range(n_layers)),
+    }[taper]
     return [max(width // 2**halving, MIN_WIDTH) for halving in halvings]
 
 
@@ -115,11 +137,17 @@ def describe(family: str) -> list[tuple[str, str, str, str]]:
         if isinstance(parameter, Choice):
             text = ", ".join(map(str, parameter.values))
         else:
-            text = f"{parameter.low:g} to {parameter.high:g}{', logarithmic' if parameter.log else ''}"
+            text = (
+                f"{parameter.low:g} to {parameter.high:g}{', logarithmic' if parameter.log else ''}"
+            )
         rows.append((name, parameter.meaning, text, str(DEFAULTS[family][name])))
     return rows
 
 
 def logarithmic(family: str) -> list[str]:
     """Names of the parameters of a family that are drawn flat in their logarithm."""
-    return [name for name, parameter in SPACES[family].items() if isinstance(parameter, Range) and parameter.log]
+    return [
+        name
+        for name, parameter in SPACES[family].items()
+        if isinstance(parameter, Range) and parameter.log
+    ]

@@ -1,6 +1,8 @@
-"""The Keras data generator: batches of images from any number of ROOT files at bounded memory, straight or over a memory-mapped cache.
+"""The Keras data generator: batches of images from any number of ROOT files at bounded memory,
+straight or over a memory-mapped cache.
 
-For each chosen cluster 15 bytes (23 for a regression) stay in memory, whatever else the files hold; cells are read batch by batch.
+For each chosen cluster 15 bytes (23 for a regression) stay in memory, whatever else the files hold;
+cells are read batch by batch.
 """
 
 from __future__ import annotations
@@ -21,35 +23,48 @@ from pfcalib.features.scalars import log10_floor
 from pfcalib.features.targets import TargetConfig, flat_weights
 from pfcalib.samples.read import PathLike, as_paths
 from pfcalib.samples.schema import is_em
-from pfcalib.samples.select import SELECT_COLUMNS, Balance, SelectionConfig, choose_from_chunks, row_type
+from pfcalib.samples.select import (
+    SELECT_COLUMNS,
+    Balance,
+    SelectionConfig,
+    choose_from_chunks,
+    row_type,
+)
 from pfcalib.samples.sources import CacheSource, RootSource, Source
 from pfcalib.samples.split import FRACTIONS
 
-Batch = tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]] | tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], NDArray[np.float32]]
+Batch = (
+    tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]
+    | tuple[dict[str, NDArray[np.float32]], NDArray[np.float32], NDArray[np.float32]]
+)
 
 POOL_SIZE = 100_000  # clusters
 
 
 class ClusterStream(keras.utils.PyDataset):
-    """Batches (inputs, labels) or, if weighted, (inputs, labels, weights), of the chosen clusters of ROOT files; targets in place of labels.
+    """Batches (inputs, labels) or, if weighted, (inputs, labels, weights), of the chosen clusters
+    of ROOT files; targets in place of labels.
 
-    Every chosen cluster comes exactly once an epoch, the last batch may be smaller. The order of an epoch depends on (seed, epoch)
-    alone, not on workers. Train with ``model.fit(stream, shuffle=False, callbacks=[EpochOrder(stream), ...])``: `fit` would else
-    shuffle the batches once more with a seed of its own, and it ends more epochs than it trains. A model has its inputs by name,
-    ``keras.Model({"pixels": ...}, ...)``. With
-    ``use_multiprocessing`` processes must be spawned, not forked (``multiprocessing.set_start_method("spawn")``); a stream is small to send.
+    Every chosen cluster comes exactly once an epoch, the last batch may be smaller. The order of an
+    epoch depends on (seed, epoch) alone, not on workers. Train with ``model.fit(stream,
+    shuffle=False, callbacks=[EpochOrder(stream), ...])``: `fit` would else shuffle the batches once
+    more with a seed of its own, and it ends more epochs than it trains. A model has its inputs by
+    name, ``keras.Model({"pixels": ...}, ...)``. With ``use_multiprocessing`` processes must be
+    spawned, not forked (``multiprocessing.set_start_method("spawn")``); a stream is small to send.
 
     Parameters
     ----------
     paths : path-like or sequence of them
         Samples with the same cells.
     source : "cache" or "root"
-        "cache" turns each file into memory maps on first use (`pfcalib.samples.maps`) and serves any batch at once, to threads and
-        processes. "root" needs no disk: it reads each file once an epoch, basket after basket in random order, through a pool that the
-        clusters leave at random (`pfcalib.samples.sources.RootSource`). Batches should then be asked for in their order, by one process:
-        a batch far from the last one is right, but slow.
+        "cache" turns each file into memory maps on first use (`pfcalib.samples.maps`) and serves
+        any batch at once, to threads and processes. "root" needs no disk: it reads each file once
+        an epoch, basket after basket in random order, through a pool that the clusters leave at
+        random (`pfcalib.samples.sources.RootSource`). Batches should then be asked for in their
+        order, by one process: a batch far from the last one is right, but slow.
     pool_size : int
-        Clusters in the pool of "root": the more, the better they are mixed. Six bytes for each of their cells.
+        Clusters in the pool of "root": the more, the better they are mixed. Six bytes for each of
+        their cells.
     kind : str
         Inputs as in `pfcalib.features.inputs.build_inputs`.
     split : "train", "validation", "test" or "all"
@@ -64,15 +79,18 @@ class ClusterStream(keras.utils.PyDataset):
     select : SelectionConfig
         Cuts; the defaults of the class if None.
     scalars : sequence of str
-        Scalar columns given as one more input "scalars" of shape (n, len(scalars)); those in GeV as log10.
+        Scalar columns given as one more input "scalars" of shape (n, len(scalars)); those in GeV as
+        log10.
     target : TargetConfig, optional
         Of a regression; a flat one gives weights. Without it the labels are the classes.
     augment : AugmentConfig, optional
-        Change noise and cuts of the clusters at random, anew in every epoch; for source "cache", as "root" would change whole baskets a batch.
+        Change noise and cuts of the clusters at random, anew in every epoch; for source "cache", as
+        "root" would change whole baskets a batch.
     fractions, salt
         Of the split, see `pfcalib.samples.split.split_of`.
     cache_dir : path-like, optional
-        Folder of the memory maps; next to each file by default. `pfcalib.samples.maps.clear_cache` removes them.
+        Folder of the memory maps; next to each file by default. `pfcalib.samples.maps.clear_cache`
+        removes them.
     workers, use_multiprocessing, max_queue_size
         As in `keras.utils.PyDataset`; one thread feeds faster than a network of this kind trains.
 
@@ -81,7 +99,8 @@ class ClusterStream(keras.utils.PyDataset):
     BadFileError
         If a file is not a sound sample.
     ConfigError
-        If source, kind, split, balance or a column is unknown, a size is not positive, or several processes shall share "root".
+        If source, kind, split, balance or a column is unknown, a size is not positive, or several
+        processes shall share "root".
     ValidationError
         If no cluster is chosen, or the files do not have the same cells.
     """
@@ -109,29 +128,65 @@ class ClusterStream(keras.utils.PyDataset):
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
     ) -> None:
-        super().__init__(workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size)
-        _require_options(source, batch_size=batch_size, pool_size=pool_size, processes=workers > 0 and use_multiprocessing)
+        super().__init__(
+            workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size
+        )
+        _require_options(
+            source,
+            batch_size=batch_size,
+            pool_size=pool_size,
+            processes=workers > 0 and use_multiprocessing,
+        )
         self.layers = input_layers(kind)
-        self.paths, self.kind, self.split, self.batch_size = as_paths(paths), kind, split, batch_size
+        self.paths, self.kind, self.split, self.batch_size = (
+            as_paths(paths),
+            kind,
+            split,
+            batch_size,
+        )
         self.seed, self.shuffle, self.scalars = seed, shuffle, tuple(scalars)
-        self.target, self.augment, self.weighted = target, augment, balance == "weight" or (target is not None and target.flat)
+        self.target, self.augment, self.weighted = (
+            target,
+            augment,
+            balance == "weight" or (target is not None and target.flat),
+        )
         cached = source == "cache"
-        self._source: Source = CacheSource(self.paths, cache_dir=cache_dir) if cached else RootSource(self.paths, pool_size=pool_size)
+        self._source: Source = (
+            CacheSource(self.paths, cache_dir=cache_dir)
+            if cached
+            else RootSource(self.paths, pool_size=pool_size)
+        )
         self._window = ImageWindow(self._source.geo, layers=self.layers)
-        options: dict[str, Any] = {"split": split, "select": select, "balance": balance, "seed": seed, "fractions": fractions, "salt": salt}
+        options: dict[str, Any] = {
+            "split": split,
+            "select": select,
+            "balance": balance,
+            "seed": seed,
+            "fractions": fractions,
+            "salt": salt,
+        }
         self._rows, self._weights = choose_from_chunks(self._source.scan(SELECT_COLUMNS), **options)
         if not len(self._rows):
-            raise ValidationError(f"no cluster of {', '.join(map(str, self.paths))} is in split {split!r} and passes the selection")
+            raise ValidationError(
+                f"no cluster of {', '.join(map(str, self.paths))} is in split {split!r} and passes "
+                "the selection"
+            )
         self._look_up()
         self.set_epoch(0)
 
     def _look_up(self) -> None:
         """What a batch needs of each cluster besides its cells, in the narrowest types."""
         n, cell_type = self.n_clusters, np.min_scalar_type(len(self._source.geo))
-        self._centre, self._norm, self._em = np.empty(n, dtype=cell_type), np.empty(n, dtype=np.float32), np.empty(n, dtype=np.bool_)
+        self._centre, self._norm, self._em = (
+            np.empty(n, dtype=cell_type),
+            np.empty(n, dtype=np.float32),
+            np.empty(n, dtype=np.bool_),
+        )
         self._scalar_input = np.empty((n, len(self.scalars)), dtype=np.float32)
         e_true, columns = np.empty(n), self.target.columns if self.target else ()
-        for here, chunk in self._scan_chosen(("clusterE", "clusterEta", "clusterPhi", "truthPdgId", *self.scalars, *columns)):
+        for here, chunk in self._scan_chosen(
+            ("clusterE", "clusterEta", "clusterPhi", "truthPdgId", *self.scalars, *columns)
+        ):
             self._centre[here] = self._window.central_cell(chunk["clusterEta"], chunk["clusterPhi"])
             self._norm[here], self._em[here] = chunk["clusterE"], is_em(chunk["truthPdgId"])
             for i, name in enumerate(self.scalars):
@@ -139,11 +194,18 @@ class ClusterStream(keras.utils.PyDataset):
             if self.target:
                 e_true[here] = self.target.energy_true(chunk)
         if self.target:
-            self.target.encode(e_true, self._norm)  # a cluster without a target is told before the training
+            # a cluster without a target is told before the training
+            self.target.encode(e_true, self._norm)
             self._e_true = e_true.astype(np.float32)
-            self._weights = (self._weights * flat_weights(e_true, self._em)).astype(np.float32) if self.target.flat else self._weights
+            self._weights = (
+                (self._weights * flat_weights(e_true, self._em)).astype(np.float32)
+                if self.target.flat
+                else self._weights
+            )
 
-    def _scan_chosen(self, columns: Sequence[str]) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
+    def _scan_chosen(
+        self, columns: Sequence[str]
+    ) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
         """Scalars of the chosen clusters chunk by chunk, with their place among all chosen ones."""
         first = 0
         for chunk in self._source.scan(tuple(dict.fromkeys(columns))):
@@ -154,7 +216,11 @@ class ClusterStream(keras.utils.PyDataset):
             first = last
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_window", "_order")}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_window", "_order")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -183,15 +249,23 @@ class ClusterStream(keras.utils.PyDataset):
 
     @property
     def labels(self) -> NDArray[np.float32]:
-        """Labels (n_clusters, 2) = [charged, neutral] of the chosen clusters in the order of the files."""
+        """Labels (n_clusters, 2) = [charged, neutral] of the chosen clusters in the order of the
+        files.
+        """
         return one_hot(self._em)
 
-    def _answers(self, chosen: NDArray[np.integer], norm: NDArray[np.float64]) -> NDArray[np.float32]:
-        """What a network should say: classes (n, 2), target (n, 1), or both (n, 3); norm is clusterE, which augmentation changes."""
+    def _answers(
+        self, chosen: NDArray[np.integer], norm: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """What a network should say: classes (n, 2), target (n, 1), or both (n, 3); norm is
+        clusterE, which augmentation changes.
+        """
         if self.target is None:
             return one_hot(self._em[chosen])
         y = self.target.encode(self._e_true[chosen], norm).astype(np.float32)[:, None]
-        return np.concatenate([one_hot(self._em[chosen]), y], axis=1) if self.target.with_class else y
+        return (
+            np.concatenate([one_hot(self._em[chosen]), y], axis=1) if self.target.with_class else y
+        )
 
     @property
     def weights(self) -> NDArray[np.float32]:
@@ -199,17 +273,25 @@ class ClusterStream(keras.utils.PyDataset):
         return self._weights
 
     def column(self, name: str) -> NDArray[Any]:
-        """A scalar of the chosen clusters in the order of the files, which is that of the batches with shuffle=False."""
+        """A scalar of the chosen clusters in the order of the files, which is that of the batches
+        with shuffle=False.
+        """
         return np.concatenate([chunk[name] for _, chunk in self._scan_chosen((name,))])
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order of an epoch, counted from 0; for a training that is taken up again."""
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
-        self._order = self._source.shuffled(self._rows, rng) if self.shuffle else np.arange(self.n_clusters, dtype=row_type(self.n_clusters))
+        self._order = (
+            self._source.shuffled(self._rows, rng)
+            if self.shuffle
+            else np.arange(self.n_clusters, dtype=row_type(self.n_clusters))
+        )
 
     def on_epoch_end(self) -> None:
-        """Called by Keras after each epoch, and once before a fit or an evaluation: the next order."""
+        """Called by Keras after each epoch, and once before a fit or an evaluation: the next
+        order.
+        """
         self.set_epoch(self.epoch + 1)
 
     def __getitem__(self, index: int) -> Batch:
@@ -230,22 +312,32 @@ class ClusterStream(keras.utils.PyDataset):
         answers = self._answers(chosen, norm)
         return (inputs, answers, self.weights[chosen]) if self.weighted else (inputs, answers)
 
-    def _pixels(self, chosen: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def _pixels(
+        self, chosen: NDArray[np.integer]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Flat images of some of the chosen clusters, and the energies that they are divided by."""
         pixels = np.zeros((len(chosen), self._window.n_pixels), dtype=np.float32)
         centre, norm = self._centre[chosen].astype(np.int64), self._norm[chosen].astype(np.float64)
-        rng = np.random.default_rng([self.seed, self.epoch, int(chosen[0])]) if self.augment else None
+        rng = (
+            np.random.default_rng([self.seed, self.epoch, int(chosen[0])]) if self.augment else None
+        )
         for part in self._source.cells(self._rows[chosen]):
             place, energy = part.place, part.energy
             if self.augment and rng:
-                energy, factor = augment_cells(part.offsets, energy, self._source.geo.sigma[part.cell], self.augment, rng)
+                energy, factor = augment_cells(
+                    part.offsets, energy, self._source.geo.sigma[part.cell], self.augment, rng
+                )
                 norm[place] *= factor[part.row]
-            self._window.fill(pixels, place, part.row, part.offsets, part.cell, energy, centre[place], norm[place])
+            self._window.fill(
+                pixels, place, part.row, part.offsets, part.cell, energy, centre[place], norm[place]
+            )
         return pixels, norm
 
 
 class EpochOrder(keras.callbacks.Callback):
-    """Keeps the order of a stream in step with the epochs that `fit` counts, also in a training that is taken up again."""
+    """Keeps the order of a stream in step with the epochs that `fit` counts, also in a training
+    that is taken up again.
+    """
 
     def __init__(self, stream: ClusterStream) -> None:
         super().__init__()
@@ -277,4 +369,7 @@ def _require_options(source: str, *, batch_size: int, pool_size: int, processes:
         if value < 1:
             raise ConfigError(f"{name} must be positive, got {value}")
     if source == "root" and processes:
-        raise ConfigError("source='root' is one pass over the files, which several processes cannot share: use threads, or source='cache'")
+        raise ConfigError(
+            "source='root' is one pass over the files, which several processes cannot share: use "
+            "threads, or source='cache'"
+        )

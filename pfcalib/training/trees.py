@@ -1,7 +1,8 @@
 """Gradient-boosted trees on a table of cluster moments: the baseline that a network has to beat.
 
-Fitted by scikit-learn's `HistGradientBoostingClassifier` or `HistGradientBoostingRegressor`; kept as plain arrays, stored as .npz without pickle
-and applied by a numba kernel that gives scikit-learn's numbers.
+Fitted by scikit-learn's `HistGradientBoostingClassifier` or `HistGradientBoostingRegressor`; kept
+as plain arrays, stored as .npz without pickle and applied by a numba kernel that gives
+scikit-learn's numbers.
 """
 
 from __future__ import annotations
@@ -50,9 +51,13 @@ class TreesConfig:
 
     def __post_init__(self) -> None:
         if self.loss not in ("squared_error", "absolute_error"):
-            raise ConfigError(f"TreesConfig: loss = {self.loss!r}, expected squared_error or absolute_error")
+            raise ConfigError(
+                f"TreesConfig: loss = {self.loss!r}, expected squared_error or absolute_error"
+            )
         for name, value in asdict(self).items():
-            if name != "loss" and (value < 0 or (value == 0 and name not in ("seed", "l2_regularization"))):
+            if name != "loss" and (
+                value < 0 or (value == 0 and name not in ("seed", "l2_regularization"))
+            ):
                 raise ConfigError(f"TreesConfig: {name} = {value!r}, expected above 0")
 
 
@@ -63,7 +68,8 @@ class BoostedTrees:
     feature_names: tuple[str, ...]
     baseline: float  # log odds, or target of a regression, before the first tree
     roots: NDArray[np.int64]  # (n_trees,)
-    nodes: dict[str, NDArray]  # NODE_FIELDS, each (n_nodes,); left and right count from the root of the tree
+    # NODE_FIELDS, each (n_nodes,); left and right count from the root of the tree
+    nodes: dict[str, NDArray]
 
     @property
     def n_trees(self) -> int:
@@ -86,7 +92,8 @@ class BoostedTrees:
         return np.asarray(expit(self.raw(table)))
 
     def raw(self, table: ArrayLike) -> NDArray[np.float64]:
-        """Sum over the trees, shape (n_clusters,): the target of a regression, the log odds of a classifier.
+        """Sum over the trees, shape (n_clusters,): the target of a regression, the log odds of a
+        classifier.
 
         Raises
         ------
@@ -95,13 +102,24 @@ class BoostedTrees:
         """
         values = np.ascontiguousarray(table, dtype=np.float64)
         if values.ndim != 2 or values.shape[1] != len(self.feature_names):
-            raise ValidationError(f"table of shape {values.shape}: the trees were fitted to {len(self.feature_names)} features")
-        return np.asarray(_raw(values, self.baseline, self.roots, *(self.nodes[name] for name in NODE_FIELDS)))
+            raise ValidationError(
+                f"table of shape {values.shape}: the trees were fitted to "
+                f"{len(self.feature_names)} features"
+            )
+        return np.asarray(
+            _raw(values, self.baseline, self.roots, *(self.nodes[name] for name in NODE_FIELDS))
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the trees to a .npz file, under a temporary name first."""
         path = Path(path)
-        meta = json.dumps({"schema_version": SCHEMA_VERSION, "feature_names": self.feature_names, "baseline": self.baseline})
+        meta = json.dumps(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "feature_names": self.feature_names,
+                "baseline": self.baseline,
+            }
+        )
         temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
         try:
             arrays: dict[str, Any] = {"meta": np.array(meta), "roots": self.roots, **self.nodes}
@@ -116,31 +134,52 @@ class BoostedTrees:
         try:
             with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
-                nodes = {name: file[name].astype(dtype, casting="safe") for name, dtype in NODE_FIELDS.items()}
+                nodes = {
+                    name: file[name].astype(dtype, casting="safe")
+                    for name, dtype in NODE_FIELDS.items()
+                }
                 roots = file["roots"].astype(np.int64, casting="safe")
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise BadFileError(f"{path}: not a file of boosted trees: {error}") from error
         if meta.get("schema_version") != SCHEMA_VERSION:
-            raise BadFileError(f"{path}: schema_version {meta.get('schema_version')}, expected {SCHEMA_VERSION}")
+            raise BadFileError(
+                f"{path}: schema_version {meta.get('schema_version')}, expected {SCHEMA_VERSION}"
+            )
         trees = cls(tuple(meta["feature_names"]), float(meta["baseline"]), roots, nodes)
         trees.require_sound(str(path))
         return trees
 
     def require_sound(self, source: str) -> None:
-        """Raise BadFileError unless every branch leads forwards inside its own tree and to an existing feature."""
+        """Raise BadFileError unless every branch leads forwards inside its own tree and to an
+        existing feature.
+        """
         n_nodes = len(self.nodes["value"])
         ends = np.append(self.roots[1:], n_nodes)
         split = ~self.nodes["is_leaf"]
-        tree = np.repeat(np.arange(self.n_trees), ends - self.roots) if self.n_trees and np.all(ends > self.roots) else np.empty(0, np.int64)
-        if self.n_trees == 0 or self.roots[0] != 0 or any(len(self.nodes[name]) != n_nodes for name in NODE_FIELDS) or len(tree) != n_nodes:
+        tree = (
+            np.repeat(np.arange(self.n_trees), ends - self.roots)
+            if self.n_trees and np.all(ends > self.roots)
+            else np.empty(0, np.int64)
+        )
+        if (
+            self.n_trees == 0
+            or self.roots[0] != 0
+            or any(len(self.nodes[name]) != n_nodes for name in NODE_FIELDS)
+            or len(tree) != n_nodes
+        ):
             raise BadFileError(f"{source}: the trees do not tile the {n_nodes} nodes")
         place = np.arange(n_nodes) - self.roots[tree]
         size = (ends - self.roots)[tree]
-        sound = (self.nodes["feature_idx"] >= 0) & (self.nodes["feature_idx"] < len(self.feature_names))
+        sound = (self.nodes["feature_idx"] >= 0) & (
+            self.nodes["feature_idx"] < len(self.feature_names)
+        )
         for side in ("left", "right"):
             sound &= (self.nodes[side] > place) & (self.nodes[side] < size)
         if not sound[split].all():
-            raise BadFileError(f"{source}: node {int(np.flatnonzero(split & ~sound)[0])} does not lead forwards to a node of its tree")
+            raise BadFileError(
+                f"{source}: node {int(np.flatnonzero(split & ~sound)[0])} does not lead forwards "
+                "to a node of its tree"
+            )
 
 
 @numba.njit(cache=True, parallel=False, nogil=True)
@@ -182,9 +221,18 @@ def fit_trees(
     weights : array_like, shape (n_clusters,), optional
         Weight of each cluster.
     validation : (table, is_em, weights or None), optional
-        Clusters of other events; with them the boosting stops once they no longer gain, without them it runs for all iterations.
+        Clusters of other events; with them the boosting stops once they no longer gain, without
+        them it runs for all iterations.
     """
-    return _fit(HistGradientBoostingClassifier, table, np.asarray(is_em, dtype=np.int64), feature_names, weights, validation, config)
+    return _fit(
+        HistGradientBoostingClassifier,
+        table,
+        np.asarray(is_em, dtype=np.int64),
+        feature_names,
+        weights,
+        validation,
+        config,
+    )
 
 
 def fit_regression_trees(
@@ -196,9 +244,20 @@ def fit_regression_trees(
     validation: Validation | None = None,
     config: TreesConfig | None = None,
 ) -> BoostedTrees:
-    """Fit boosted trees to a number, shape (n_clusters,), such as ln(E_dep / E_EM); the other parameters are those of `fit_trees`."""
+    """Fit boosted trees to a number, shape (n_clusters,), such as ln(E_dep / E_EM); the other
+    parameters are those of `fit_trees`.
+    """
     config = config or TreesConfig()
-    return _fit(HistGradientBoostingRegressor, table, np.asarray(target), feature_names, weights, validation, config, loss=config.loss)
+    return _fit(
+        HistGradientBoostingRegressor,
+        table,
+        np.asarray(target),
+        feature_names,
+        weights,
+        validation,
+        config,
+        loss=config.loss,
+    )
 
 
 def _fit(
@@ -213,20 +272,37 @@ def _fit(
 ) -> BoostedTrees:
     """Boosting of either kind, with early stopping where there is something to stop at."""
     config = config or TreesConfig()
-    options = {name: value for name, value in asdict(config).items() if name not in ("seed", "patience", "loss")}
+    options = {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in ("seed", "patience", "loss")
+    }
     stopping = {"early_stopping": validation is not None, "n_iter_no_change": config.patience}
     model = kind(**options, **stopping, **more, random_state=config.seed)
-    held_out = {} if validation is None else {"X_val": validation[0], "y_val": validation[1], "sample_weight_val": validation[2]}
+    held_out = (
+        {}
+        if validation is None
+        else {"X_val": validation[0], "y_val": validation[1], "sample_weight_val": validation[2]}
+    )
     model.fit(np.asarray(table), target, sample_weight=weights, **held_out)
     return _from_sklearn(model, tuple(feature_names))
 
 
-def _from_sklearn(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, feature_names: tuple[str, ...]) -> BoostedTrees:
+def _from_sklearn(
+    model: HistGradientBoostingClassifier | HistGradientBoostingRegressor,
+    feature_names: tuple[str, ...],
+) -> BoostedTrees:
     """Arrays of a fitted binary classifier or regression with numerical features."""
     if len(feature_names) != model.n_features_in_:
-        raise ValidationError(f"{len(feature_names)} feature names for {model.n_features_in_} columns")
+        raise ValidationError(
+            f"{len(feature_names)} feature names for {model.n_features_in_} columns"
+        )
     trees = [predictors[0].nodes for predictors in model._predictors]
     joined = np.concatenate(trees)
     roots = np.cumsum([0, *map(len, trees[:-1])])
-    nodes: dict[str, NDArray] = {name: np.ascontiguousarray(joined[name], dtype=dtype) for name, dtype in NODE_FIELDS.items()}
-    return BoostedTrees(feature_names, float(np.ravel(model._baseline_prediction)[0]), roots.astype(np.int64), nodes)
+    nodes: dict[str, NDArray] = {
+        name: np.ascontiguousarray(joined[name], dtype=dtype) for name, dtype in NODE_FIELDS.items()
+    }
+    return BoostedTrees(
+        feature_names, float(np.ravel(model._baseline_prediction)[0]), roots.astype(np.int64), nodes
+    )

@@ -1,4 +1,6 @@
-"""What a study of hyper-parameters found: its trials, which parameters mattered, the file of the best settings, and what they gain."""
+"""What a study of hyper-parameters found: its trials, which parameters mattered, the file of the
+best settings, and what they gain.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Trial(NamedTuple):
 
 
 class Importance(NamedTuple):
-    """Share of the variance of the loss over the search space that comes from one parameter alone."""
+    """Share of the variance of the loss over the search space that comes from one parameter
+    alone.
+    """
 
     value: float
     error: float
@@ -53,17 +57,34 @@ class Gain(NamedTuple):
     second: float
     gain: float
     error: float  # of the gain, by bootstrap over clusters
-    spread: float  # of the gain, from one training to the next: that of the mean of those that were done; nan for a single one
+    # of the gain, from one training to the next: that of the mean of those that were done; nan for
+    # a single one
+    spread: float
 
 
 def read_trials(study: optuna.Study) -> list[Trial]:
     """Complete and pruned trials in the order of their numbers."""
     trials = []
     for trial in study.get_trials(deepcopy=False, states=FINISHED):
-        epochs = np.array([trial.intermediate_values[step] for step in sorted(trial.intermediate_values)], dtype=np.float64)
+        epochs = np.array(
+            [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)],
+            dtype=np.float64,
+        )
         loss = float(np.min(epochs)) if len(epochs) else float("nan")
-        facts = (float(trial.user_attrs.get("seconds", np.nan)), int(trial.user_attrs.get("n_parameters", 0)))
-        trials.append(Trial(trial.number, trial.state == TrialState.PRUNED, loss, epochs, dict(trial.params), *facts))
+        facts = (
+            float(trial.user_attrs.get("seconds", np.nan)),
+            int(trial.user_attrs.get("n_parameters", 0)),
+        )
+        trials.append(
+            Trial(
+                trial.number,
+                trial.state == TrialState.PRUNED,
+                loss,
+                epochs,
+                dict(trial.params),
+                *facts,
+            )
+        )
     return trials
 
 
@@ -81,8 +102,11 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     return min(complete, key=lambda trial: trial.loss)
 
 
-def importances(study: optuna.Study, *, seed: int, n_resampled: int = N_RESAMPLED) -> dict[str, Importance]:
-    """Importance of each parameter, largest first: functional analysis of variance (Hutter et al., ICML 2014) of the complete trials.
+def importances(
+    study: optuna.Study, *, seed: int, n_resampled: int = N_RESAMPLED
+) -> dict[str, Importance]:
+    """Importance of each parameter, largest first: functional analysis of variance (Hutter et al.,
+    ICML 2014) of the complete trials.
 
     Parameters
     ----------
@@ -99,12 +123,25 @@ def importances(study: optuna.Study, *, seed: int, n_resampled: int = N_RESAMPLE
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < MIN_COMPLETE:
-        raise ValidationError(f"the study has {len(complete)} complete trials: importances need {MIN_COMPLETE}")
+        raise ValidationError(
+            f"the study has {len(complete)} complete trials: importances need {MIN_COMPLETE}"
+        )
     rng = np.random.default_rng(seed)
     central = _importances(complete, seed)
-    drawn = [_importances([complete[i] for i in rng.integers(0, len(complete), len(complete))], seed + 1 + n) for n in range(n_resampled)]
-    errors = {name: float(np.std([found.get(name, 0.0) for found in drawn])) if drawn else float("nan") for name in central}
-    return {name: Importance(value, errors[name]) for name, value in sorted(central.items(), key=lambda item: -item[1])}
+    drawn = [
+        _importances(
+            [complete[i] for i in rng.integers(0, len(complete), len(complete))], seed + 1 + n
+        )
+        for n in range(n_resampled)
+    ]
+    errors = {
+        name: float(np.std([found.get(name, 0.0) for found in drawn])) if drawn else float("nan")
+        for name in central
+    }
+    return {
+        name: Importance(value, errors[name])
+        for name, value in sorted(central.items(), key=lambda item: -item[1])
+    }
 
 
 def _importances(trials: Sequence[optuna.trial.FrozenTrial], seed: int) -> dict[str, float]:
@@ -113,11 +150,18 @@ def _importances(trials: Sequence[optuna.trial.FrozenTrial], seed: int) -> dict[
     study.add_trials(trials)
     if len({trial.value for trial in trials}) < 2:  # nothing varies
         return dict.fromkeys(trials[0].params, 0.0)
-    return dict(optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed)))
+    return dict(
+        optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed)
+        )
+    )
 
 
-def write_tuned(study: optuna.Study, path: PathLike, *, config: TuneConfig, sample: PathLike) -> Path:
-    """Write the best settings of a study as the file that `training.settings.read_tuned` takes; it appears when it is complete.
+def write_tuned(
+    study: optuna.Study, path: PathLike, *, config: TuneConfig, sample: PathLike
+) -> Path:
+    """Write the best settings of a study as the file that `training.settings.read_tuned` takes; it
+    appears when it is complete.
 
     Raises
     ------
@@ -141,7 +185,13 @@ def write_tuned(study: optuna.Study, path: PathLike, *, config: TuneConfig, samp
         versions={name: known[name] for name in ("pfcalib", "keras", "tensorflow", "optuna")},
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
-    stored = TunedFile(schema_version=SCHEMA_VERSION, family=config.family, options=options, train=train, provenance=provenance)  # type: ignore[arg-type]
+    stored = TunedFile(
+        schema_version=SCHEMA_VERSION,
+        family=config.family,
+        options=options,
+        train=train,
+        provenance=provenance,
+    )  # type: ignore[arg-type]
     return write_settings(stored, path)
 
 
@@ -153,17 +203,30 @@ def holds_best(tuned: Tuned, study: optuna.Study, family: str) -> bool:
 
 def _rounded(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Three digits are more than a study can tell."""
-    return {name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in parameters.items()}
+    return {
+        name: float(f"{value:.3g}") if isinstance(value, float) else value
+        for name, value in parameters.items()
+    }
 
 
-def fit_again(path: PathLike, config: TuneConfig, parameters: Mapping[str, Any], *, seed: int) -> Network:
-    """A network with the settings and the budget of a trial, kept in the cache; another seed draws other clusters and first weights."""
+def fit_again(
+    path: PathLike, config: TuneConfig, parameters: Mapping[str, Any], *, seed: int
+) -> Network:
+    """A network with the settings and the budget of a trial, kept in the cache; another seed draws
+    other clusters and first weights.
+    """
     network = config.network(parameters)
     return fit_network(path, replace(network, train=replace(network.train, seed=seed)))
 
 
 def compare_losses(
-    path: PathLike, first: Sequence[Network], second: Sequence[Network], *, split: str, rng: np.random.Generator, n_resampled: int = 200
+    path: PathLike,
+    first: Sequence[Network],
+    second: Sequence[Network],
+    *,
+    split: str,
+    rng: np.random.Generator,
+    n_resampled: int = 200,
 ) -> Gain:
     """Weighted mean losses of two settings on all clusters of a split.
 
@@ -172,7 +235,8 @@ def compare_losses(
     path : path-like
         ROOT sample.
     first, second : sequence of Network
-        Regressions with the head ``energy`` and the same target; one or more trainings of each, pair by pair from the same seed.
+        Regressions with the head ``energy`` and the same target; one or more trainings of each,
+        pair by pair from the same seed.
     split : str
     rng : numpy.random.Generator
     n_resampled : int
@@ -186,7 +250,10 @@ def compare_losses(
     if len(first) != len(second) or not first:
         raise ConfigError(f"{len(first)} and {len(second)} trainings: expected as many of both")
     target, weights = _truth(path, first[0], split)
-    losses = [np.stack([_losses(path, network, split, target) for network in networks]) for networks in (first, second)]
+    losses = [
+        np.stack([_losses(path, network, split, target) for network in networks])
+        for networks in (first, second)
+    ]
     difference = losses[0] - losses[1]  # (n_trainings, n_clusters)
     mean = difference.mean(axis=0)
     drawn = np.empty(n_resampled)
@@ -209,7 +276,9 @@ def huber(difference: NDArray[np.float64], delta: float) -> NDArray[np.float64]:
     return np.where(size < delta, 0.5 * size * size / delta, size - 0.5 * delta)
 
 
-def _truth(path: PathLike, network: Network, split: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _truth(
+    path: PathLike, network: Network, split: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Targets and weights of the clusters of a split, in the order of the file."""
     stream, target = open_stream(path, network.config, split=split), network.config.target
     if target is None:
@@ -218,7 +287,9 @@ def _truth(path: PathLike, network: Network, split: str) -> tuple[NDArray[np.flo
     return target.encode(e_true, stream.column("clusterE")), stream.weights.astype(np.float64)
 
 
-def _losses(path: PathLike, network: Network, split: str, target: NDArray[np.float64]) -> NDArray[np.float64]:
+def _losses(
+    path: PathLike, network: Network, split: str, target: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Loss of each cluster of a split."""
     output = apply_network(network, open_stream(path, network.config, split=split))
     return huber(output[:, 0].astype(np.float64) - target, network.config.train.huber_delta)

@@ -1,8 +1,10 @@
-"""A study of the hyper-parameters of a family of networks: one call that can be stopped, goes on, and uses all cores it is given.
+"""A study of the hyper-parameters of a family of networks: one call that can be stopped, goes on,
+and uses all cores it is given.
 
-Each trial trains a regression of both species on the same clusters and is judged by its lowest validation loss (Huber's, flat in ln E). Settings
-are proposed by a tree-structured Parzen estimator (Bergstra et al., NeurIPS 24 (2011)), and trials that lie behind the median at an epoch end
-there. All is kept in an SQLite file, by Optuna (arXiv:1907.10902).
+Each trial trains a regression of both species on the same clusters and is judged by its lowest
+validation loss (Huber's, flat in ln E). Settings are proposed by a tree-structured Parzen estimator
+(Bergstra et al., NeurIPS 24 (2011)), and trials that lie behind the median at an epoch end there.
+All is kept in an SQLite file, by Optuna (arXiv:1907.10902).
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class TuneConfig:
     epochs : int
         Of each trial.
     seed : int
-        Of clusters, first weights and proposals. With several workers the proposals depend on their timing as well.
+        Of clusters, first weights and proposals. With several workers the proposals depend on their
+        timing as well.
     n_workers : int
         Processes of one thread each; one works in the calling process.
     timeout : float, optional
@@ -84,10 +87,21 @@ class TuneConfig:
     def network(self, parameters: Mapping[str, Any]) -> NetworkConfig:
         """The network of a trial."""
         options, train = settings(self.family, parameters)
-        schedule: dict[str, Any] = {"epochs": self.epochs, "patience": self.epochs, "schedule": "cosine", "seed": self.seed}
+        schedule: dict[str, Any] = {
+            "epochs": self.epochs,
+            "patience": self.epochs,
+            "schedule": "cosine",
+            "seed": self.seed,
+        }
         training = TrainConfig(loss="huber", huber_delta=HUBER_DELTA, **schedule, **train)
-        more: dict[str, Any] = {"target": TargetConfig(), "select": SELECTION, "n_clusters": self.n_clusters}
-        return NetworkConfig(name=self.family, options={**options, "head": "energy"}, train=training, **more)
+        more: dict[str, Any] = {
+            "target": TargetConfig(),
+            "select": SELECTION,
+            "n_clusters": self.n_clusters,
+        }
+        return NetworkConfig(
+            name=self.family, options={**options, "head": "energy"}, train=training, **more
+        )
 
 
 class Place(NamedTuple):
@@ -98,17 +112,24 @@ class Place(NamedTuple):
 
 
 def study_place(path: PathLike, config: TuneConfig, *, storage: PathLike | None = None) -> Place:
-    """Where the study of a sample is kept: in a file of its own beside the sample, or in one that may hold several.
+    """Where the study of a sample is kept: in a file of its own beside the sample, or in one that
+    may hold several.
 
-    The name covers sample, settings, search space and code, but neither the number of trials nor workers and timeout: a call may add trials.
+    The name covers sample, settings, search space and code, but neither the number of trials nor
+    workers and timeout: a call may add trials.
     """
     network = network_folder(path, config.network(DEFAULTS[config.family])).name
     name = f"{config.family}-{cache_key(network=network, space=SPACES[config.family], n_validation=config.n_validation)}"
-    return Place(Path(storage) if storage is not None else Path(path).parent / "tune" / f"{name}.db", name)
+    return Place(
+        Path(storage) if storage is not None else Path(path).parent / "tune" / f"{name}.db", name
+    )
 
 
-def tune_network(path: PathLike, config: TuneConfig, *, storage: PathLike | None = None, say: Say | None = None) -> optuna.Study:
-    """Run the study of a sample, or what is left of it; a second process that wants the same study waits for the first one.
+def tune_network(
+    path: PathLike, config: TuneConfig, *, storage: PathLike | None = None, say: Say | None = None
+) -> optuna.Study:
+    """Run the study of a sample, or what is left of it; a second process that wants the same study
+    waits for the first one.
 
     Trials that a killed process left behind are marked as failed and tried again.
 
@@ -140,13 +161,22 @@ def tune_network(path: PathLike, config: TuneConfig, *, storage: PathLike | None
         _tidy(study, DEFAULTS[config.family])
         if len(study.get_trials(deepcopy=False, states=FINISHED)) < config.n_trials:
             if config.n_workers == 1:
-                _work(Path(path), config, place, 0, deadline, lambda trial: say(trial_line(study, trial, config.n_trials)))
+                _work(
+                    Path(path),
+                    config,
+                    place,
+                    0,
+                    deadline,
+                    lambda trial: say(trial_line(study, trial, config.n_trials)),
+                )
             else:
                 _work_apart(Path(path), config, place, deadline, say)
     return study
 
 
-def open_study(place: Place, *, create: bool = False, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+def open_study(
+    place: Place, *, create: bool = False, sampler: optuna.samplers.BaseSampler | None = None
+) -> optuna.Study:
     """A study from its file.
 
     Raises
@@ -155,14 +185,24 @@ def open_study(place: Place, *, create: bool = False, sampler: optuna.samplers.B
         If the file is not an Optuna database, or does not hold the study.
     """
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{place.storage}", engine_kwargs={"connect_args": {"timeout": 60}})
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{place.storage}", engine_kwargs={"connect_args": {"timeout": 60}}
+        )
         pruner = optuna.pruners.MedianPruner(n_startup_trials=N_UNPRUNED, n_warmup_steps=1)
         make = optuna.create_study if create else optuna.load_study
-        return make(storage=storage, study_name=place.name, pruner=pruner, sampler=sampler, **({"load_if_exists": True} if create else {}))
+        return make(
+            storage=storage,
+            study_name=place.name,
+            pruner=pruner,
+            sampler=sampler,
+            **({"load_if_exists": True} if create else {}),
+        )
     except KeyError as error:
         raise BadFileError(f"{place.storage}: holds no study {place.name}") from error
     except Exception as error:  # of SQLAlchemy or Alembic, which are no dependencies of ours
-        raise BadFileError(f"{place.storage}: not a database of Optuna: {str(error).splitlines()[0]}") from error
+        raise BadFileError(
+            f"{place.storage}: not a database of Optuna: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def trial_line(study: optuna.Study, trial: FrozenTrial, n_trials: int) -> str:
@@ -170,13 +210,22 @@ def trial_line(study: optuna.Study, trial: FrozenTrial, n_trials: int) -> str:
     done = len(study.get_trials(deepcopy=False, states=FINISHED))
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     best = f"{study.best_value:.4f}" if complete else "none"
-    end = f"pruned in epoch {len(trial.intermediate_values)}" if trial.state == TrialState.PRUNED else f"loss {trial.value:.4f}"
-    parameters = " ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in trial.params.items())
+    end = (
+        f"pruned in epoch {len(trial.intermediate_values)}"
+        if trial.state == TrialState.PRUNED
+        else f"loss {trial.value:.4f}"
+    )
+    parameters = " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in trial.params.items()
+    )
     return f"trial {trial.number} ({done}/{n_trials}): {end}, best {best}; {trial.user_attrs.get('seconds', 0.0):.0f} s; {parameters}"
 
 
 def _tidy(study: optuna.Study, default: Mapping[str, Any]) -> None:
-    """The default settings come first; what a killed process left running is failed and waits for another try."""
+    """The default settings come first; what a killed process left running is failed and waits for
+    another try.
+    """
     if not study.trials:
         study.enqueue_trial(dict(default))
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -190,7 +239,10 @@ def _work_apart(path: Path, config: TuneConfig, place: Place, deadline: float, s
     context = multiprocessing.get_context("spawn")
     study = open_study(place)
     told = {trial.number for trial in study.get_trials(deepcopy=False, states=FINISHED)}
-    workers = [context.Process(target=_work, args=(path, config, place, number, deadline), daemon=True) for number in range(config.n_workers)]
+    workers = [
+        context.Process(target=_work, args=(path, config, place, number, deadline), daemon=True)
+        for number in range(config.n_workers)
+    ]
     try:
         with _one_thread():
             for worker in workers:
@@ -205,7 +257,10 @@ def _work_apart(path: Path, config: TuneConfig, place: Place, deadline: float, s
             worker.join()
     _tell_new(study, told, config.n_trials, say)
     if _failed(workers):
-        raise ValidationError(f"{len(_failed(workers))} of {config.n_workers} workers of study {place.name} died; what they said stands above")
+        raise ValidationError(
+            f"{len(_failed(workers))} of {config.n_workers} workers of study {place.name} died; "
+            "what they said stands above"
+        )
 
 
 def _failed(workers: Sequence[BaseProcess]) -> list[BaseProcess]:
@@ -219,16 +274,29 @@ def _tell_new(study: optuna.Study, told: set[int], n_trials: int, say: Say) -> N
             say(trial_line(study, trial, n_trials))
 
 
-def _work(path: Path, config: TuneConfig, place: Place, number: int, deadline: float, done: Callable[[FrozenTrial], None] | None = None) -> None:
+def _work(
+    path: Path,
+    config: TuneConfig,
+    place: Place,
+    number: int,
+    deadline: float,
+    done: Callable[[FrozenTrial], None] | None = None,
+) -> None:
     """Take trials until there are enough; the clusters are read once."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     n_before = len(open_study(place).get_trials(deepcopy=False))
-    seed = int(np.random.SeedSequence((config.seed, number, n_before)).generate_state(1)[0])  # a later call must not propose the same again
-    study = open_study(place, sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_RANDOM))
+    # a later call must not propose the same again
+    seed = int(np.random.SeedSequence((config.seed, number, n_before)).generate_state(1)[0])
+    study = open_study(
+        place, sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_RANDOM)
+    )
     data = None
     while time.time() < deadline:
         with _locked(place, "ask.lock"):  # so that no two workers start the last trial
-            if len(study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))) >= config.n_trials:
+            if (
+                len(study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING)))
+                >= config.n_trials
+            ):
                 return
             trial = study.ask()
             parameters = suggest(trial, config.family)
@@ -242,11 +310,20 @@ def read_data(path: PathLike, config: TuneConfig) -> tuple[Arrays, Arrays]:
     """Training and validation clusters of all trials, as arrays (inputs, targets, weights)."""
     network = config.network(DEFAULTS[config.family])
     sizes = {"train": config.n_clusters, "validation": config.n_validation}
-    training, validation = (take_clusters(open_stream(path, network, split=split, shuffle=True), n) for split, n in sizes.items())
+    training, validation = (
+        take_clusters(open_stream(path, network, split=split, shuffle=True), n)
+        for split, n in sizes.items()
+    )
     return training, validation
 
 
-def _try(study: optuna.Study, trial: optuna.Trial, config: TuneConfig, parameters: Mapping[str, Any], data: tuple[Arrays, Arrays]) -> FrozenTrial:
+def _try(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    config: TuneConfig,
+    parameters: Mapping[str, Any],
+    data: tuple[Arrays, Arrays],
+) -> FrozenTrial:
     """Train one network; its checkpoints are thrown away."""
     network, started = config.network(parameters), time.perf_counter()
 
@@ -265,7 +342,9 @@ def _try(study: optuna.Study, trial: optuna.Trial, config: TuneConfig, parameter
     value, state = None, TrialState.PRUNED
     with tempfile.TemporaryDirectory(prefix="pfcalib-tune-") as folder:
         try:
-            result = fit_model(model, *data, network.train, out_dir=folder, say=_say_nothing, watch=watch)
+            result = fit_model(
+                model, *data, network.train, out_dir=folder, say=_say_nothing, watch=watch
+            )
             value, state = float(result.history["val_loss"][result.best_epoch]), TrialState.COMPLETE
         except optuna.TrialPruned:
             pass
@@ -275,7 +354,9 @@ def _try(study: optuna.Study, trial: optuna.Trial, config: TuneConfig, parameter
 
 @contextmanager
 def _locked(place: Place, suffix: str) -> Iterator[None]:
-    """Hold a lock beside the storage; it is given back when the file is closed, also if the process dies."""
+    """Hold a lock beside the storage; it is given back when the file is closed, also if the process
+    dies.
+    """
     with locked(place.storage.with_name(f"{place.storage.name}.{place.name}.{suffix}")):
         yield
 

@@ -1,4 +1,6 @@
-"""Time per batch of clustering and of moments, and how many times faster than the reference it is."""
+"""Time per batch of clustering and of moments, and how many times faster than the reference it
+is.
+"""
 
 import time
 
@@ -19,12 +21,17 @@ def batch(request):
     """Grid, energies and noise of a batch."""
     grid, n_events, n_showers = request.param
     rng = np.random.default_rng(1)
-    return grid, np.array([simulate_event(grid, n_showers, rng) for _ in range(n_events)]), noise(grid)
+    return (
+        grid,
+        np.array([simulate_event(grid, n_showers, rng) for _ in range(n_events)]),
+        noise(grid),
+    )
 
 
 def test_clusters_of_a_batch(batch, benchmark):
     grid, energy, sigma = batch
-    reference_clusters(energy[0], sigma, grid, TopoConfig())  # the second call finds the table of neighbours made
+    # the second call finds the table of neighbours made
+    reference_clusters(energy[0], sigma, grid, TopoConfig())
     start = time.perf_counter()
     expected = [len(reference_clusters(cells, sigma, grid, TopoConfig())) for cells in energy[:5]]
     slow = (time.perf_counter() - start) / len(expected)
@@ -43,4 +50,6 @@ def test_moments_of_a_batch(batch, benchmark):
     moments = benchmark(cluster_moments, clusters, energy, sigma, grid)
     assert np.all(np.isfinite(moments["cluster_SECOND_R"]))
     if benchmark.stats is not None:
-        benchmark.extra_info["microseconds_per_cluster"] = 1e6 * benchmark.stats.stats.median / max(len(clusters.event), 1)
+        benchmark.extra_info["microseconds_per_cluster"] = (
+            1e6 * benchmark.stats.stats.median / max(len(clusters.event), 1)
+        )

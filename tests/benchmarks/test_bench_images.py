@@ -1,4 +1,6 @@
-"""Images built a second of processor time on one core, and how many times faster than one cluster at a time."""
+"""Images built a second of processor time on one core, and how many times faster than one cluster
+at a time.
+"""
 
 import time
 
@@ -17,7 +19,8 @@ PART = 2000  # clusters at a time, as memory is bounded
 
 @pytest.fixture(scope="module")
 def sample():
-    return make_sample(np.random.default_rng(1), 20_000, BARREL, max_cells=200)  # 33 cells a cluster
+    # 33 cells a cluster
+    return make_sample(np.random.default_rng(1), 20_000, BARREL, max_cells=200)
 
 
 def all_images(sample):

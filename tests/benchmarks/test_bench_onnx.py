@@ -1,4 +1,6 @@
-"""Time of one call of each exported network at full size, for one cluster and for a batch, on one thread."""
+"""Time of one call of each exported network at full size, for one cluster and for a batch, on one
+thread.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,16 @@ N_CLUSTERS = 256
 
 @pytest.fixture(scope="module", params=MODEL_KINDS)
 def exported(request, tmp_path_factory):
-    """Session and inputs of an untrained network of the default size: its speed does not depend on its weights."""
+    """Session and inputs of an untrained network of the default size: its speed does not depend on
+    its weights.
+    """
     rng = np.random.default_rng(1)
     model = build_model(request.param)
     shapes = {tensor.name: (N_CLUSTERS, *tensor.shape[1:]) for tensor in model.inputs}
-    inputs = {name: (rng.random(shape) * (rng.random(shape) < 0.05)).astype(np.float32) for name, shape in shapes.items()}
+    inputs = {
+        name: (rng.random(shape) * (rng.random(shape) < 0.05)).astype(np.float32)
+        for name, shape in shapes.items()
+    }
     path = tmp_path_factory.mktemp("onnx") / f"{request.param}.onnx"
     report = export_onnx(model, path, inputs=inputs, kind=MODEL_KINDS[request.param])
     return open_session(path), inputs, report
@@ -36,4 +43,6 @@ def test_inference_of_a_network(exported, batch, benchmark):
     assert output.shape == (batch, 2)
     benchmark.extra_info["parity_max"] = report.max_abs
     if benchmark.stats is not None:
-        benchmark.extra_info["microseconds_per_cluster"] = 1e6 * benchmark.stats.stats.median / batch
+        benchmark.extra_info["microseconds_per_cluster"] = (
+            1e6 * benchmark.stats.stats.median / batch
+        )

@@ -1,4 +1,6 @@
-"""Clusters read from files a second of processor time on one core: pfcalib's own layout, and vectors of vectors as ROOT wrote them."""
+"""Clusters read from files a second of processor time on one core: pfcalib's own layout, and
+vectors of vectors as ROOT wrote them.
+"""
 
 import time
 
@@ -11,7 +13,10 @@ from pfcalib.samples.read import iterate_sample
 from pfcalib.samples.write import write_sample
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
-COLUMNS = {"all": None, "cells": ["clusterE", "clusterEta", "clusterPhi", "cluster_cell_ID", "cluster_cell_E"]}
+COLUMNS = {
+    "all": None,
+    "cells": ["clusterE", "clusterEta", "clusterPhi", "cluster_cell_ID", "cluster_cell_E"],
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""GeV per second of the showers on one core, against Geant4's, and the time from particles to clusters."""
+"""GeV per second of the showers on one core, against Geant4's, and the time from particles to
+clusters.
+"""
 
 import numpy as np
 import pytest
@@ -25,8 +27,12 @@ def test_showers_of_a_gun(name, benchmark):
 
 @pytest.mark.parametrize("grid", ["window", "barrel"])
 def test_a_chunk_from_particles_to_clusters(grid, benchmark):
-    config = ProduceConfig(n_events=250, chunk=250, grid=grid, eta_max=0.05 if grid == "window" else 0.7)
+    config = ProduceConfig(
+        n_events=250, chunk=250, grid=grid, eta_max=0.05 if grid == "window" else 0.7
+    )
     scalars, _, _ = benchmark(produce_chunk, config, 0)
     assert len(np.unique(scalars["eventNumber"])) > 200
     if benchmark.stats is not None:
-        benchmark.extra_info["milliseconds_per_event"] = 1e3 * benchmark.stats.stats.median / config.n_events
+        benchmark.extra_info["milliseconds_per_event"] = (
+            1e3 * benchmark.stats.stats.median / config.n_events
+        )

@@ -1,4 +1,6 @@
-"""Numerical inversion undoes a known response, keeps the order of energies and says where it cannot be measured."""
+"""Numerical inversion undoes a known response, keeps the order of energies and says where it cannot
+be measured.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from pfcalib.calibration.inversion import LARGEST_STEP, Inversion, fit_inversion
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.metrics.response import response_curve
 
-EDGES = 0.3 * 10.0 ** (np.arange(37) / 10.0)  # 0.3 GeV to 1.2 TeV, other bins than those of the inversion
+# 0.3 GeV to 1.2 TeV, other bins than those of the inversion
+EDGES = 0.3 * 10.0 ** (np.arange(37) / 10.0)
 
 
 def bend(energy):
@@ -73,7 +76,9 @@ def test_points_that_turn_back_are_left_out(rng):
 
 def test_a_correction_beyond_a_factor_of_three_is_not_believed(rng):
     truth = 10.0 ** rng.uniform(-0.7, 3.3, 50_000)
-    np.testing.assert_allclose(fit_inversion(0.1 * truth, truth).apply([1.0, 10.0]), [3.0, 30.0], rtol=1e-9)
+    np.testing.assert_allclose(
+        fit_inversion(0.1 * truth, truth).apply([1.0, 10.0]), [3.0, 30.0], rtol=1e-9
+    )
     assert pytest.approx(np.log(3.0)) == LARGEST_STEP
 
 
@@ -93,7 +98,10 @@ def test_bins_without_a_positive_response_are_left_out(rng):
 @pytest.mark.parametrize("n", [0, 3, 60])
 def test_too_few_clusters_are_refused(n, rng):
     truth = 10.0 ** rng.uniform(0.0, 0.05, n)
-    with pytest.raises(ValidationError, match=r"[01] bins between 0\.2 and 2000\.0 GeV have 50 clusters.*expected two at least"):
+    with pytest.raises(
+        ValidationError,
+        match=r"[01] bins between 0\.2 and 2000\.0 GeV have 50 clusters.*expected two at least",
+    ):
         fit_inversion(truth, truth)
 
 

@@ -1,4 +1,6 @@
-"""The file of tables gives back the same tables, agrees with correctionlib's own evaluator, and a broken one is named."""
+"""The file of tables gives back the same tables, agrees with correctionlib's own evaluator, and a
+broken one is named.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +19,36 @@ from pfcalib.calibration.likelihood import LikelihoodConfig
 from pfcalib.columns import LAYER_NAMES
 from pfcalib.errors import BadFileError
 
-SMALL = LcwConfig(likelihood=LikelihoodConfig(n_eta=2, n_energy=3, n_density=4, n_lambda=5), n_energy=3, n_density=4, n_cluster_eta=2, n_lambda=3)
+SMALL = LcwConfig(
+    likelihood=LikelihoodConfig(n_eta=2, n_energy=3, n_density=4, n_lambda=5),
+    n_energy=3,
+    n_density=4,
+    n_cluster_eta=2,
+    n_lambda=3,
+)
 
 
 @pytest.fixture
 def sample(rng):
     sample = make_sample(rng, 300)
-    extra = {name: rng.exponential(0.3, 300) * sample["clusterE"] for name in ("cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT")}
+    extra = {
+        name: rng.exponential(0.3, 300) * sample["clusterE"]
+        for name in ("cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT")
+    }
     depth = np.where(sample.is_em, 100.0, 900.0) * rng.uniform(0.5, 1.5, 300)
-    return dataclasses.replace(sample, scalars={**sample.scalars, **extra, "cluster_CENTER_LAMBDA": depth})
+    return dataclasses.replace(
+        sample, scalars={**sample.scalars, **extra, "cluster_CENTER_LAMBDA": depth}
+    )
 
 
 @pytest.fixture
 def tables(rng, sample):
     """Derived ones with noise on them, so that every bin is another one."""
     fitted = fit_lcw([sample], SMALL, provenance={"sample": "toy"})
-    noisy = {name: getattr(fitted, name) + rng.normal(0.0, 0.05, getattr(fitted, name).shape) for name in ("weights", "ooc", "dm")}
+    noisy = {
+        name: getattr(fitted, name) + rng.normal(0.0, 0.05, getattr(fitted, name).shape)
+        for name in ("weights", "ooc", "dm")
+    }
     return dataclasses.replace(fitted, **noisy)
 
 
@@ -49,36 +65,54 @@ def test_a_file_gives_back_the_same_tables(tables, sample, tmp_path):
 
 def test_the_file_is_a_correction_set_with_described_inputs(tables, tmp_path):
     tables.save(tmp_path / "lcw.json")
-    stored = correctionlib.schemav2.CorrectionSet.model_validate_json((tmp_path / "lcw.json").read_text())
+    stored = correctionlib.schemav2.CorrectionSet.model_validate_json(
+        (tmp_path / "lcw.json").read_text()
+    )
     assert len(stored.corrections) == 1 + 2 * len(LAYER_NAMES) + 4
-    assert all(c.description and c.version == 1 and all(i.description for i in c.inputs) for c in stored.corrections)
+    assert all(
+        c.description and c.version == 1 and all(i.description for i in c.inputs)
+        for c in stored.corrections
+    )
     assert "1603.02934" in stored.description
 
 
 def test_correctionlib_gives_the_same_energies(tables, sample, tmp_path):
-    """The whole chain, evaluated cell by cell with correctionlib, whose reader of JSON rounds the last bit of a number."""
+    """The whole chain, evaluated cell by cell with correctionlib, whose reader of JSON rounds the
+    last bit of a number.
+    """
     tables.save(tmp_path / "lcw.json")
     book = correctionlib.CorrectionSet.from_file(str(tmp_path / "lcw.json"))
     column = {name: sample[name].astype(np.float64) for name in sample.scalars}
     eta, log_e = np.abs(column["clusterEta"]), np.log10(column["clusterE"] * 1e3)
     log_lambda = np.log10(column["cluster_CENTER_LAMBDA"])
-    p = book["p_em"].evaluate(eta, log_e, np.log10(column["cluster_FIRST_ENG_DENS"] * 1e3) - log_e, log_lambda)
+    p = book["p_em"].evaluate(
+        eta, log_e, np.log10(column["cluster_FIRST_ENG_DENS"] * 1e3) - log_e, log_lambda
+    )
     owner = np.repeat(np.arange(len(sample)), np.diff(sample.offsets))
-    row, energy = sample.geo.rows(sample.cells["cluster_cell_ID"]), sample.cells["cluster_cell_E"].astype(np.float64)
+    row, energy = (
+        sample.geo.rows(sample.cells["cluster_cell_ID"]),
+        sample.cells["cluster_cell_E"].astype(np.float64),
+    )
     density = np.log10(np.abs(energy) * 1e3 / sample.geo.volume[row].astype(np.float64))
     place = (np.abs(sample.geo.eta[row].astype(np.float64)), log_e[owner], density)
     weight = np.ones((2, len(row)))
     for kind, name in enumerate(KINDS):
         for sampling, layer in zip(SAMPLINGS, LAYER_NAMES, strict=True):
-            here = (sample.geo.sampling[row] == sampling) & (np.abs(energy) > 2.0 * sample.geo.sigma[row].astype(np.float64))
+            here = (sample.geo.sampling[row] == sampling) & (
+                np.abs(energy) > 2.0 * sample.geo.sigma[row].astype(np.float64)
+            )
             weight[kind, here] = book[f"weight_{name}_{layer}"].evaluate(*(x[here] for x in place))
     mixed = p[owner] * weight[0] + (1.0 - p[owner]) * weight[1]
     e_cells = np.bincount(owner, weights=mixed * energy)
     e_ooc, at = e_cells, (eta, log_e, log_lambda)
     for share, name in ((p, "neutral"), (1.0 - p, "charged")):
-        factor = 1.0 + share * column["cluster_ISOLATION"] * column["clusterE"] / e_ooc * book[f"ooc_{name}"].evaluate(*at)
+        factor = 1.0 + share * column["cluster_ISOLATION"] * column["clusterE"] / e_ooc * book[
+            f"ooc_{name}"
+        ].evaluate(*at)
         e_ooc = e_ooc * np.where((factor >= 0.3) & (factor <= 3.0), factor, 1.0)
-    factor = 1.0 + p * book["dm_neutral"].evaluate(*at) + (1.0 - p) * book["dm_charged"].evaluate(*at)
+    factor = (
+        1.0 + p * book["dm_neutral"].evaluate(*at) + (1.0 - p) * book["dm_charged"].evaluate(*at)
+    )
     e_full = e_ooc * np.where((factor >= 0.3) & (factor <= 3.0), factor, 1.0)
     ours = tables.apply(sample)
     for found, expected in zip(ours, (p, e_cells, e_ooc, e_full), strict=True):
@@ -103,13 +137,20 @@ def _damage(text, what):
     elif what == "schema":
         stored["schema_version"] = 1
     elif what == "config":
-        stored["description"] = stored["description"].replace("ratio_of_sums", "guess").replace("mean_of_ratios", "guess")
+        stored["description"] = (
+            stored["description"]
+            .replace("ratio_of_sums", "guess")
+            .replace("mean_of_ratios", "guess")
+        )
     elif what == "list":
         stored = [stored]
     return text[:1000] if what == "cut" else json.dumps(stored)
 
 
-@pytest.mark.parametrize("what", ["version", "missing", "short", "nan", "edges", "moved", "schema", "config", "list", "cut"])
+@pytest.mark.parametrize(
+    "what",
+    ["version", "missing", "short", "nan", "edges", "moved", "schema", "config", "list", "cut"],
+)
 def test_a_broken_file_is_named(tables, tmp_path, what):
     path = tmp_path / "lcw.json"
     tables.save(path)

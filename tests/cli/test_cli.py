@@ -1,4 +1,6 @@
-"""The command does its work, explains itself with units, and ends with one line and exit code 1 on bad input."""
+"""The command does its work, explains itself with units, and ends with one line and exit code 1 on
+bad input.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from pfcalib import cli
 from pfcalib.samples.packaged import packaged_sample
 from pfcalib.samples.write import write_sample
 
-COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback]
+COMMANDS = [
+    command.name or command.callback.__name__
+    for command in cli.app.registered_commands
+    if command.callback
+]
 TINY = """\
 from pfcalib.reporting.results import Report
 report = Report("01_tiny", out_dir, {"profile": profile, "seed": seed, "n_events": n_events}, seed)
@@ -31,17 +37,29 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone with one study, and the current folder in it."""
     new = nbformat.v4
     parameters = "seed = 1  # seed\nn_events = 10  # events\nprofile = 'lab'  # name\nout_dir = 'lab'  # folder"
-    cells = [new.new_markdown_cell("# 01 Tiny"), new.new_code_cell(parameters, metadata={"tags": ["parameters"]}), new.new_code_cell(TINY)]
+    cells = [
+        new.new_markdown_cell("# 01 Tiny"),
+        new.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        new.new_code_cell(TINY),
+    ]
     (tmp_path / "notebooks").mkdir()
     nbformat.write(new.new_notebook(cells=cells), tmp_path / "notebooks" / "01_tiny.ipynb")
-    profiles = {"01_tiny": {profile: {"seed": 1, "n_events": 10} for profile in ("smoke", "standard", "full")}}
+    profiles = {
+        "01_tiny": {
+            profile: {"seed": 1, "n_events": 10} for profile in ("smoke", "standard", "full")
+        }
+    }
     (tmp_path / "notebooks" / "profiles.yaml").write_text(yaml.safe_dump(profiles))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error (with what sys.exit would print) of a call through the entry point."""
+def call(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error (with what sys.exit would print) of a call
+    through the entry point.
+    """
     monkeypatch.setattr(sys, "argv", ["pfcalib", *arguments])
     try:
         cli.main()
@@ -58,7 +76,18 @@ def pfcalib(capfd, monkeypatch):
 
 
 def test_all_commands_are_there():
-    assert {"simulate", "inspect", "convert", "train", "run", "validate", "list", "report", "index", "readme"} <= set(COMMANDS)
+    assert {
+        "simulate",
+        "inspect",
+        "convert",
+        "train",
+        "run",
+        "validate",
+        "list",
+        "report",
+        "index",
+        "readme",
+    } <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -79,10 +108,16 @@ def test_every_option_has_a_help_text_and_energies_have_units():
     ("arguments", "message"),
     [
         (("inspect", "nowhere.root"), "nowhere.root: no such file"),
-        (("inspect", "nowhere.root", "--plot", "page.txt"), "--plot page.txt: the name must end with one of .png, .pdf, .svg"),
+        (
+            ("inspect", "nowhere.root", "--plot", "page.txt"),
+            "--plot page.txt: the name must end with one of .png, .pdf, .svg",
+        ),
         (("convert", "nowhere.root"), "convert needs at least one input and the output"),
         (("convert", "nowhere.root", "out.root"), "nowhere.root: no such file"),
-        (("convert", "nowhere.root", "out.root", "--on-error", "guess"), "--on-error must be raise or skip, got 'guess'"),
+        (
+            ("convert", "nowhere.root", "out.root", "--on-error", "guess"),
+            "--on-error must be raise or skip, got 'guess'",
+        ),
         (("run", "99_nothing"), "study '99_nothing' is unknown; there are 01_tiny"),
         (("run", "01_tiny", "-p", "n_event=3"), "unknown parameter 'n_event'"),
         (("run", "01_tiny", "-p", "n_events=many"), "not a JSON value"),
@@ -106,7 +141,20 @@ def test_a_misspelt_option_is_an_error_of_usage(clone, pfcalib):
 
 
 def test_a_simulated_sample_is_sound(clone, pfcalib):
-    code, output, errors = pfcalib("simulate", "pions.root", "-n", "20", "--grid", "window", "--eta-max", "0.1", "--e-min", "5", "--e-max", "50")
+    code, output, errors = pfcalib(
+        "simulate",
+        "pions.root",
+        "-n",
+        "20",
+        "--grid",
+        "window",
+        "--eta-max",
+        "0.1",
+        "--e-min",
+        "5",
+        "--e-max",
+        "50",
+    )
     assert code == 0, errors
     assert "pions.root" in output
     code, output, errors = pfcalib("inspect", "pions.root")
@@ -115,7 +163,9 @@ def test_a_simulated_sample_is_sound(clone, pfcalib):
 
 
 def test_inspect_draws_a_page_of_showers_and_names_what_made_them(clone, pfcalib):
-    code, output, errors = pfcalib("inspect", str(packaged_sample("geant4_pions")), "--plot", "pages/showers.png")
+    code, output, errors = pfcalib(
+        "inspect", str(packaged_sample("geant4_pions")), "--plot", "pages/showers.png"
+    )
     assert code == 0, errors
     assert (clone / "pages" / "showers.png").read_bytes().startswith(b"\x89PNG")
     assert "layout: showers" in output
@@ -132,7 +182,9 @@ def test_convert_writes_what_inspect_finds_sound_and_tells_what_it_skipped(clone
     assert code == 1
     assert "bad.root" in errors
     assert not (clone / "out.root").exists()
-    code, output, errors = pfcalib("convert", "good.root", "bad.root", "out.root", "--on-error", "skip")
+    code, output, errors = pfcalib(
+        "convert", "good.root", "bad.root", "out.root", "--on-error", "skip"
+    )
     assert code == 0, errors
     assert "skipped: bad.root: " in output
     assert "out.root: 30 clusters from pfcalib" in output
@@ -164,9 +216,13 @@ def test_a_failed_study_fails_the_command(clone, pfcalib):
 
 
 def test_report_runs_all_and_builds_the_index_even_if_one_fails(clone, pfcalib):
-    (clone / "notebooks" / "02_broken.ipynb").write_text((clone / "notebooks" / "01_tiny.ipynb").read_text().replace("> 5)", "> 50)"))
+    (clone / "notebooks" / "02_broken.ipynb").write_text(
+        (clone / "notebooks" / "01_tiny.ipynb").read_text().replace("> 5)", "> 50)")
+    )
     profiles = yaml.safe_load((clone / "notebooks" / "profiles.yaml").read_text())
-    (clone / "notebooks" / "profiles.yaml").write_text(yaml.safe_dump(profiles | {"02_broken": profiles["01_tiny"]}))
+    (clone / "notebooks" / "profiles.yaml").write_text(
+        yaml.safe_dump(profiles | {"02_broken": profiles["01_tiny"]})
+    )
     code, output, errors = pfcalib("report")
     assert code == 1
     assert "[1/2] 01_tiny: passed" in output
@@ -183,5 +239,10 @@ def test_list_shows_the_parameters_of_each_profile(clone, pfcalib):
 
 
 def test_the_command_is_installed():
-    result = subprocess.run([str(Path(sys.executable).parent / "pfcalib"), "--help"], check=True, capture_output=True, text=True)
+    result = subprocess.run(
+        [str(Path(sys.executable).parent / "pfcalib"), "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert "simulate" in result.stdout

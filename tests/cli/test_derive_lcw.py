@@ -1,4 +1,6 @@
-"""The command derives tables of local cell weighting, says what it made in one line, and names what is wrong with its input."""
+"""The command derives tables of local cell weighting, says what it made in one line, and names what
+is wrong with its input.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def sample(rng, tmp_path):
 def test_tables_are_derived_from_the_split_that_is_named(sample, tmp_path):
     for split, expected in (("train", "train"), ("all", "all")):
         out = tmp_path / f"{split}.json"
-        result = CliRunner().invoke(cli.app, ["derive-lcw", str(sample), str(out), "--split", split])
+        result = CliRunner().invoke(
+            cli.app, ["derive-lcw", str(sample), str(out), "--split", split]
+        )
         assert result.exit_code == 0, result.output
         assert f"{out.name}: from " in result.output
         assert LcwTables.load(out).provenance["split"] == expected
@@ -36,9 +40,13 @@ def test_tables_are_derived_from_the_split_that_is_named(sample, tmp_path):
         (["SAMPLE", "out.json", "--split", "half"], ConfigError, "split must be one of"),
     ],
 )
-def test_bad_input_is_named_and_nothing_is_written(sample, tmp_path, monkeypatch, arguments, error, message):
+def test_bad_input_is_named_and_nothing_is_written(
+    sample, tmp_path, monkeypatch, arguments, error, message
+):
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(cli.app, ["derive-lcw", *(str(sample) if word == "SAMPLE" else word for word in arguments)])
+    result = CliRunner().invoke(
+        cli.app, ["derive-lcw", *(str(sample) if word == "SAMPLE" else word for word in arguments)]
+    )
     assert isinstance(result.exception, error)
     assert message in str(result.exception)
     assert not (tmp_path / "out.json").exists()

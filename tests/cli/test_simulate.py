@@ -1,4 +1,6 @@
-"""The command that makes samples: guns and dijets, cuts of the clustering, and one line for options that do not fit."""
+"""The command that makes samples: guns and dijets, cuts of the clustering, and one line for options
+that do not fit.
+"""
 
 import sys
 
@@ -12,10 +14,14 @@ from pfcalib.samples.read import read_sample
 
 @pytest.fixture
 def simulate(tmp_path, monkeypatch, capfd):
-    """Run `pfcalib simulate out.root` with arguments; the error line, empty if it worked, and the path."""
+    """Run `pfcalib simulate out.root` with arguments; the error line, empty if it worked, and the
+    path.
+    """
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["pfcalib", "simulate", str(tmp_path / "out.root"), *arguments])
+        monkeypatch.setattr(
+            sys, "argv", ["pfcalib", "simulate", str(tmp_path / "out.root"), *arguments]
+        )
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return ended.value.code, tmp_path / "out.root"
@@ -24,10 +30,27 @@ def simulate(tmp_path, monkeypatch, capfd):
 
 
 def test_dijets_are_written_with_the_settings_given(simulate):
-    code, path = simulate("--process", "dijets", "-n", "2", "--pt-hat-min", "40", "--pt-hat-max", "90", "--thresholds", "5,3,1", "--seed", "7")
+    code, path = simulate(
+        "--process",
+        "dijets",
+        "-n",
+        "2",
+        "--pt-hat-min",
+        "40",
+        "--pt-hat-max",
+        "90",
+        "--thresholds",
+        "5,3,1",
+        "--seed",
+        "7",
+    )
     assert code == 0
     config = read_sample(path).metadata["config"]
-    assert (config["dijets"]["pt_hat_min"], config["dijets"]["pt_hat_max"], config["dijets"]["eta_max"]) == (40.0, 90.0, 0.8)
+    assert (
+        config["dijets"]["pt_hat_min"],
+        config["dijets"]["pt_hat_max"],
+        config["dijets"]["eta_max"],
+    ) == (40.0, 90.0, 0.8)
     assert (config["thresholds"], config["seed"], config["n_events"]) == ([5.0, 3.0, 1.0], 7, 2)
 
 
@@ -35,17 +58,27 @@ def test_guns_take_thresholds_too(simulate):
     code, path = simulate("-n", "4", "--grid", "window", "--e-max", "5", "--thresholds", "4,3,1")
     assert code == 0
     config = read_sample(path).metadata["config"]
-    assert (config["thresholds"], config["eta_max"], config["engine"]) == ([4.0, 3.0, 1.0], 0.05, "fast")
+    assert (config["thresholds"], config["eta_max"], config["engine"]) == (
+        [4.0, 3.0, 1.0],
+        0.05,
+        "fast",
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--process", "jets"), "--process must be one of guns, dijets, not 'jets'"),
-        (("--process", "dijets", "--grid", "window", "--e-max", "5"), "--e-max, --grid: only for --process guns, not for dijets"),
+        (
+            ("--process", "dijets", "--grid", "window", "--e-max", "5"),
+            "--e-max, --grid: only for --process guns, not for dijets",
+        ),
         (("--pt-hat-min", "30"), "--pt-hat-min: only for --process dijets, not for guns"),
         (("--process", "dijets", "--pt-hat-min", "300"), "pt_hat must satisfy"),
-        (("--process", "dijets", "--eta-max", "0.9"), "eta_max must lie in (0, 0.8], the barrel, not 0.9"),
+        (
+            ("--process", "dijets", "--eta-max", "0.9"),
+            "eta_max must lie in (0, 0.8], the barrel, not 0.9",
+        ),
         (("--thresholds", "4,2"), "--thresholds must be three numbers such as 4,2,0, not '4,2'"),
         (("--thresholds", "2,4,0"), "thresholds must satisfy seed >= growth >= boundary"),
     ],

@@ -1,4 +1,6 @@
-"""Topological clustering in dictionaries and sets: slow, obvious, and written without a look at the kernels."""
+"""Topological clustering in dictionaries and sets: slow, obvious, and written without a look at the
+kernels.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,17 @@ def _falling(cells, value, grid):
 
 
 def find_parents(energy, sigma, grid, config):
-    """Sets of cells before splitting: components of the cells above growth that hold a seed, and the boundary cells they reach first."""
+    """Sets of cells before splitting: components of the cells above growth that hold a seed, and
+    the boundary cells they reach first.
+    """
     near = _neighbours(grid)
     significance = {cell: abs(energy[cell]) / sigma[cell] for cell in range(grid.n_cells)}
     growing = {cell for cell in significance if significance[cell] > config.growth}
     generation = {}
     component = {}
-    for seed in _falling([cell for cell in growing if significance[cell] > config.seed], significance, grid):
+    for seed in _falling(
+        [cell for cell in growing if significance[cell] > config.seed], significance, grid
+    ):
         if seed in component:
             continue
         component[seed], open_cells = seed, [seed]
@@ -40,14 +46,20 @@ def find_parents(energy, sigma, grid, config):
     step, front = 0, {cell for cell in growing if significance[cell] > config.seed}
     while front:
         generation.update(dict.fromkeys(front, step))
-        step, front = step + 1, {other for cell in front for other in near[cell] & growing if other not in generation}
+        step, front = (
+            step + 1,
+            {other for cell in front for other in near[cell] & growing if other not in generation},
+        )
     parents = defaultdict(set)
     for cell, seed in component.items():
         parents[seed].add(cell)
     for cell in significance:
         reached_by = near[cell] & component.keys()
         if cell not in component and significance[cell] > config.boundary and reached_by:
-            first = min(reached_by, key=lambda other: (generation[other], -significance[other], _geometry(grid, other)))
+            first = min(
+                reached_by,
+                key=lambda other: (generation[other], -significance[other], _geometry(grid, other)),
+            )
             parents[component[first]].add(cell)
     return list(parents.values())
 
@@ -60,17 +72,28 @@ def find_maxima(parent, energy, grid, config):
     def is_maximum(cell):
         inside = near[cell] & parent
         lower = all(_falling([cell, other], energy, grid)[0] == cell for other in inside)
-        return energy[cell] > config.maximum_energy and len(inside) >= config.maximum_neighbours and lower
+        return (
+            energy[cell] > config.maximum_energy
+            and len(inside) >= config.maximum_neighbours
+            and lower
+        )
 
     def overlap(a, b):
         d_phi = abs(math.remainder(grid.phi[a] - grid.phi[b], 2 * math.pi))
         in_phi = d_phi < 0.5 * (grid.d_phi[a] + grid.d_phi[b]) - 1e-7
-        return in_phi and abs(grid.eta[a] - grid.eta[b]) < 0.5 * (grid.d_eta[a] + grid.d_eta[b]) - 1e-7
+        return (
+            in_phi and abs(grid.eta[a] - grid.eta[b]) < 0.5 * (grid.d_eta[a] + grid.d_eta[b]) - 1e-7
+        )
 
     found = [cell for cell in parent if is_maximum(cell)]
     primary = [cell for cell in found if names[grid.layer[cell]] in config.primary]
     secondary = [cell for cell in found if names[grid.layer[cell]] in config.secondary]
-    return _falling(primary + [cell for cell in secondary if not any(overlap(cell, other) for other in primary)], energy, grid)
+    return _falling(
+        primary
+        + [cell for cell in secondary if not any(overlap(cell, other) for other in primary)],
+        energy,
+        grid,
+    )
 
 
 def split_parent(parent, energy, grid, config):
@@ -111,12 +134,19 @@ def _weigh(owners, n_clusters, energy, grid):
     centre = []
     for cells in alone:
         total = sum(abs(energy[cell]) for cell in cells)
-        centre.append([sum(abs(energy[cell]) * position(cell)[axis] for cell in cells) / total for axis in range(3)])
+        centre.append(
+            [
+                sum(abs(energy[cell]) * position(cell)[axis] for cell in cells) / total
+                for axis in range(3)
+            ]
+        )
     clusters = [dict.fromkeys(cells, 1.0) for cells in alone]
     for cell, by in owners.items():
         if len(by) == 2:
             one, two = by
-            exponent = (math.dist(position(cell), centre[one]) - math.dist(position(cell), centre[two])) / 50.0
+            exponent = (
+                math.dist(position(cell), centre[one]) - math.dist(position(cell), centre[two])
+            ) / 50.0
             r = math.exp(max(-10.0, min(10.0, exponent)))
             clusters[one][cell] = size[one] / (size[one] + r * size[two])
             clusters[two][cell] = 1.0 - clusters[one][cell]
@@ -125,5 +155,12 @@ def _weigh(owners, n_clusters, energy, grid):
 
 def reference_clusters(energy, sigma, grid, config):
     """Clusters {cell: weight} of one event, falling in energy."""
-    clusters = [cluster for parent in find_parents(energy, sigma, grid, config) for cluster in split_parent(parent, energy, grid, config)]
-    return sorted(clusters, key=lambda cluster: -sum(weight * energy[cell] for cell, weight in cluster.items()))
+    clusters = [
+        cluster
+        for parent in find_parents(energy, sigma, grid, config)
+        for cluster in split_parent(parent, energy, grid, config)
+    ]
+    return sorted(
+        clusters,
+        key=lambda cluster: -sum(weight * energy[cell] for cell, weight in cluster.items()),
+    )

@@ -1,4 +1,6 @@
-"""Topological clusters agree cell by cell with a slow reference, and keep energy, thresholds and symmetry."""
+"""Topological clusters agree cell by cell with a slow reference, and keep energy, thresholds and
+symmetry.
+"""
 
 import math
 
@@ -13,14 +15,27 @@ from pfcalib.geometry import BARREL, WINDOW
 from tests.clustering.reference import reference_clusters
 from tests.clustering.toys import RING, SMALL, noise, shuffle, simulate_event, simulate_shower
 
-CONFIGS = (TopoConfig(), TopoConfig(split=False), TopoConfig(share=False), TopoConfig(seed=3.0, growth=1.5, boundary=0.5))
+CONFIGS = (
+    TopoConfig(),
+    TopoConfig(split=False),
+    TopoConfig(share=False),
+    TopoConfig(seed=3.0, growth=1.5, boundary=0.5),
+)
 
 
 def as_dicts(clusters, event=0):
     """Clusters of one event as dictionaries of cell: weight."""
     return [
-        dict(zip(clusters.cell[start:stop].tolist(), clusters.weight[start:stop].tolist(), strict=True))
-        for owner, start, stop in zip(clusters.event, clusters.offsets[:-1], clusters.offsets[1:], strict=True)
+        dict(
+            zip(
+                clusters.cell[start:stop].tolist(),
+                clusters.weight[start:stop].tolist(),
+                strict=True,
+            )
+        )
+        for owner, start, stop in zip(
+            clusters.event, clusters.offsets[:-1], clusters.offsets[1:], strict=True
+        )
         if owner == event
     ]
 
@@ -63,7 +78,10 @@ def small_events(draw):
 def test_any_event_agrees_with_the_reference(event, config):
     grid, energy, _ = event
     sigma = np.full(grid.n_cells, 0.25)
-    found, expected = as_dicts(find_clusters(energy[None], sigma, grid, config)), reference_clusters(energy, sigma, grid, config)
+    found, expected = (
+        as_dicts(find_clusters(energy[None], sigma, grid, config)),
+        reference_clusters(energy, sigma, grid, config),
+    )
     assert_same(sorted(found, key=sorted), sorted(expected, key=sorted))
 
 
@@ -77,7 +95,9 @@ def test_weights_sum_to_one_over_at_most_two_clusters_and_keep_the_energy(event)
     assert count.max() <= 2
     assert np.all(clusters.weight >= 0.0)
     assert weight[count > 0] == pytest.approx(1.0, abs=1e-12)
-    assert np.sum(clusters.weight * energy[clusters.cell]) == pytest.approx(np.sum(energy[count > 0]), abs=1e-9)
+    assert np.sum(clusters.weight * energy[clusters.cell]) == pytest.approx(
+        np.sum(energy[count > 0]), abs=1e-9
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,7 +120,10 @@ def test_turning_an_event_by_a_tower_turns_its_clusters(rng):
         target[cells] = RING.locate(layer, RING.eta[cells], RING.phi[cells] + 3 * 2 * np.pi / 8)
     turned[target] = energy
     here, there = find_clusters(energy[None], sigma, RING), find_clusters(turned[None], sigma, RING)
-    expected = [{int(target[cell]): weight for cell, weight in cluster.items()} for cluster in as_dicts(here)]
+    expected = [
+        {int(target[cell]): weight for cell, weight in cluster.items()}
+        for cluster in as_dicts(here)
+    ]
     assert_same(as_dicts(there), expected)
 
 
@@ -123,15 +146,23 @@ def test_a_negative_cell_seeds_like_a_positive_one():
 def test_clusters_of_an_event_fall_in_energy_and_events_do_not_mix(rng):
     energy, sigma = np.array([simulate_event(RING, 3, rng) for _ in range(5)]), noise(RING)
     clusters = find_clusters(energy, sigma, RING)
-    total = np.add.reduceat(clusters.weight * energy[np.repeat(clusters.event, np.diff(clusters.offsets)), clusters.cell], clusters.offsets[:-1])
+    total = np.add.reduceat(
+        clusters.weight
+        * energy[np.repeat(clusters.event, np.diff(clusters.offsets)), clusters.cell],
+        clusters.offsets[:-1],
+    )
     assert np.all(np.diff(clusters.event) >= 0)
     assert np.all(np.diff(total)[np.diff(clusters.event) == 0] <= 0.0)
     for event in range(5):
-        assert as_dicts(clusters, event) == as_dicts(find_clusters(energy[event : event + 1], sigma, RING))
+        assert as_dicts(clusters, event) == as_dicts(
+            find_clusters(energy[event : event + 1], sigma, RING)
+        )
 
 
 def test_two_equal_showers_share_the_cells_between_them_in_halves():
-    """Three rows of seven EMB2 cells along phi, symmetric about the fourth, with a peak in the second and in the sixth of the middle row."""
+    """Three rows of seven EMB2 cells along phi, symmetric about the fourth, with a peak in the
+    second and in the sixth of the middle row.
+    """
     energy = np.zeros(WINDOW.n_cells)
     phi = (np.arange(-3, 4) + 0.5) * 0.025
     for eta in (-0.01, 0.01, 0.03):
@@ -141,12 +172,16 @@ def test_two_equal_showers_share_the_cells_between_them_in_halves():
     middle = WINDOW.locate(2, [-0.01, 0.01, 0.03], phi[3])
     assert len(clusters.event) == 2
     for cluster in as_dicts(clusters):
-        assert [cluster[cell] for cell in middle.tolist()] == pytest.approx([0.5, 0.5, 0.5], abs=1e-9)
+        assert [cluster[cell] for cell in middle.tolist()] == pytest.approx(
+            [0.5, 0.5, 0.5], abs=1e-9
+        )
         assert len(cluster) == 12
 
 
 def test_a_secondary_maximum_counts_only_where_no_primary_one_overlaps_it():
-    """Two EMB1 maxima in one flat cluster of the EM layers; a maximum in EMB3, no neighbour of EMB1, hides the one in front of it."""
+    """Two EMB1 maxima in one flat cluster of the EM layers; a maximum in EMB3, no neighbour of
+    EMB1, hides the one in front of it.
+    """
     sigma = np.full(WINDOW.n_cells, 0.04)
     energy = np.where(np.isin(WINDOW.layer, (1, 2, 3)), 0.1, 0.0)
     energy[WINDOW.locate(1, [-0.06, 0.06], 0.06)] = 2.0, 1.0
@@ -155,22 +190,36 @@ def test_a_secondary_maximum_counts_only_where_no_primary_one_overlaps_it():
     energy[WINDOW.locate(3, -0.06, 0.06)] = 5.0
     assert len(find_clusters(energy[None], sigma, WINDOW).event) == 2
     assert len(find_clusters(energy[None], sigma, WINDOW, TopoConfig(secondary=())).event) == 1
-    assert len(find_clusters(energy[None], sigma, WINDOW, TopoConfig(primary=("EMB1", "EMB3"), secondary=())).event) == 3
+    assert (
+        len(
+            find_clusters(
+                energy[None], sigma, WINDOW, TopoConfig(primary=("EMB1", "EMB3"), secondary=())
+            ).event
+        )
+        == 3
+    )
 
 
 @pytest.mark.parametrize(("neighbours", "count"), [(3, 2), (4, 1)])
 def test_a_local_maximum_needs_enough_neighbours_in_its_cluster(neighbours, count):
-    """A row of EMB2 cells along phi, two wide: a peak at its end has three neighbours, one within it five."""
+    """A row of EMB2 cells along phi, two wide: a peak at its end has three neighbours, one within
+    it five.
+    """
     energy = np.zeros(WINDOW.n_cells)
     phi = (np.arange(-3, 4) + 0.5) * 0.025
     energy[WINDOW.locate(2, [[0.01], [0.03]], phi)] = 0.2
     energy[WINDOW.locate(2, 0.01, phi[[0, 4]])] = 5.0, 4.0
     config = TopoConfig(maximum_neighbours=neighbours)
-    assert len(find_clusters(energy[None], np.full(WINDOW.n_cells, 0.04), WINDOW, config).event) == count
+    assert (
+        len(find_clusters(energy[None], np.full(WINDOW.n_cells, 0.04), WINDOW, config).event)
+        == count
+    )
 
 
 def test_splitting_can_be_switched_off(rng):
-    energy = simulate_shower(WINDOW, 20.0, -0.05, 0.0, rng) + simulate_shower(WINDOW, 20.0, 0.05, 0.0, rng)
+    energy = simulate_shower(WINDOW, 20.0, -0.05, 0.0, rng) + simulate_shower(
+        WINDOW, 20.0, 0.05, 0.0, rng
+    )
     sigma = noise(WINDOW)
     assert len(find_clusters(energy[None], sigma, WINDOW).event) > 1
     assert len(find_clusters(energy[None], sigma, WINDOW, TopoConfig(split=False)).event) == 1
@@ -212,7 +261,16 @@ def test_energies_of_another_grid_are_refused():
         find_clusters(np.zeros((1, WINDOW.n_cells)), noise(SMALL), SMALL)
 
 
-@pytest.mark.parametrize("wrong", [{"seed": 1.0}, {"boundary": -1.0}, {"shower_scale": 0.0}, {"maximum_energy": -1.0}, {"secondary": ("EMB2",)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seed": 1.0},
+        {"boundary": -1.0},
+        {"shower_scale": 0.0},
+        {"maximum_energy": -1.0},
+        {"secondary": ("EMB2",)},
+    ],
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError):
         TopoConfig(**wrong)

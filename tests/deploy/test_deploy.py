@@ -1,4 +1,6 @@
-"""An exported model computes what Keras does at every batch size, and the validator fails on each way to tamper with it."""
+"""An exported model computes what Keras does at every batch size, and the validator fails on each
+way to tamper with it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pfcalib.deploy.contract import contract_path, read_contract, read_reference, reference_path, sha256_of
+from pfcalib.deploy.contract import (
+    contract_path,
+    read_contract,
+    read_reference,
+    reference_path,
+    sha256_of,
+)
 from pfcalib.deploy.export import export_onnx
 from pfcalib.deploy.latency import measure_latency
 from pfcalib.deploy.validator import check_model, check_stored_model, require_parity
@@ -35,7 +43,10 @@ N_CLUSTERS = 300
 def images(model, rng, n=N_CLUSTERS):
     """Sparse images with a few negative pixels, as clusters have them."""
     shapes = {tensor.name: (n, *tensor.shape[1:]) for tensor in model.inputs}
-    return {name: (rng.normal(0.1, 0.3, shape) * (rng.random(shape) < 0.1)).astype(np.float32) for name, shape in shapes.items()}
+    return {
+        name: (rng.normal(0.1, 0.3, shape) * (rng.random(shape) < 0.1)).astype(np.float32)
+        for name, shape in shapes.items()
+    }
 
 
 @pytest.fixture(scope="module", params=MODEL_KINDS)
@@ -44,7 +55,9 @@ def exported(request, tmp_path_factory):
     model = build_model(request.param, **SMALL[request.param])
     path = tmp_path_factory.mktemp("exported") / f"{request.param}.onnx"
     inputs = images(model, np.random.default_rng(1))
-    report = export_onnx(model, path, inputs=inputs, kind=MODEL_KINDS[request.param], training={"seed": 1})
+    report = export_onnx(
+        model, path, inputs=inputs, kind=MODEL_KINDS[request.param], training={"seed": 1}
+    )
     return path, report, model
 
 
@@ -66,7 +79,9 @@ def copy(flat, tmp_path):
 
 
 def rewrite(path, change, *, renew_checksum):
-    """Change the graph of a model; with renew_checksum as an attacker would who also edits the contract."""
+    """Change the graph of a model; with renew_checksum as an attacker would who also edits the
+    contract.
+    """
     proto = onnx.load(path)
     change(proto)
     path.write_bytes(proto.SerializeToString())
@@ -82,7 +97,9 @@ def edit_contract(path, **fields):
 def edit_weights(change, shape):
     def edit(proto):
         tensor = next(tensor for tensor in proto.graph.initializer if tuple(tensor.dims) == shape)
-        tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
+        tensor.CopyFrom(
+            numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name)
+        )
 
     return edit
 
@@ -126,7 +143,9 @@ def test_an_exported_model_agrees_with_keras_at_every_batch_size(exported):
 def test_the_contract_tells_what_goes_in_and_what_comes_out(exported):
     path, _, model = exported
     contract = read_contract(path)
-    assert {spec.name: (None, *spec.shape) for spec in contract.inputs} == {tensor.name: tensor.shape for tensor in model.inputs}
+    assert {spec.name: (None, *spec.shape) for spec in contract.inputs} == {
+        tensor.name: tensor.shape for tensor in model.inputs
+    }
     assert (contract.output.name, contract.output.shape) == ("p", (2,))
     assert contract.kind == MODEL_KINDS[contract.model]
     assert contract.opset == 17
@@ -137,7 +156,9 @@ def test_the_contract_tells_what_goes_in_and_what_comes_out(exported):
 
 def test_only_the_three_files_are_left(exported):
     path, _, _ = exported
-    assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, contract_path(path).name, reference_path(path).name])
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted(
+        [path.name, contract_path(path).name, reference_path(path).name]
+    )
 
 
 def test_a_stored_model_passes_with_its_own_reference(copy):
@@ -154,7 +175,14 @@ def test_a_stored_model_passes_with_its_own_reference(copy):
         (rename_output, "outputs of the file are q"),
         (fix_batch, "batch axis is fixed to 1"),
     ],
-    ids=["one weight flipped", "classes swapped", "a weight not a number", "input renamed", "output renamed", "batch fixed"],
+    ids=[
+        "one weight flipped",
+        "classes swapped",
+        "a weight not a number",
+        "input renamed",
+        "output renamed",
+        "batch fixed",
+    ],
 )
 @pytest.mark.parametrize("renew_checksum", [False, True], ids=["", "contract too"])
 def test_a_tampered_graph_fails(copy, change, message, renew_checksum):
@@ -191,7 +219,10 @@ def test_a_sidecar_of_another_model_fails(copy, exported):
     assert any("contract" in problem for problem in report.problems)
 
 
-@pytest.mark.parametrize(("name", "message"), [(contract_path, "no readable contract"), (reference_path, "no reference clusters")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [(contract_path, "no readable contract"), (reference_path, "no reference clusters")],
+)
 def test_a_missing_side_file_fails(copy, name, message):
     name(copy).unlink()
     with pytest.raises(ValidationError, match=message):
@@ -199,14 +230,25 @@ def test_a_missing_side_file_fails(copy, name, message):
 
 
 def test_reference_clusters_that_were_changed_fail(copy):
-    np.savez(reference_path(copy), **{"input:pixels": np.zeros((3, 6), np.float32), "output:p": np.full((3, 2), 0.5, np.float32)})
+    np.savez(
+        reference_path(copy),
+        **{
+            "input:pixels": np.zeros((3, 6), np.float32),
+            "output:p": np.full((3, 2), 0.5, np.float32),
+        },
+    )
     with pytest.raises(ValidationError, match="not the reference clusters"):
         require_parity(check_stored_model(copy))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"sha256": "0"}, "sha256"), ({"inputs": []}, "inputs"), ({"schema_version": 2}, "schema_version"), ({"extra": 1}, "extra")],
+    [
+        ({"sha256": "0"}, "sha256"),
+        ({"inputs": []}, "inputs"),
+        ({"schema_version": 2}, "schema_version"),
+        ({"extra": 1}, "extra"),
+    ],
 )
 def test_a_contract_that_is_none_is_refused_with_its_field(copy, fields, message):
     edit_contract(copy, **fields)
@@ -249,4 +291,9 @@ def test_latency_is_a_median_between_its_quartiles(flat):
 
 def test_validation_loads_no_keras():
     code = "import sys, pfcalib.deploy.validator, pfcalib.deploy.latency; print(sorted({'keras', 'tensorflow', 'tf2onnx'} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        == "[]"
+    )

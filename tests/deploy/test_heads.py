@@ -1,4 +1,6 @@
-"""Every head of every family of networks becomes an ONNX file that gives the same energies, with a contract that says what they are."""
+"""Every head of every family of networks becomes an ONNX file that gives the same energies, with a
+contract that says what they are.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,19 @@ TINY = {
 N_CLUSTERS = 60
 
 
-@pytest.fixture(scope="module", params=[(name, head) for name in MODEL_KINDS for head in HEADS], ids="-".join)
+@pytest.fixture(
+    scope="module", params=[(name, head) for name in MODEL_KINDS for head in HEADS], ids="-".join
+)
 def exported(request, tmp_path_factory):
     name, head = request.param
     keras.utils.set_random_seed(1)
     model = build_model(name, **TINY[name], head=head, n_components=2, with_scalars=True)
     rng = np.random.default_rng(1)
     shapes = {tensor.name: (N_CLUSTERS, *tensor.shape[1:]) for tensor in model.inputs}
-    inputs = {key: (rng.normal(0.1, 0.3, shape) * (rng.random(shape) < 0.1)).astype(np.float32) for key, shape in shapes.items()}
+    inputs = {
+        key: (rng.normal(0.1, 0.3, shape) * (rng.random(shape) < 0.1)).astype(np.float32)
+        for key, shape in shapes.items()
+    }
     path = tmp_path_factory.mktemp("exported") / f"{name}.onnx"
     report = export_onnx(model, path, inputs=inputs, kind=MODEL_KINDS[name])
     return path, report, model, inputs, head
@@ -48,7 +55,9 @@ def test_a_head_computes_what_keras_does_at_every_batch_size(exported):
     assert all(batch.n_nan == batch.n_changed_argmax == 0 for batch in report.batches)
     wanted = np.asarray(model(inputs, training=False))
     for batch in (1, 13, N_CLUSTERS):
-        np.testing.assert_allclose(run_in_batches(open_session(path), inputs, batch), wanted, atol=1e-5)
+        np.testing.assert_allclose(
+            run_in_batches(open_session(path), inputs, batch), wanted, atol=1e-5
+        )
 
 
 def test_the_contract_says_what_the_output_means(exported):
@@ -72,14 +81,19 @@ def test_onnx_runtime_gives_the_same_energies(exported):
     cluster_e = np.random.default_rng(2).uniform(0.5, 500.0, N_CLUSTERS)
     energies = [
         output_energy(config, output, cluster_e)
-        for output in (run_in_batches(open_session(path), inputs, 7), np.asarray(model(inputs, training=False)))
+        for output in (
+            run_in_batches(open_session(path), inputs, 7),
+            np.asarray(model(inputs, training=False)),
+        )
     ]
     np.testing.assert_allclose(energies[0], energies[1], rtol=2e-5)
     assert np.all(energies[0] > 0.0)
 
 
 def test_only_probabilities_can_change_class(exported):
-    """The reference is turned round: its largest column is another one, also where the columns are no classes."""
+    """The reference is turned round: its largest column is another one, also where the columns are
+    no classes.
+    """
     path, _, _, _, head = exported
     reference = read_reference(path, read_contract(path))
     turned = reference.output[:, ::-1].copy()
@@ -88,8 +102,14 @@ def test_only_probabilities_can_change_class(exported):
     report = check_model(path, reference.inputs, turned)
     changed = {batch.n_changed_argmax for batch in report.batches}
     classes = reference.output[:, :2]
-    assert changed == ({np.count_nonzero(classes[:, 0] != classes[:, 1])} if head in ("classes", "class_and_energy") else {0})
-    assert any("change class" in problem for problem in report.problems) == (head in ("classes", "class_and_energy"))
+    assert changed == (
+        {np.count_nonzero(classes[:, 0] != classes[:, 1])}
+        if head in ("classes", "class_and_energy")
+        else {0}
+    )
+    assert any("change class" in problem for problem in report.problems) == (
+        head in ("classes", "class_and_energy")
+    )
 
 
 def test_an_energy_above_the_probabilities_is_no_class(exported):
@@ -97,7 +117,9 @@ def test_an_energy_above_the_probabilities_is_no_class(exported):
     if head != "class_and_energy":
         return
     reference = read_reference(path, read_contract(path))
-    report = check_model(path, reference.inputs, reference.output + np.array([0.0, 0.0, 100.0], dtype=np.float32))
+    report = check_model(
+        path, reference.inputs, reference.output + np.array([0.0, 0.0, 100.0], dtype=np.float32)
+    )
     assert {batch.n_changed_argmax for batch in report.batches} == {0}
     assert not report.passed
     assert check_stored_model(path).passed

@@ -15,7 +15,9 @@ from pfcalib.models.families import build_model
 def exported(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "dnn.onnx"
     inputs = {"pixels": np.random.default_rng(1).random((20, 16), dtype=np.float32)}
-    export_onnx(build_model("dnn", seed=1, n_pixels=16, widths=[8, 4]), path, inputs=inputs, kind="flat")
+    export_onnx(
+        build_model("dnn", seed=1, n_pixels=16, widths=[8, 4]), path, inputs=inputs, kind="flat"
+    )
     return path
 
 
@@ -30,7 +32,16 @@ def test_one_flipped_weight_is_noticed(exported, tmp_path, renew_contract):
 def test_a_model_whose_last_weights_do_nothing_cannot_be_tampered_with(tmp_path):
     inputs = keras.Input((3,), name="pixels")
     hidden = keras.layers.Dense(4, activation="relu", kernel_initializer="zeros")(inputs)
-    model = keras.Model({"pixels": inputs}, keras.layers.Dense(2, activation="softmax", name="p")(hidden), name="off")
-    export_onnx(model, tmp_path / "off.onnx", inputs={"pixels": np.ones((5, 3), dtype=np.float32)}, kind="flat")
+    model = keras.Model(
+        {"pixels": inputs},
+        keras.layers.Dense(2, activation="softmax", name="p")(hidden),
+        name="off",
+    )
+    export_onnx(
+        model,
+        tmp_path / "off.onnx",
+        inputs={"pixels": np.ones((5, 3), dtype=np.float32)},
+        kind="flat",
+    )
     with pytest.raises(ValidationError, match="no weight of the last matrix acts"):
         tamper_model(tmp_path / "off.onnx", tmp_path / "copy", renew_contract=True)

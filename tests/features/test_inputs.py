@@ -19,7 +19,10 @@ def images(rng):
 def test_names_shapes_and_types_are_those_promised(images, kind):
     inputs = build_inputs(images, kind)
     assert {name: array.shape[1:] for name, array in inputs.items()} == INPUT_SHAPES[kind]
-    assert all(array.dtype == np.float32 and array.flags.c_contiguous and len(array) == 12 for array in inputs.values())
+    assert all(
+        array.dtype == np.float32 and array.flags.c_contiguous and len(array) == 12
+        for array in inputs.values()
+    )
 
 
 @pytest.mark.parametrize("kind", INPUT_SHAPES)

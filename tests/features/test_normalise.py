@@ -18,17 +18,27 @@ def test_training_clusters_get_mean_zero_and_width_one(rng):
 
 def test_a_constant_feature_becomes_zero():
     table = np.full((10, 1), 0.1)
-    np.testing.assert_allclose(fit_normalisation(table, ("a",), train=np.ones(10, dtype=bool))(table), 0.0, atol=1e-7)
+    np.testing.assert_allclose(
+        fit_normalisation(table, ("a",), train=np.ones(10, dtype=bool))(table), 0.0, atol=1e-7
+    )
 
 
 def test_the_file_brings_back_the_same_numbers(rng, tmp_path):
-    fitted = fit_normalisation(rng.normal(size=(50, 3)), ("a", "b", "c"), train=np.ones(50, dtype=bool))
+    fitted = fit_normalisation(
+        rng.normal(size=(50, 3)), ("a", "b", "c"), train=np.ones(50, dtype=bool)
+    )
     fitted.save(tmp_path / "normalisation.json")
     assert Normalisation.load(tmp_path / "normalisation.json") == fitted
     assert [path.name for path in tmp_path.iterdir()] == ["normalisation.json"]
 
 
-BAD_FILES = ["", "[1]", '{"names": ["a"]}', '{"names": ["a"], "mean": [0], "scale": [0]}', '{"names": ["a"], "mean": [0], "scale": []}']
+BAD_FILES = [
+    "",
+    "[1]",
+    '{"names": ["a"]}',
+    '{"names": ["a"], "mean": [0], "scale": [0]}',
+    '{"names": ["a"], "mean": [0], "scale": []}',
+]
 
 
 @pytest.mark.parametrize("text", BAD_FILES)

@@ -14,8 +14,14 @@ def test_columns_follow_their_names(rng):
     table = moment_table(sample)
     assert table.shape == (40, len(MOMENT_FEATURES)) == (40, 34)
     assert table.dtype == np.float32
-    np.testing.assert_allclose(table[:, MOMENT_FEATURES.index("log10_clusterE")], np.log10(sample["clusterE"]), rtol=1e-5)
-    np.testing.assert_allclose(table[:, MOMENT_FEATURES.index("FRAC_EMB2")], sample["cluster_E_EMB2"] / sample["clusterE"], rtol=1e-5)
+    np.testing.assert_allclose(
+        table[:, MOMENT_FEATURES.index("log10_clusterE")], np.log10(sample["clusterE"]), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        table[:, MOMENT_FEATURES.index("FRAC_EMB2")],
+        sample["cluster_E_EMB2"] / sample["clusterE"],
+        rtol=1e-5,
+    )
     np.testing.assert_array_equal(moment_table(sample.scalars), table)
 
 

@@ -1,4 +1,6 @@
-"""Targets lead back to their energies, and weights make each species flat in the logarithm of its energy."""
+"""Targets lead back to their energies, and weights make each species flat in the logarithm of its
+energy.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,25 @@ def energies(rng):
 def test_decoding_undoes_encoding(scale, energies):
     config = TargetConfig(scale=scale)
     e_true, cluster_e = energies
-    np.testing.assert_allclose(config.decode(config.encode(e_true, cluster_e), cluster_e), e_true, rtol=1e-12)
+    np.testing.assert_allclose(
+        config.decode(config.encode(e_true, cluster_e), cluster_e), e_true, rtol=1e-12
+    )
 
 
 def test_scales_are_what_they_are_called(energies):
     e_true, cluster_e = energies
-    wanted = {"log_ratio": np.log(e_true / cluster_e), "ratio": e_true / cluster_e, "log": np.log(e_true)}
+    wanted = {
+        "log_ratio": np.log(e_true / cluster_e),
+        "ratio": e_true / cluster_e,
+        "log": np.log(e_true),
+    }
     for scale in SCALES:
-        np.testing.assert_allclose(TargetConfig(scale=scale).encode(e_true, cluster_e), wanted[scale], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            TargetConfig(scale=scale).encode(e_true, cluster_e),
+            wanted[scale],
+            rtol=1e-12,
+            atol=1e-12,
+        )
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -48,7 +61,12 @@ def test_a_wild_target_does_not_overflow():
 def test_logarithms_of_energies_are_those_of_the_decoded_ones(scale, energies):
     config = TargetConfig(scale=scale)
     e_true, cluster_e = energies
-    np.testing.assert_allclose(config.log_energy(config.encode(e_true, cluster_e), cluster_e), np.log(e_true), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        config.log_energy(config.encode(e_true, cluster_e), cluster_e),
+        np.log(e_true),
+        rtol=1e-9,
+        atol=1e-12,
+    )
     with pytest.raises(ConfigError, match="'ratio' has no logarithm"):
         TargetConfig(scale="ratio").log_energy([1.0], [1.0])
 
@@ -56,8 +74,14 @@ def test_logarithms_of_energies_are_those_of_the_decoded_ones(scale, energies):
 def test_the_true_energy_is_the_deposit_or_the_sum_of_all_shares(rng):
     names = ("cluster_ENG_CALIB_TOT", "cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT")
     scalars = {name: rng.uniform(1.0, 2.0, 30).astype(np.float32) for name in names}
-    np.testing.assert_array_equal(TargetConfig().energy_true(scalars), scalars[names[0]].astype(np.float64))
-    np.testing.assert_allclose(TargetConfig(truth="full").energy_true(scalars), sum(scalars[name].astype(np.float64) for name in names), rtol=1e-15)
+    np.testing.assert_array_equal(
+        TargetConfig().energy_true(scalars), scalars[names[0]].astype(np.float64)
+    )
+    np.testing.assert_allclose(
+        TargetConfig(truth="full").energy_true(scalars),
+        sum(scalars[name].astype(np.float64) for name in names),
+        rtol=1e-15,
+    )
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
@@ -69,7 +93,10 @@ def test_an_energy_that_has_no_target_is_named(bad, which):
         TargetConfig().encode(energies["true energy"], energies["clusterE"])
 
 
-@pytest.mark.parametrize(("options", "message"), [({"truth": "shot"}, "truth = 'shot'"), ({"scale": "sqrt"}, "scale = 'sqrt'")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"truth": "shot"}, "truth = 'shot'"), ({"scale": "sqrt"}, "scale = 'sqrt'")],
+)
 def test_a_target_that_there_is_not_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         TargetConfig(**options)

@@ -1,4 +1,6 @@
-"""Moments of showers are computed by hand once, and fast showers are held against the packaged Geant4 ones."""
+"""Moments of showers are computed by hand once, and fast showers are held against the packaged
+Geant4 ones.
+"""
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ SIGMA = noise_sigma(WINDOW)
 
 
 def by_hand():
-    """10 GeV in three cells of EMB2 and one of TileBar0, all at phi of the particle; then a shower without signal."""
+    """10 GeV in three cells of EMB2 and one of TileBar0, all at phi of the particle; then a shower
+    without signal.
+    """
     middle = WINDOW.locate(2, np.array([0.0125, 0.0375, 0.1125]), 0.0125)
     tile = int(WINDOW.locate(4, 0.05, 0.05))
     cell = np.array([*middle, tile], np.int32)
@@ -56,7 +60,9 @@ class TestMoments:
         assert moments["core"][0] == pytest.approx(6.0 / 7.0)
         radii = WINDOW.layers[2].r, WINDOW.layers[4].r
         assert moments["depth"][0] == pytest.approx(0.875 * radii[0] + 0.125 * radii[1])
-        assert moments["depth_width"][0] == pytest.approx((radii[1] - radii[0]) * np.sqrt(0.875 * 0.125))
+        assert moments["depth_width"][0] == pytest.approx(
+            (radii[1] - radii[0]) * np.sqrt(0.875 * 0.125)
+        )
 
     def test_a_layer_without_signal_has_no_width(self, moments):
         assert np.isnan(moments["width_eta_EMB1"]).all()
@@ -75,7 +81,9 @@ class TestMoments:
 def pair():
     """Geant4 showers and fast ones of the same particles."""
     geant4, _ = read_showers(packaged_sample("geant4_pions"), WINDOW)
-    particles = Particles(np.arange(len(geant4.e_true)), geant4.pdg_id, geant4.e_true, geant4.eta, geant4.phi)
+    particles = Particles(
+        np.arange(len(geant4.e_true)), geant4.pdg_id, geant4.e_true, geant4.eta, geant4.phi
+    )
     hits = simulate_showers(particles, WINDOW, np.random.default_rng(6))
     return geant4, geant4._replace(offsets=hits.offsets, cell=hits.cell, signal=hits.signal)
 
@@ -91,11 +99,17 @@ class TestGeant4:
             chosen = (bins == number) & (pair[0].pdg_id == pdg_id)
             if chosen.sum() < 100:
                 continue
-            geant4, fast = (np.add.reduceat(np.append(s.signal, 0.0), s.offsets[:-1])[chosen] * (np.diff(s.offsets) > 0)[chosen] for s in pair)
+            geant4, fast = (
+                np.add.reduceat(np.append(s.signal, 0.0), s.offsets[:-1])[chosen]
+                * (np.diff(s.offsets) > 0)[chosen]
+                for s in pair
+            )
             geant4, fast = geant4 / pair[0].e_true[chosen], fast / pair[0].e_true[chosen]
             error = np.hypot(geant4.std(), fast.std()) / np.sqrt(chosen.sum()) / geant4.mean()
             assert error < 0.04, "too few showers to tell"
-            assert fast.mean() / geant4.mean() == pytest.approx(1.0, abs=limit + 3.0 * error), f"bin {number}"
+            assert fast.mean() / geant4.mean() == pytest.approx(1.0, abs=limit + 3.0 * error), (
+                f"bin {number}"
+            )
 
     @pytest.mark.parametrize("pdg_id", [111, 211])
     def test_the_layers_share_the_signal_alike(self, pair, pdg_id):
@@ -110,4 +124,8 @@ class TestGeant4:
 
     def test_particles_of_both_kinds_are_many_enough_to_tell(self, pair):
         kinds, counts = np.unique(pair[0].pdg_id, return_counts=True)
-        assert dict(zip(kinds.tolist(), (counts > 1000).tolist(), strict=True)) == {22: True, 111: True, 211: True}
+        assert dict(zip(kinds.tolist(), (counts > 1000).tolist(), strict=True)) == {
+            22: True,
+            111: True,
+            211: True,
+        }

@@ -1,4 +1,6 @@
-"""The classifier finds a difference where there is one, none where there is none, and ignores what noise would hide."""
+"""The classifier finds a difference where there is one, none where there is none, and ignores what
+noise would hide.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ def test_copies_that_do_not_fit_are_refused(rng):
 def test_a_layer_below_its_noise_counts_as_empty():
     moments = {name: np.full(2, 0.5) for name in FEATURES}
     moments |= {f"share_{name}": np.full(2, 0.1) for name in LAYER_NAMES}
-    table = feature_table(moments, np.array([1.0, 100.0]), dict.fromkeys(LAYER_NAMES, 0.1))  # 0.05 and 5 GeV a layer, noise 0.1 GeV
+    # 0.05 and 5 GeV a layer, noise 0.1 GeV
+    table = feature_table(moments, np.array([1.0, 100.0]), dict.fromkeys(LAYER_NAMES, 0.1))
     columns = dict(zip(FEATURES, table.T, strict=False))
     assert columns["share_EMB1"][0] == 0.0
     assert columns["share_EMB1"][1] == 0.1

@@ -1,4 +1,6 @@
-"""Areas, errors and rejections are held against the exact binormal answers, against pairs counted one by one, and against the bootstrap."""
+"""Areas, errors and rejections are held against the exact binormal answers, against pairs counted
+one by one, and against the bootstrap.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,24 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from pfcalib.metrics.roc import accuracy, auc, auc_difference, auc_in_bins, proportion, rejection, roc_curve
+from pfcalib.metrics.roc import (
+    accuracy,
+    auc,
+    auc_difference,
+    auc_in_bins,
+    proportion,
+    rejection,
+    roc_curve,
+)
 
 SHIFT = 1.5
 
 
 def binormal(rng, n_em, n_had, shift=SHIFT):
     """Charged scores of a unit Gaussian at 0, neutral ones at shift: AUC = Phi(shift / sqrt 2)."""
-    return np.concatenate([rng.normal(shift, 1, n_em), rng.normal(0, 1, n_had)]), np.arange(n_em + n_had) < n_em
+    return np.concatenate([rng.normal(shift, 1, n_em), rng.normal(0, 1, n_had)]), np.arange(
+        n_em + n_had
+    ) < n_em
 
 
 def test_the_area_of_a_binormal_score_is_known(rng):
@@ -32,16 +44,23 @@ def test_the_area_counts_ordered_pairs_and_half_of_the_ties(rng):
     won = (em > had) + 0.5 * (em == had)
     assert auc(score, is_em).value == pytest.approx(won.mean(), rel=1e-12)
     pair_weights = weights[is_em][:, None] * weights[~is_em][None, :]
-    assert auc(score, is_em, weights=weights).value == pytest.approx(np.average(won, weights=pair_weights), rel=1e-12)
-    assert auc(score, is_em, weights=weights).value == pytest.approx(roc_auc_score(is_em, score, sample_weight=weights), rel=1e-12)
+    assert auc(score, is_em, weights=weights).value == pytest.approx(
+        np.average(won, weights=pair_weights), rel=1e-12
+    )
+    assert auc(score, is_em, weights=weights).value == pytest.approx(
+        roc_auc_score(is_em, score, sample_weight=weights), rel=1e-12
+    )
 
 
 def test_the_error_is_the_one_of_the_exact_binormal_formula(rng):
-    """Var = [A (1 - A) + (n_em - 1)(Q1 - A^2) + (n_had - 1)(Q2 - A^2)] / (n_em n_had), Q from the bivariate normal (Hanley and McNeil 1982)."""
+    """Var = [A (1 - A) + (n_em - 1)(Q1 - A^2) + (n_had - 1)(Q2 - A^2)] / (n_em n_had), Q from the
+    bivariate normal (Hanley and McNeil 1982).
+    """
     n_em, n_had = 3000, 1500
     first, second, third = rng.normal(size=(3, 4_000_000))
     area = norm.cdf(SHIFT / np.sqrt(2))
-    q = np.mean((SHIFT + first > second) & (SHIFT + first > third))  # one neutral above two charged; by symmetry also the other way
+    # one neutral above two charged; by symmetry also the other way
+    q = np.mean((SHIFT + first > second) & (SHIFT + first > third))
     exact = np.sqrt((area * (1 - area) + (n_em + n_had - 2) * (q - area**2)) / (n_em * n_had))
     assert auc(*binormal(rng, n_em, n_had)).error == pytest.approx(exact, rel=0.05)
 
@@ -49,13 +68,19 @@ def test_the_error_is_the_one_of_the_exact_binormal_formula(rng):
 def test_the_error_agrees_with_the_bootstrap(rng):
     score, is_em = binormal(rng, 400, 600)
     em, had = score[is_em], score[~is_em]
-    areas = [auc(np.concatenate([rng.choice(em, em.size), rng.choice(had, had.size)]), is_em).value for _ in range(600)]
+    areas = [
+        auc(np.concatenate([rng.choice(em, em.size), rng.choice(had, had.size)]), is_em).value
+        for _ in range(600)
+    ]
     assert auc(score, is_em).error == pytest.approx(np.std(areas), rel=0.12)
 
 
 def test_the_error_covers_the_truth_in_pseudo_experiments(rng):
     truth = norm.cdf(SHIFT / np.sqrt(2))
-    pulls = [(area.value - truth) / area.error for area in (auc(*binormal(rng, 200, 300)) for _ in range(500))]
+    pulls = [
+        (area.value - truth) / area.error
+        for area in (auc(*binormal(rng, 200, 300)) for _ in range(500))
+    ]
     assert np.std(pulls) == pytest.approx(1.0, abs=0.1)
 
 
@@ -63,7 +88,9 @@ def test_weights_of_one_change_nothing_and_the_scale_of_weights_does_not_matter(
     score, is_em = binormal(rng, 50, 70)
     weights = rng.uniform(0.1, 1, 120)
     assert auc(score, is_em, weights=np.ones(120)) == auc(score, is_em)
-    np.testing.assert_allclose(auc(score, is_em, weights=weights), auc(score, is_em, weights=10 * weights), rtol=1e-12)
+    np.testing.assert_allclose(
+        auc(score, is_em, weights=weights), auc(score, is_em, weights=10 * weights), rtol=1e-12
+    )
 
 
 def test_the_error_of_a_weighted_area_agrees_with_the_bootstrap(rng):
@@ -74,13 +101,17 @@ def test_the_error_of_a_weighted_area_agrees_with_the_bootstrap(rng):
         index = np.concatenate([rng.integers(0, 500, 500), rng.integers(500, 1000, 500)])
         return auc(score[index], is_em, weights=weights[index]).value
 
-    assert auc(score, is_em, weights=weights).error == pytest.approx(np.std([resampled() for _ in range(600)]), rel=0.15)
+    assert auc(score, is_em, weights=weights).error == pytest.approx(
+        np.std([resampled() for _ in range(600)]), rel=0.15
+    )
 
 
 def test_the_area_is_that_under_the_curve(rng):
     score, is_em = binormal(rng, 500, 400)
     curve = roc_curve(np.round(score, 1), is_em)
-    assert np.trapezoid(curve.em_efficiency, curve.had_efficiency) == pytest.approx(auc(np.round(score, 1), is_em).value, rel=1e-12)
+    assert np.trapezoid(curve.em_efficiency, curve.had_efficiency) == pytest.approx(
+        auc(np.round(score, 1), is_em).value, rel=1e-12
+    )
     assert curve.em_efficiency[[0, -1]].tolist() == [0.0, 1.0]
     assert np.all(np.diff(curve.cut) < 0)
 
@@ -103,7 +134,9 @@ def test_the_error_of_a_difference_agrees_with_the_paired_bootstrap(rng):
         index = np.concatenate([rng.integers(0, 500, 500), rng.integers(500, 1000, 500)])
         return auc(score[index], is_em).value - auc(other[index], is_em).value
 
-    assert auc_difference(score, other, is_em).error == pytest.approx(np.std([resampled() for _ in range(500)]), rel=0.15)
+    assert auc_difference(score, other, is_em).error == pytest.approx(
+        np.std([resampled() for _ in range(500)]), rel=0.15
+    )
 
 
 def test_equal_classifiers_do_not_differ(rng):
@@ -117,7 +150,11 @@ def test_p_values_are_flat_where_two_classifiers_are_equally_good(rng):
     p_values = []
     for _ in range(300):
         common, is_em = binormal(rng, 200, 200)
-        p_values.append(auc_difference(common + rng.normal(0, 1, 400), common + rng.normal(0, 1, 400), is_em).p_value)
+        p_values.append(
+            auc_difference(
+                common + rng.normal(0, 1, 400), common + rng.normal(0, 1, 400), is_em
+            ).p_value
+        )
     assert np.mean(np.array(p_values) < 0.32) == pytest.approx(0.32, abs=0.08)
 
 
@@ -164,7 +201,11 @@ def test_the_area_in_bins_is_the_area_of_each_bin_and_nan_where_a_class_is_rare(
 
 @pytest.mark.parametrize(
     ("score", "is_em", "message"),
-    [([1.0, 2.0], [True], "shape"), ([1.0, np.nan], [True, False], r"score\[1\]"), ([1.0, 2.0], [True, True], "both classes")],
+    [
+        ([1.0, 2.0], [True], "shape"),
+        ([1.0, np.nan], [True, False], r"score\[1\]"),
+        ([1.0, 2.0], [True, True], "both classes"),
+    ],
 )
 def test_input_that_cannot_be_scored_is_refused(score, is_em, message):
     with pytest.raises(ValueError, match=message):

@@ -28,17 +28,25 @@ def test_metrics_have_the_agreed_names_and_an_error_each(toy):
     evaluations = {"cnn": evaluate(*toy)}
     metrics = list(evaluation_metrics(evaluations, where="toy", suffix="_geant4"))
     names = [metric[0] for metric in metrics]
-    assert {"auc_cnn_geant4", "accuracy_cnn_p50_geant4", "accuracy_cnn_p30_geant4", "accuracy_cnn_p30_em_geant4", "rejection_cnn_90_geant4"} < set(
-        names
-    )
+    assert {
+        "auc_cnn_geant4",
+        "accuracy_cnn_p50_geant4",
+        "accuracy_cnn_p30_geant4",
+        "accuracy_cnn_p30_em_geant4",
+        "rejection_cnn_90_geant4",
+    } < set(names)
     assert len(names) == len(set(names)) == 8
     assert all(metric[2] > 0.0 for metric in metrics)
-    assert [metric[0] for metric in evaluation_metrics(evaluations, where="toy", auc_only=True)] == ["auc_cnn"]
+    assert [
+        metric[0] for metric in evaluation_metrics(evaluations, where="toy", auc_only=True)
+    ] == ["auc_cnn"]
 
 
 def test_a_bin_without_enough_clusters_has_no_area(toy):
     p_em, is_em = toy
-    binned = auc_by_model({"cnn": p_em}, is_em, np.where(np.arange(len(is_em)) < 10, 0.5, 1.5), [0.0, 1.0, 2.0])["cnn"]
+    binned = auc_by_model(
+        {"cnn": p_em}, is_em, np.where(np.arange(len(is_em)) < 10, 0.5, 1.5), [0.0, 1.0, 2.0]
+    )["cnn"]
     assert np.isnan(binned.value[0])
     assert binned.value[1] > 0.9
 
@@ -53,6 +61,8 @@ def test_the_crossing_lies_between_the_last_size_behind_and_the_next():
     assert 0.0 < crossing.error < crossing.size
 
 
-@pytest.mark.parametrize(("values", "size"), [((-0.1, -0.01), None), ((0.1, -0.01), None), ((0.1, 0.2), 100.0)])
+@pytest.mark.parametrize(
+    ("values", "size"), [((-0.1, -0.01), None), ((0.1, -0.01), None), ((0.1, 0.2), 100.0)]
+)
 def test_without_a_crossing_there_is_no_error(values, size):
     assert crossing_size([100, 1000], lead(*values)) == (size, None)

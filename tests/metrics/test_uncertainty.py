@@ -1,4 +1,6 @@
-"""Predicted uncertainties are held against distributions that are right, too narrow or too wide by construction."""
+"""Predicted uncertainties are held against distributions that are right, too narrow or too wide by
+construction.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from pfcalib.metrics.uncertainty import Mixture, mixture, mixture_quantiles
 
 
 def _mixtures(rng: np.random.Generator, n: int, k: int = 3) -> Mixture:
-    return mixture(rng.dirichlet(np.ones(k), n), rng.normal(1.0, 1.0, (n, k)), rng.uniform(0.02, 0.5, (n, k)))
+    return mixture(
+        rng.dirichlet(np.ones(k), n), rng.normal(1.0, 1.0, (n, k)), rng.uniform(0.02, 0.5, (n, k))
+    )
 
 
 def _draw(predicted: Mixture, rng: np.random.Generator) -> np.ndarray:
@@ -31,23 +35,33 @@ def test_the_cdf_of_one_component_is_that_of_a_gaussian(rng):
 
 def test_the_density_is_the_slope_of_the_cdf(rng):
     predicted, y, step = _mixtures(rng, 100), rng.normal(1.0, 1.0, 100), 1e-6
-    np.testing.assert_allclose((predicted.cdf(y + step) - predicted.cdf(y - step)) / (2 * step), predicted.density(y), atol=1e-6)
+    np.testing.assert_allclose(
+        (predicted.cdf(y + step) - predicted.cdf(y - step)) / (2 * step),
+        predicted.density(y),
+        atol=1e-6,
+    )
 
 
 def test_quantiles_are_the_inverse_of_the_cdf(rng):
     predicted, p = _mixtures(rng, 2000), np.array([0.001, 0.16, 0.5, 0.84, 0.999])
-    np.testing.assert_allclose(predicted.cdf(mixture_quantiles(predicted, p)), np.tile(p, (2000, 1)), atol=1e-10)
+    np.testing.assert_allclose(
+        predicted.cdf(mixture_quantiles(predicted, p)), np.tile(p, (2000, 1)), atol=1e-10
+    )
 
 
 def test_quantiles_are_found_across_a_gap_without_density():
-    apart = mixture([[0.5, 0.5], [0.3, 0.7]], [[-50.0, 50.0], [-50.0, 50.0]], [[0.01, 0.01], [0.01, 0.01]])
+    apart = mixture(
+        [[0.5, 0.5], [0.3, 0.7]], [[-50.0, 50.0], [-50.0, 50.0]], [[0.01, 0.01], [0.01, 0.01]]
+    )
     found = mixture_quantiles(apart, [0.25, 0.75])
     assert found[0] == pytest.approx([-50.0, 50.0], abs=0.01)
     assert apart.cdf(found)[1] == pytest.approx([0.25, 0.75])
 
 
 def test_the_median_of_a_symmetric_mixture_is_its_centre():
-    assert uncertainty.mixture_median(mixture([[0.5, 0.5]], [[0.0, 2.0]], [[0.3, 0.3]]))[0] == pytest.approx(1.0)
+    assert uncertainty.mixture_median(mixture([[0.5, 0.5]], [[0.0, 2.0]], [[0.3, 0.3]]))[
+        0
+    ] == pytest.approx(1.0)
 
 
 def test_the_central_interval_of_a_gaussian_is_one_sigma():
@@ -66,13 +80,17 @@ def test_a_true_mixture_gives_a_uniform_pit_and_unit_pulls(rng):
     centre, width = uncertainty.pull_shape(pulls, rng=rng)
     assert abs(centre.value) < 4.0 * centre.error
     assert abs(width.value - 0.994458) < 4.0 * width.error
-    for level, found in zip(uncertainty.COVERAGE_LEVELS, uncertainty.coverage(predicted.cdf(y)), strict=True):
+    for level, found in zip(
+        uncertainty.COVERAGE_LEVELS, uncertainty.coverage(predicted.cdf(y)), strict=True
+    ):
         assert abs(found.value - level) < 4.0 * found.error
 
 
 def test_the_pull_of_a_gaussian_is_the_distance_in_sigmas_even_far_out():
     single = mixture([[1.0]] * 4, [[1.0]] * 4, [[0.5]] * 4)
-    assert uncertainty.pull(single, [1.0, -9.0, 11.0, 1e6]) == pytest.approx([0.0, -20.0, 20.0, 37.05], abs=0.01)
+    assert uncertainty.pull(single, [1.0, -9.0, 11.0, 1e6]) == pytest.approx(
+        [0.0, -20.0, 20.0, 37.05], abs=0.01
+    )
 
 
 def test_intervals_that_are_too_narrow_cover_too_little(rng):
@@ -80,18 +98,24 @@ def test_intervals_that_are_too_narrow_cover_too_little(rng):
     narrow = mixture(np.ones((y.size, 1)), np.zeros((y.size, 1)), np.full((y.size, 1), 0.5))
     (found,) = uncertainty.coverage(narrow.cdf(y), [uncertainty.CENTRAL])
     assert found.value == pytest.approx(2.0 * norm.cdf(0.5) - 1.0, abs=4.0 * found.error)
-    assert uncertainty.interval_coverage(y, *uncertainty.central_interval(narrow)).value == pytest.approx(found.value, abs=1e-3)
+    assert uncertainty.interval_coverage(
+        y, *uncertainty.central_interval(narrow)
+    ).value == pytest.approx(found.value, abs=1e-3)
 
 
 def test_errors_of_the_coverage_cover(rng):
-    inside = [abs((found := uncertainty.coverage(rng.random(400), [0.68])[0]).value - 0.68) < found.error for _ in range(400)]
+    inside = [
+        abs((found := uncertainty.coverage(rng.random(400), [0.68])[0]).value - 0.68) < found.error
+        for _ in range(400)
+    ]
     assert np.mean(inside) == pytest.approx(0.68, abs=0.08)
 
 
 def test_the_calibration_error_is_small_for_right_and_known_for_wrong_distributions(rng):
     right = uncertainty.calibration_error(rng.random(40_000), rng=rng)
     assert right.value < 4.0 * 0.31 / np.sqrt(40_000)
-    wrong = uncertainty.calibration_error(rng.random(40_000) ** 2, rng=rng)  # share below p is sqrt(p): the mean distance is 2/3 - 1/2
+    # share below p is sqrt(p): the mean distance is 2/3 - 1/2
+    wrong = uncertainty.calibration_error(rng.random(40_000) ** 2, rng=rng)
     assert wrong.value == pytest.approx(1.0 / 6.0, abs=0.005)
     assert 0.0 < wrong.error < 0.003
 
@@ -101,7 +125,9 @@ def test_predicted_quantiles_give_intervals_and_pulls():
     low, high = uncertainty.quantile_interval(quantiles, levels, 0.68)
     assert (low[0], high[0]) == (0.9, 1.2)
     assert uncertainty.quantile_interval(quantiles, levels, 0.95)[1][0] == 2.0
-    assert uncertainty.quantile_pull([0.8, 1.0, 1.4], low, quantiles[:, 2], high) == pytest.approx([-2.0, 0.0, 2.0])
+    assert uncertainty.quantile_pull([0.8, 1.0, 1.4], low, quantiles[:, 2], high) == pytest.approx(
+        [-2.0, 0.0, 2.0]
+    )
     with pytest.raises(ValueError, match="level"):
         uncertainty.quantile_interval(quantiles, levels, 0.5)
 

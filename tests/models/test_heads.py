@@ -1,4 +1,6 @@
-"""Every head gives one tensor of its own width with the properties that its loss and its reader rely on."""
+"""Every head gives one tensor of its own width with the properties that its loss and its reader
+rely on.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,16 @@ import pytest
 
 from pfcalib.errors import ConfigError
 from pfcalib.models.families import build_model, copy_weights, load_model
-from pfcalib.models.heads import HEADS, LEVELS, MAX_LOG_WIDTH, MEANINGS, MIN_LOG_WIDTH, RunningSum, output_width, split_mixture
+from pfcalib.models.heads import (
+    HEADS,
+    LEVELS,
+    MAX_LOG_WIDTH,
+    MEANINGS,
+    MIN_LOG_WIDTH,
+    RunningSum,
+    output_width,
+    split_mixture,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -50,7 +61,9 @@ def test_quantiles_never_cross(scale, rng):
 
 def test_running_sums_are_those_of_numpy(rng):
     values = rng.normal(size=(7, 5)).astype(np.float32)
-    np.testing.assert_allclose(RunningSum()(values), np.cumsum(values, axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        RunningSum()(values), np.cumsum(values, axis=1), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
@@ -67,7 +80,11 @@ def test_a_mixture_has_weights_that_sum_to_one_and_bounded_widths(scale, rng):
 def test_a_mixture_is_read_as_it_was_written(rng):
     weights = rng.dirichlet(np.ones(3), size=50)
     means, sigmas = rng.normal(size=(50, 3)), rng.uniform(0.01, 2.0, (50, 3))
-    for found, wanted in zip(split_mixture(np.hstack([np.log(weights), means, np.log(sigmas)])), (weights, means, sigmas), strict=True):
+    for found, wanted in zip(
+        split_mixture(np.hstack([np.log(weights), means, np.log(sigmas)])),
+        (weights, means, sigmas),
+        strict=True,
+    ):
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
@@ -86,7 +103,11 @@ def test_class_and_energy_are_two_probabilities_and_a_number(rng):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"head": "spin"}, "head = 'spin', expected one of classes"), ({"n_components": 0}, "n_components = 0")]
+    ("options", "message"),
+    [
+        ({"head": "spin"}, "head = 'spin', expected one of classes"),
+        ({"n_components": 0}, "n_components = 0"),
+    ],
 )
 @pytest.mark.parametrize("name", ["dnn", "cnn", "densenet"])
 def test_a_head_that_there_is_not_is_refused(name, options, message):

@@ -1,4 +1,6 @@
-"""The networks have the published layers, take the inputs that the features give, and are built without side effects."""
+"""The networks have the published layers, take the inputs that the features give, and are built
+without side effects.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,17 @@ TINY = {
 
 
 def inputs_of(model, rng, n=5):
-    return {tensor.name: rng.random((n, *tensor.shape[1:])).astype(np.float32) for tensor in model.inputs}
+    return {
+        tensor.name: rng.random((n, *tensor.shape[1:])).astype(np.float32)
+        for tensor in model.inputs
+    }
 
 
 @pytest.mark.parametrize("name", MODEL_KINDS)
 @pytest.mark.parametrize("with_scalars", [False, True])
-def test_a_network_takes_the_named_inputs_of_its_kind_and_gives_two_probabilities(name, with_scalars, rng):
+def test_a_network_takes_the_named_inputs_of_its_kind_and_gives_two_probabilities(
+    name, with_scalars, rng
+):
     model = build_model(name, **TINY[name], with_scalars=with_scalars)
     inputs = inputs_of(model, rng)
     expected = {**INPUT_SHAPES[MODEL_KINDS[name]], **({"scalars": (2,)} if with_scalars else {})}
@@ -47,7 +54,9 @@ def test_the_flat_network_is_the_published_one():
     dropouts = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     assert units == [936, 936, 468, 2]
     assert dropouts == [0.2, 0.2, 0.2]
-    assert {layer.activation.__name__ for layer in model.layers if isinstance(layer, keras.layers.Dense)} == {"relu", "softmax"}
+    assert {
+        layer.activation.__name__ for layer in model.layers if isinstance(layer, keras.layers.Dense)
+    } == {"relu", "softmax"}
 
 
 @pytest.mark.parametrize(("n_pixels", "hidden"), [(512, (512, 512, 256)), (8, (8, 8, 4))])
@@ -58,12 +67,18 @@ def test_a_network_of_one_layer_scales_with_its_pixels(n_pixels, hidden):
 
 def test_the_merged_network_is_the_published_one():
     model = build_model("cnn")
-    kernels = {layer.name: (layer.kernel_size, layer.filters) for layer in model.layers if isinstance(layer, keras.layers.Conv2D)}
+    kernels = {
+        layer.name: (layer.kernel_size, layer.filters)
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    }
     assert kernels["EMB1_conv"] == ((4, 2), 32)
     assert kernels["EMB2_conv"] == ((4, 4), 32)
     assert kernels["EMB3_conv"] == ((2, 4), 32)
     assert {kernels[f"TileBar{i}_conv"] for i in range(3)} == {((2, 2), 32)}
-    assert sorted(layer.units for layer in model.layers if isinstance(layer, keras.layers.Dense)) == [2, 50, *[128] * 6]
+    assert sorted(
+        layer.units for layer in model.layers if isinstance(layer, keras.layers.Dense)
+    ) == [2, 50, *[128] * 6]
 
 
 def test_every_convolution_of_a_dense_block_sees_all_maps_before_it():
@@ -79,8 +94,13 @@ def test_the_dense_network_is_small_enough_for_a_processor():
 def test_the_power_keeps_signs_and_one_leaves_the_network_as_published(rng):
     pixels = np.array([[-0.04, 0.0, 0.25]], dtype=np.float32)
     np.testing.assert_allclose(SignedPower(0.5)(pixels), [[-0.2, 0.0, 0.5]], rtol=1e-6)
-    assert not any(isinstance(layer, SignedPower) for layer in build_model("dnn", widths=[2]).layers)
-    assert any(isinstance(layer, SignedPower) for layer in build_model("dnn", widths=[2], pixel_power=0.5).layers)
+    assert not any(
+        isinstance(layer, SignedPower) for layer in build_model("dnn", widths=[2]).layers
+    )
+    assert any(
+        isinstance(layer, SignedPower)
+        for layer in build_model("dnn", widths=[2], pixel_power=0.5).layers
+    )
 
 
 @pytest.mark.parametrize("name", MODEL_KINDS)

@@ -23,7 +23,10 @@ def _closed():
 @pytest.fixture
 def scored(rng):
     is_em = rng.random(500) < 0.5
-    return {name: np.clip(rng.normal(np.where(is_em, 0.7, 0.3), 0.2), 0.0, 1.0) for name in plots.MODEL_LABELS}, is_em
+    return {
+        name: np.clip(rng.normal(np.where(is_em, 0.7, 0.3), 0.2), 0.0, 1.0)
+        for name in plots.MODEL_LABELS
+    }, is_em
 
 
 def labels(ax):
@@ -53,12 +56,20 @@ def test_a_training_shows_the_epoch_that_is_kept():
 
 def test_the_crossing_is_marked_only_where_there_is_one():
     areas = {"gbdt": [Estimate(0.9, 0.01)] * 2, "cnn": [Estimate(0.8, 0.01), Estimate(0.95, 0.01)]}
-    assert any("crossing" in label for label in labels(plots.plot_size_study([100, 1000], areas, crossing=300.0)))
-    assert not any("crossing" in label for label in labels(plots.plot_size_study([100, 1000], areas, crossing=None)))
+    assert any(
+        "crossing" in label
+        for label in labels(plots.plot_size_study([100, 1000], areas, crossing=300.0))
+    )
+    assert not any(
+        "crossing" in label
+        for label in labels(plots.plot_size_study([100, 1000], areas, crossing=None))
+    )
 
 
 def test_published_areas_stand_beside_ours():
-    ax = plots.plot_layers({"EMB1": Estimate(0.9, 0.01), "all": Estimate(0.95, 0.01)}, {"EMB1": 0.97})
+    ax = plots.plot_layers(
+        {"EMB1": Estimate(0.9, 0.01), "all": Estimate(0.95, 0.01)}, {"EMB1": 0.97}
+    )
     assert [text.get_text() for text in ax.get_xticklabels()] == ["EMB1", "all"]
 
 

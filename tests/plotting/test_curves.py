@@ -1,4 +1,6 @@
-"""Figures of calibrations show every model and species that they are given, name their source, and hold the numbers that they are given."""
+"""Figures of calibrations show every model and species that they are given, name their source, and
+hold the numbers that they are given.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ def _curve(median: float, width: float) -> ResponseCurve:
 
 
 def _curves() -> dict[str, dict[str, ResponseCurve]]:
-    return {model: {s: _curve(1.0 - 0.1 * i, 0.2 - 0.02 * i) for s in performance.SPECIES} for i, model in enumerate(MODELS)}
+    return {
+        model: {s: _curve(1.0 - 0.1 * i, 0.2 - 0.02 * i) for s in performance.SPECIES}
+        for i, model in enumerate(MODELS)
+    }
 
 
 def _legend(figure) -> list[str]:
@@ -41,8 +46,24 @@ def _legend(figure) -> list[str]:
 
 def test_every_model_of_the_studies_has_a_look_of_its_own():
     looks = plots_calibration.MODEL_LOOKS
-    assert {"em", "lcw", "lcw_cnn", "gbdt", "dnn", "cnn", "densenet", "combined_hard", "combined_soft", "end_to_end", "oracle"} == set(looks)
-    assert len({(look.colour, look.marker, look.line) for look in looks.values()}) == len({look.label for look in looks.values()}) == len(looks)
+    assert {
+        "em",
+        "lcw",
+        "lcw_cnn",
+        "gbdt",
+        "dnn",
+        "cnn",
+        "densenet",
+        "combined_hard",
+        "combined_soft",
+        "end_to_end",
+        "oracle",
+    } == set(looks)
+    assert (
+        len({(look.colour, look.marker, look.line) for look in looks.values()})
+        == len({look.label for look in looks.values()})
+        == len(looks)
+    )
 
 
 def test_unknown_models_get_spare_colours_and_their_names():
@@ -53,15 +74,23 @@ def test_unknown_models_get_spare_colours_and_their_names():
 
 @pytest.mark.parametrize("quantity", ["median", "resolution"])
 def test_calibrations_have_a_column_a_species_and_the_ratio_below(quantity):
-    axes = plots_calibration.plot_calibrations(_curves(), quantity, goals=[(1.0, 4.0, 0.01)], ratio_limits=(0.5, 1.5), sources=(GEANT4,))
+    axes = plots_calibration.plot_calibrations(
+        _curves(), quantity, goals=[(1.0, 4.0, 0.01)], ratio_limits=(0.5, 1.5), sources=(GEANT4,)
+    )
     assert axes.shape == (2, 2)
     assert axes[0, 0].get_title(loc="left") == GEANT4
     assert axes[0, 0].get_ylabel() == plots_calibration.QUANTITY_LABELS[quantity]
     assert axes[1, 0].get_ylabel() == "ratio to LCW"
     assert axes[1, 1].get_ylim() == (0.5, 1.5)
-    assert [text for text in _legend(axes[0, 0].figure) if text != "goal"] == ["EM scale", "LCW", "DNN", "my model"]
+    assert [text for text in _legend(axes[0, 0].figure) if text != "goal"] == [
+        "EM scale",
+        "LCW",
+        "DNN",
+        "my model",
+    ]
     expected = {"median": 0.8 / 0.9, "resolution": 0.16 / 0.18}[quantity]
-    assert axes[1, 0].lines[1].get_ydata() == pytest.approx([expected] * 2)  # the DNN, where anything is known
+    # the DNN, where anything is known
+    assert axes[1, 0].lines[1].get_ydata() == pytest.approx([expected] * 2)
     assert axes[0, 0].get_xlim() == (0.5, 2.0)
 
 
@@ -77,7 +106,9 @@ def test_without_lcw_the_first_model_is_the_reference():
 
 def test_response_distributions_are_densities_that_count_the_overflow():
     e_true = np.full(4, 10.0)
-    histogram = response_histogram({"lcw": [9.0, 10.0, 11.0, 99.0]}, e_true, {"pi0": e_true > 0}, [1.0, 10.0], n_bins=4)
+    histogram = response_histogram(
+        {"lcw": [9.0, 10.0, 11.0, 99.0]}, e_true, {"pi0": e_true > 0}, [1.0, 10.0], n_bins=4
+    )
     axes = plots_calibration.plot_response_distributions(histogram)
     assert axes.shape == (1, 2)
     assert axes[0, 1].patches[0].get_data().values.tolist() == [0.0, 0.5, 1.0, 0.0]
@@ -85,8 +116,15 @@ def test_response_distributions_are_densities_that_count_the_overflow():
 
 
 def test_closure_has_a_panel_a_species_and_its_band():
-    binned = BinnedEstimate(np.array([0.0, 0.4, 0.8]), np.array([1.0, 0.99]), np.array([0.01, 0.01]), np.array([50, 50]))
-    axes = plots_calibration.plot_closure({"lcw": {"pi0": binned, "pic": binned}}, x_label=r"$|\eta|$", tolerance=0.02, y_limits=(0.9, 1.1))
+    binned = BinnedEstimate(
+        np.array([0.0, 0.4, 0.8]), np.array([1.0, 0.99]), np.array([0.01, 0.01]), np.array([50, 50])
+    )
+    axes = plots_calibration.plot_closure(
+        {"lcw": {"pi0": binned, "pic": binned}},
+        x_label=r"$|\eta|$",
+        tolerance=0.02,
+        y_limits=(0.9, 1.1),
+    )
     assert [ax.get_xlabel() for ax in axes] == [r"$|\eta|$"] * 2
     assert axes[0].get_ylim() == (0.9, 1.1)
     assert axes[0].containers[0].lines[0].get_ydata() == pytest.approx([1.0, 0.99])
@@ -94,7 +132,11 @@ def test_closure_has_a_panel_a_species_and_its_band():
 
 def test_a_size_study_has_a_point_a_size_and_lines_for_what_is_not_trained():
     ax = plots_calibration.plot_size_study(
-        [1e3, 1e4], {"dnn": [Estimate(0.2, 0.01)] * 2}, y_label="IQR / (2 median)", levels={"lcw": 0.3}, log_y=True
+        [1e3, 1e4],
+        {"dnn": [Estimate(0.2, 0.01)] * 2},
+        y_label="IQR / (2 median)",
+        levels={"lcw": 0.3},
+        log_y=True,
     )
     assert ax.get_xscale() == "log"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["LCW", "DNN"]
@@ -102,7 +144,9 @@ def test_a_size_study_has_a_point_a_size_and_lines_for_what_is_not_trained():
 
 def test_learning_curves_take_negative_losses_and_mark_the_kept_epoch():
     history = {"loss": np.array([2.0, -1.0, -2.0]), "val_loss": np.array([2.0, -1.5, -1.0])}
-    axes = plots_calibration_networks.plot_learning_curves({f"m{i}": history for i in range(5)}, {f"m{i}": 1 for i in range(5)})
+    axes = plots_calibration_networks.plot_learning_curves(
+        {f"m{i}": history for i in range(5)}, {f"m{i}": 1 for i in range(5)}
+    )
     assert len(axes) == 5
     assert axes[0].lines[2].get_xydata().tolist() == [[2.0, -1.5]]
     assert axes[0].get_ylim()[0] < -2.0
@@ -116,18 +160,27 @@ def test_pulls_are_densities_and_outliers_are_kept_in_the_last_bins():
 
 
 def test_coverage_is_drawn_against_the_nominal_one_and_as_difference():
-    upper, lower = plots_calibration_networks.plot_coverage([0.5, 0.9], {"dnn": [Estimate(0.6, 0.01), Estimate(0.85, 0.01)]})
+    upper, lower = plots_calibration_networks.plot_coverage(
+        [0.5, 0.9], {"dnn": [Estimate(0.6, 0.01), Estimate(0.85, 0.01)]}
+    )
     assert upper.containers[0].lines[0].get_ydata() == pytest.approx([0.6, 0.85])
     assert lower.containers[0].lines[0].get_ydata() == pytest.approx([0.1, -0.05])
 
 
 def test_the_pit_is_drawn_as_it_is_given():
-    histogram = BinnedEstimate(np.array([0.0, 0.5, 1.0]), np.array([1.2, 0.8]), np.array([0.1, 0.1]), np.array([60, 40]))
-    assert plots_calibration_networks.plot_pit({"dnn": histogram}).patches[0].get_data().values.tolist() == [1.2, 0.8]
+    histogram = BinnedEstimate(
+        np.array([0.0, 0.5, 1.0]), np.array([1.2, 0.8]), np.array([0.1, 0.1]), np.array([60, 40])
+    )
+    assert plots_calibration_networks.plot_pit({"dnn": histogram}).patches[
+        0
+    ].get_data().values.tolist() == [1.2, 0.8]
 
 
 def test_the_most_important_feature_of_the_first_group_stands_on_top():
-    groups = {"pi0": {"a": Estimate(1.0, 0.1), "b": Estimate(3.0, 0.1), "c": Estimate(2.0, 0.1)}, "pic": {"a": Estimate(9.0, 0.1)}}
+    groups = {
+        "pi0": {"a": Estimate(1.0, 0.1), "b": Estimate(3.0, 0.1), "c": Estimate(2.0, 0.1)},
+        "pic": {"a": Estimate(9.0, 0.1)},
+    }
     ax = plots_calibration_networks.plot_importance(groups, x_label="loss / %", n_shown=2)
     assert [text.get_text() for text in ax.get_yticklabels()] == ["c", "b"]
 
@@ -143,13 +196,19 @@ def test_attributions_have_a_panel_a_layer_and_group(height):
 def test_a_confusion_scan_shows_outcomes_and_quality():
     rates = {name: [0.1, 0.2] for name in plots_calibration_studies.OUTCOMES}
     assert len(plots_calibration_studies.plot_confusion_scan([0.3, 0.5], rates)) == 1
-    axes = plots_calibration_studies.plot_confusion_scan([0.3, 0.5], rates, quality={"pi0": [Estimate(0.1, 0.01)] * 2}, chosen=0.5)
+    axes = plots_calibration_studies.plot_confusion_scan(
+        [0.3, 0.5], rates, quality={"pi0": [Estimate(0.1, 0.01)] * 2}, chosen=0.5
+    )
     assert [len(ax.lines) for ax in axes] == [6, 2]
 
 
 def test_a_ratio_matrix_writes_its_numbers_and_names_its_groups():
-    columns = [(sample, species, "10 GeV") for sample in ("A", "B") for species in performance.SPECIES]
-    ax = plots_calibration_studies.plot_ratio_matrix({"DNN": [Estimate(0.75, 0.01), 1.0, 1.25, np.nan]}, columns)
+    columns = [
+        (sample, species, "10 GeV") for sample in ("A", "B") for species in performance.SPECIES
+    ]
+    ax = plots_calibration_studies.plot_ratio_matrix(
+        {"DNN": [Estimate(0.75, 0.01), 1.0, 1.25, np.nan]}, columns
+    )
     written = [text.get_text() for text in ax.texts]
     assert written[:4] == ["0.75", "1.00", "1.25", "–"]
     assert written[4:6] == ["A", "B"]

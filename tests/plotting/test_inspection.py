@@ -40,13 +40,19 @@ def test_every_panel_shows_all_clusters(sample):
     assert np.nansum(axes[1, 0].collections[0].get_array()) == 500
     shares = [bar.get_height() for bar in axes[1, 2].patches]
     layers = [f"cluster_E_{tick.get_text()}" for tick in axes[1, 2].get_xticklabels()]
-    np.testing.assert_allclose(shares, [sample[name].sum(dtype=float) / sample["clusterE"].sum(dtype=float) for name in layers], rtol=1e-5)
+    np.testing.assert_allclose(
+        shares,
+        [sample[name].sum(dtype=float) / sample["clusterE"].sum(dtype=float) for name in layers],
+        rtol=1e-5,
+    )
     assert axes[0, 0].get_title(loc="left") == "pfcalib simulation"
     assert axes[0, 0].figure.get_suptitle() == "pions.root: 500 clusters"
 
 
 def test_a_panel_without_data_says_so(sample):
-    only = Sample({"clusterE": sample["clusterE"]}, np.zeros(501, dtype=np.int64), {}, sample.geo, {})
+    only = Sample(
+        {"clusterE": sample["clusterE"]}, np.zeros(501, dtype=np.int64), {}, sample.geo, {}
+    )
     axes = page_of(only)
     for ax in (axes[0, 0], axes[0, 2], *axes[1]):
         assert texts(ax) == ["not in this file"]
@@ -64,7 +70,11 @@ def test_what_lies_outside_of_the_axes_is_counted(sample):
 
 
 def test_showers_without_a_direction_of_their_own_show_that_of_the_particle(sample):
-    scalars = {name: array for name, array in sample.scalars.items() if name not in ("clusterEta", "clusterPhi")}
+    scalars = {
+        name: array
+        for name, array in sample.scalars.items()
+        if name not in ("clusterEta", "clusterPhi")
+    }
     axes = page_of(Sample(scalars, sample.offsets, sample.cells, sample.geo, {}))
     assert "true" in axes[1, 0].get_xlabel()
     assert np.nansum(axes[1, 0].collections[0].get_array()) == 500
@@ -91,5 +101,9 @@ def test_a_page_is_written_whole_and_leaves_no_figure_open(sample, tmp_path, suf
     histograms.fill(sample)
     save_page(tmp_path / "new" / f"page.{suffix}", histograms, title="t", source="s")
     assert [path.name for path in (tmp_path / "new").iterdir()] == [f"page.{suffix}"]
-    assert (tmp_path / "new" / f"page.{suffix}").read_bytes().startswith({"png": b"\x89PNG", "pdf": b"%PDF"}[suffix])
+    assert (
+        (tmp_path / "new" / f"page.{suffix}")
+        .read_bytes()
+        .startswith({"png": b"\x89PNG", "pdf": b"%PDF"}[suffix])
+    )
     assert not plt.get_fignums()

@@ -1,4 +1,6 @@
-"""Plot functions draw what they are given, name their source, and leave the caller's style alone."""
+"""Plot functions draw what they are given, name their source, and leave the caller's style
+alone.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ PAIR = (_curve("fast", [0.9, 1.0, 1.1]), _curve("Geant4", [1.0, 1.0, 1.0]))
 
 def test_a_curve_has_geometric_centres_and_arithmetic_ones_where_an_edge_is_not_positive():
     assert _curve("a", [1, 2, 3]).centres == pytest.approx(np.sqrt([0.5, 2.0, 8.0]))
-    assert plots.Curve("a", np.array([-1.0, 0.0, 2.0]), np.zeros(2)).centres == pytest.approx([-0.5, 1.0])
+    assert plots.Curve("a", np.array([-1.0, 0.0, 2.0]), np.zeros(2)).centres == pytest.approx(
+        [-0.5, 1.0]
+    )
 
 
 def test_the_style_of_the_caller_is_left_alone():
@@ -42,8 +46,20 @@ def test_the_style_of_the_caller_is_left_alone():
 
 
 def test_every_figure_names_its_source_and_its_axes():
-    ax = plots.plot_curves([PAIR[0]], x_label="E [GeV]", y_label="response", sources=(plots.GEANT4,), level=1.0, log_y=True, y_limits=(0.5, 2.0))
-    assert (ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel()) == (plots.GEANT4, "E [GeV]", "response")
+    ax = plots.plot_curves(
+        [PAIR[0]],
+        x_label="E [GeV]",
+        y_label="response",
+        sources=(plots.GEANT4,),
+        level=1.0,
+        log_y=True,
+        y_limits=(0.5, 2.0),
+    )
+    assert (ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel()) == (
+        plots.GEANT4,
+        "E [GeV]",
+        "response",
+    )
     assert "ATLAS" not in plots.SIMULATION + plots.GEANT4
 
 
@@ -57,36 +73,50 @@ def test_the_lower_panel_holds_the_ratio_with_its_error():
 
 def test_a_grid_has_one_panel_a_name():
     panels = {"EMB1": [PAIR], "EMB2": [PAIR], "EMB3": [PAIR]}
-    axes = plots.plot_curve_grid(panels, x_label="E [GeV]", y_label="share", tolerance=0.03, absolute=True, n_columns=2)
+    axes = plots.plot_curve_grid(
+        panels, x_label="E [GeV]", y_label="share", tolerance=0.03, absolute=True, n_columns=2
+    )
     assert [ax.texts[0].get_text() for ax in axes] == list(panels)
 
 
 def test_a_distribution_counts_entries_outside_in_its_norm():
-    ax = plots.plot_distributions({"a": [0.5, 0.6, 7.0, np.nan]}, edges=[0.0, 1.0, 2.0], x_label="x")
+    ax = plots.plot_distributions(
+        {"a": [0.5, 0.6, 7.0, np.nan]}, edges=[0.0, 1.0, 2.0], x_label="x"
+    )
     assert ax.patches[0].get_data().values.tolist() == [0.5, 0.0]
 
 
 def test_the_second_distribution_of_a_colour_is_dashed():
-    ax = plots.plot_distributions({"a": [0.5], "b": [0.5]}, edges=[0.0, 1.0], x_label="x", colours=["red", "red"], log_x=False)
+    ax = plots.plot_distributions(
+        {"a": [0.5], "b": [0.5]}, edges=[0.0, 1.0], x_label="x", colours=["red", "red"], log_x=False
+    )
     assert [patch.get_linestyle() for patch in ax.patches] == ["-", "--"]
 
 
 def test_the_profile_is_per_length_and_leaves_the_presampler_out():
     shares = {species: (np.full(7, 0.1), np.full(7, 0.2)) for species in ("pi0", "pi+")}
     neutral, charged = plots_showers.plot_profile(shares, WINDOW.layers)
-    assert charged.patches[0].get_data().values == pytest.approx([0.1 / layer.lambda_int for layer in WINDOW.layers[1:]])
+    assert charged.patches[0].get_data().values == pytest.approx(
+        [0.1 / layer.lambda_int for layer in WINDOW.layers[1:]]
+    )
     assert neutral.get_xlim()[1] == pytest.approx(sum(layer.x0 for layer in WINDOW.layers[1:4]))
 
 
 def test_responses_have_a_panel_a_bin(rng):
-    axes = plots_showers.plot_responses({"pi0": [(rng.random(9), rng.random(9))] * 2}, ["1-2 GeV", "4-8 GeV"], edges=np.linspace(0, 1, 5))
+    axes = plots_showers.plot_responses(
+        {"pi0": [(rng.random(9), rng.random(9))] * 2},
+        ["1-2 GeV", "4-8 GeV"],
+        edges=np.linspace(0, 1, 5),
+    )
     assert [ax.texts[0].get_text() for ax in axes] == ["1-2 GeV", "4-8 GeV"]
 
 
 def test_the_most_telling_moment_stands_on_top(rng):
     curve = roc_curve(rng.random(20), np.arange(20) < 10)
     _, bars = plots_showers.plot_separation(
-        {"a": curve, "b": curve}, {"a": {"core": 0.1, "depth": 0.3}, "b": {"core": 0.2, "depth": 0.0}}, n_moments=2
+        {"a": curve, "b": curve},
+        {"a": {"core": 0.1, "depth": 0.3}, "b": {"core": 0.2, "depth": 0.0}},
+        n_moments=2,
     )
     assert [text.get_text() for text in bars.get_yticklabels()] == ["depth", "core"]
 
@@ -94,8 +124,17 @@ def test_the_most_telling_moment_stands_on_top(rng):
 def test_an_event_shows_six_layers_and_the_borders_of_its_clusters():
     owner = np.full(WINDOW.n_cells, -1)
     owner[WINDOW.offset[2]] = 0  # one cell in a corner of EMB2
-    axes = plots_clusters.plot_event(np.ones(WINDOW.n_cells), owner, np.ones(WINDOW.n_cells), WINDOW, title="a corner")
-    assert [ax.get_title(loc="right") for ax in axes.flat] == ["EMB1", "EMB2", "EMB3", "TileBar0", "TileBar1", "TileBar2"]
+    axes = plots_clusters.plot_event(
+        np.ones(WINDOW.n_cells), owner, np.ones(WINDOW.n_cells), WINDOW, title="a corner"
+    )
+    assert [ax.get_title(loc="right") for ax in axes.flat] == [
+        "EMB1",
+        "EMB2",
+        "EMB3",
+        "TileBar0",
+        "TileBar1",
+        "TileBar2",
+    ]
     borders = axes.flat[1].collections[-1].get_segments()
     assert len(borders) == 4
     assert np.min(borders, axis=(0, 1)) == pytest.approx([-0.2, -0.2])
@@ -111,7 +150,11 @@ def test_moments_of_four_samples_are_two_solid_and_two_dashed(rng):
 
 def test_stacks_stand_on_top_of_each_other():
     (ax, _) = plots_clusters.plot_stacks(
-        {"a": np.array([[0.2, 0.3]]), "b": np.array([[0.2, np.nan]])}, [1.0, 10.0], ["x", "y"], x_label="", y_label=""
+        {"a": np.array([[0.2, 0.3]]), "b": np.array([[0.2, np.nan]])},
+        [1.0, 10.0],
+        ["x", "y"],
+        x_label="",
+        y_label="",
     )
     assert ax.patches[1].get_data().baseline.tolist() == [0.2]
     assert ax.patches[1].get_data().values == pytest.approx([0.5])

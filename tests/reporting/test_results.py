@@ -1,4 +1,6 @@
-"""Results are recorded completely, refused when they are not what the schema says, and shown without a network."""
+"""Results are recorded completely, refused when they are not what the schema says, and shown
+without a network.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,24 @@ from matplotlib.figure import Figure
 
 from pfcalib import provenance
 from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.reporting.results import MAX_FIGURE_BYTES, Report, empty_results, format_value, read_results, results_schema, write_results
-from pfcalib.reporting.site import MARKERS, build_index, formula, render_notebook, render_readme, require_formula, write_readme
+from pfcalib.reporting.results import (
+    MAX_FIGURE_BYTES,
+    Report,
+    empty_results,
+    format_value,
+    read_results,
+    results_schema,
+    write_results,
+)
+from pfcalib.reporting.site import (
+    MARKERS,
+    build_index,
+    formula,
+    render_notebook,
+    render_readme,
+    require_formula,
+    write_readme,
+)
 
 
 @pytest.fixture
@@ -39,8 +57,15 @@ def test_everything_recorded_is_written(report):
     assert report.finish() is report
     results = written(report)
     assert results["status"] == "passed"
-    assert results["metrics"]["auc_dnn"] == {"value": 0.5, "error": 0.01, "unit": "", "definition": "area"}
-    assert results["checks"] == [{"name": "auc", "value": 0.5, "limit": "> 0.4", "passed": True, "required": True}]
+    assert results["metrics"]["auc_dnn"] == {
+        "value": 0.5,
+        "error": 0.01,
+        "unit": "",
+        "definition": "area",
+    }
+    assert results["checks"] == [
+        {"name": "auc", "value": 0.5, "limit": "> 0.4", "passed": True, "required": True}
+    ]
     assert results["tables"][0]["rows"] == [["EMB1", 3]]
     assert (report.out_dir / results["figures"][0]["file"]).is_file()
     assert results["provenance"]["inputs"] == {"test_report.py": provenance.sha256(__file__)}
@@ -49,7 +74,9 @@ def test_everything_recorded_is_written(report):
 
 def test_a_failed_check_raises_only_after_everything_is_written(report):
     report.check("energy is conserved", 0.1, "< 1e-6", False)
-    with pytest.raises(ValidationError, match=r"1 of 1 checks failed: energy is conserved = 0.1 \(limit < 1e-6\)"):
+    with pytest.raises(
+        ValidationError, match=r"1 of 1 checks failed: energy is conserved = 0.1 \(limit < 1e-6\)"
+    ):
         report.finish()
     assert written(report)["status"] == "failed"
     assert "**failed**" in (report.out_dir / "summary.md").read_text()
@@ -97,7 +124,10 @@ def test_a_ragged_table_is_refused(report):
         report.table("t", ["a", "b"], [[1]])
 
 
-@pytest.mark.parametrize("damage", [{"status": "good"}, {"metrics": {"a": {"value": 1}}}, {"extra": 1}, {"study": "no number"}])
+@pytest.mark.parametrize(
+    "damage",
+    [{"status": "good"}, {"metrics": {"a": {"value": 1}}}, {"extra": 1}, {"study": "no number"}],
+)
 def test_results_that_do_not_fit_the_schema_are_not_written(tmp_path, damage):
     results = {**empty_results("01_tiny", {"profile": "smoke"}, 1), **damage}
     with pytest.raises(ValidationError, match=r"results\.json: \$"):
@@ -107,7 +137,10 @@ def test_results_that_do_not_fit_the_schema_are_not_written(tmp_path, damage):
 
 def test_a_passed_status_with_a_failed_check_is_a_lie(tmp_path):
     results = empty_results("01_tiny", {"profile": "smoke"}, 1)
-    results |= {"status": "passed", "checks": [{"name": "a", "value": 1, "limit": 2, "passed": False, "required": True}]}
+    results |= {
+        "status": "passed",
+        "checks": [{"name": "a", "value": 1, "limit": 2, "passed": False, "required": True}],
+    }
     with pytest.raises(ValidationError, match="a required check failed"):
         write_results(results, tmp_path)
 
@@ -145,11 +178,11 @@ def test_formulas_become_mathml_and_odd_ones_stay_readable():
 
 def test_a_notebook_page_shows_mathematics_and_loads_nothing(tmp_path, network_loads):
     new = nbformat.v4
-    text = (
-        "# 01 Tiny\n\nInline $E^2 = p^2 + m^2$, displayed\n\n$$\\sigma = \\frac{a}{\\sqrt{E}} \\oplus b$$\n\nand \\begin{align} a &= b \\end{align}."
-    )
+    text = "# 01 Tiny\n\nInline $E^2 = p^2 + m^2$, displayed\n\n$$\\sigma = \\frac{a}{\\sqrt{E}} \\oplus b$$\n\nand \\begin{align} a &= b \\end{align}."
     code = new.new_code_cell("print('a < b')", outputs=[new.new_output("stream", text="a < b\n")])
-    nbformat.write(new.new_notebook(cells=[new.new_markdown_cell(text), code]), tmp_path / "executed.ipynb")
+    nbformat.write(
+        new.new_notebook(cells=[new.new_markdown_cell(text), code]), tmp_path / "executed.ipynb"
+    )
     render_notebook(tmp_path / "executed.ipynb", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert page.count("<math") == 3
@@ -163,15 +196,22 @@ def test_a_notebook_page_shows_mathematics_and_loads_nothing(tmp_path, network_l
 def test_the_check_for_network_loads_can_fail(network_loads):
     assert network_loads('<script src="https://example.org/a.js"></script>')
     assert network_loads('<link rel="stylesheet" href="//example.org/a.css">')
-    assert network_loads("<style>@import 'a.css'; b { background: url(http://example.org/c.png) }</style>")
-    assert not network_loads('<a href="https://example.org">a link</a> <img src="data:image/png;base64,AA">')
+    assert network_loads(
+        "<style>@import 'a.css'; b { background: url(http://example.org/c.png) }</style>"
+    )
+    assert not network_loads(
+        '<a href="https://example.org">a link</a> <img src="data:image/png;base64,AA">'
+    )
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A clone with one published study, which was built in the smoke profile too."""
     new = nbformat.v4
-    cells = [new.new_markdown_cell("# 01 Tiny"), new.new_code_cell("seed = 1", metadata={"tags": ["parameters"]})]
+    cells = [
+        new.new_markdown_cell("# 01 Tiny"),
+        new.new_code_cell("seed = 1", metadata={"tags": ["parameters"]}),
+    ]
     (tmp_path / "notebooks").mkdir()
     nbformat.write(new.new_notebook(cells=cells), tmp_path / "notebooks" / "01_tiny.ipynb")
     folder = tmp_path / "reports" / "01_tiny"
@@ -201,7 +241,10 @@ def test_the_index_of_nothing_says_so(tmp_path):
 def test_the_table_of_the_readme_comes_from_published_results_only(clone):
     assert write_readme(clone)
     text = (clone / "README.md").read_text()
-    assert "| [01 Tiny](reports/01_tiny/summary.md) | passed | 0 of 0 | `auc_dnn` 0.970 ± 0.010 |" in text
+    assert (
+        "| [01 Tiny](reports/01_tiny/summary.md) | passed | 0 of 0 | `auc_dnn` 0.970 ± 0.010 |"
+        in text
+    )
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
@@ -222,4 +265,6 @@ def test_published_results_are_valid_and_the_readme_shows_them(root):
         results = read_results(path)
         assert results["study"] == path.parent.name
         assert all((path.parent / figure["file"]).is_file() for figure in results["figures"])
-    assert render_readme(root) == (root / "README.md").read_text(encoding="utf-8"), "run `pfcalib readme`"
+    assert render_readme(root) == (root / "README.md").read_text(encoding="utf-8"), (
+        "run `pfcalib readme`"
+    )

@@ -1,4 +1,6 @@
-"""The runner refuses what is wrong before it starts, and leaves a complete folder whatever happens."""
+"""The runner refuses what is wrong before it starts, and leaves a complete folder whatever
+happens.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,22 @@ VALUES = {"seed": 3, "n_events": 7, "energy": 2.5, "label": None, "layers": ["EM
 def write_clone(root: Path, body: str, *, values: dict | None = None) -> Path:
     """A clone with one study: ``body`` is its last cell."""
     new = nbformat.v4
-    cells = [new.new_markdown_cell("# 01 Tiny\n\nIs $E = mc^2$?"), new.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
-    cells += [new.new_code_cell(SETUP), new.new_markdown_cell("## The end"), new.new_code_cell(body)]
+    cells = [
+        new.new_markdown_cell("# 01 Tiny\n\nIs $E = mc^2$?"),
+        new.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+    ]
+    cells += [
+        new.new_code_cell(SETUP),
+        new.new_markdown_cell("## The end"),
+        new.new_code_cell(body),
+    ]
     (root / "notebooks").mkdir()
     nbformat.write(new.new_notebook(cells=cells), root / "notebooks" / "01_tiny.ipynb")
-    profiles = {"01_tiny": dict.fromkeys(("smoke", "standard", "full"), VALUES if values is None else values)}
+    profiles = {
+        "01_tiny": dict.fromkeys(
+            ("smoke", "standard", "full"), VALUES if values is None else values
+        )
+    }
     (root / "notebooks" / "profiles.yaml").write_text(yaml.safe_dump(profiles))
     return root
 
@@ -50,11 +63,19 @@ def clone(tmp_path: Path) -> Path:
 
 def test_a_good_run_leaves_everything_under_its_final_name(clone):
     said = []
-    result = run_study(plan_study("01_tiny", overrides={"label": "a 'quoted' text"}, root=clone), say=said.append)
+    result = run_study(
+        plan_study("01_tiny", overrides={"label": "a 'quoted' text"}, root=clone), say=said.append
+    )
     assert result.passed
     assert not result.error
     assert result.folder == clone / "reports" / "01_tiny" / "smoke"
-    assert {path.name for path in result.folder.iterdir()} == {"executed.ipynb", "kernel.log", "report.html", "results.json", "summary.md"}
+    assert {path.name for path in result.folder.iterdir()} == {
+        "executed.ipynb",
+        "kernel.log",
+        "report.html",
+        "results.json",
+        "summary.md",
+    }
     assert [path.name for path in result.folder.parent.iterdir()] == ["smoke"]
     results = read_results(result.folder / "results.json")
     assert results["metrics"]["n"]["value"] == 7
@@ -67,7 +88,9 @@ def test_a_good_run_leaves_everything_under_its_final_name(clone):
 def test_the_kernel_is_that_of_the_running_python_whatever_jupyter_finds(clone, monkeypatch):
     bogus = clone / "jupyter" / "kernels" / "python3"
     bogus.mkdir(parents=True)
-    (bogus / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "bogus", "language": "python"}))
+    (bogus / "kernel.json").write_text(
+        json.dumps({"argv": ["false"], "display_name": "bogus", "language": "python"})
+    )
     monkeypatch.setenv("JUPYTER_PATH", str(clone / "jupyter"))
     assert run_study(plan_study("01_tiny", root=clone)).passed
 
@@ -100,7 +123,11 @@ def test_a_failed_check_keeps_the_metrics_and_fails_the_run(tmp_path):
 
 
 def test_a_cell_that_raises_after_a_good_finish_still_fails(tmp_path):
-    result = run_study(plan_study("01_tiny", root=write_clone(tmp_path, "report.finish()\nraise RuntimeError('late')")))
+    result = run_study(
+        plan_study(
+            "01_tiny", root=write_clone(tmp_path, "report.finish()\nraise RuntimeError('late')")
+        )
+    )
     assert not result.passed
     assert read_results(result.folder / "results.json")["status"] == "failed"
 
@@ -155,7 +182,12 @@ def test_publishing_replaces_the_committed_figures(tmp_path):
     for name in ("results.json", "summary.md", "figures/new.png", "executed.ipynb"):
         (built / name).write_text(name)
     publish(built)
-    assert {path.name for path in (tmp_path / "01_tiny").iterdir()} == {"standard", "figures", "results.json", "summary.md"}
+    assert {path.name for path in (tmp_path / "01_tiny").iterdir()} == {
+        "standard",
+        "figures",
+        "results.json",
+        "summary.md",
+    }
     assert [path.name for path in (tmp_path / "01_tiny" / "figures").iterdir()] == ["new.png"]
 
 
@@ -179,11 +211,20 @@ def test_bad_parameters_are_refused_before_the_start(clone, overrides, message):
 
 
 def test_an_integer_passes_for_a_float_and_null_for_an_optional(clone):
-    assert plan_study("01_tiny", overrides={"energy": 3, "label": None}, root=clone).parameters["energy"] == 3
+    assert (
+        plan_study("01_tiny", overrides={"energy": 3, "label": None}, root=clone).parameters[
+            "energy"
+        ]
+        == 3
+    )
 
 
 def test_a_missing_parameter_is_refused(tmp_path):
-    clone = write_clone(tmp_path, "report.finish()", values={name: value for name, value in VALUES.items() if name != "label"})
+    clone = write_clone(
+        tmp_path,
+        "report.finish()",
+        values={name: value for name, value in VALUES.items() if name != "label"},
+    )
     with pytest.raises(ConfigError, match="'label' has no value"):
         plan_study("01_tiny", root=clone)
 

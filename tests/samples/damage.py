@@ -1,4 +1,6 @@
-"""Makers of damaged files: each takes a good ROOT file and writes a copy with one fault at a known place."""
+"""Makers of damaged files: each takes a good ROOT file and writes a copy with one fault at a known
+place.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,17 @@ def damage(source: Path, target: Path, change: Callable[[bytearray], bytearray |
 
 
 def cut(source: Path, target: Path, at: float) -> Path:
-    """The first part of a file: a share below 1, or a number of bytes; -n leaves out the last n bytes."""
-    return damage(source, target, lambda content: content[: int(len(content) * at) if 0 < at < 1 else int(at)])
+    """The first part of a file: a share below 1, or a number of bytes; -n leaves out the last n
+    bytes.
+    """
+    return damage(
+        source, target, lambda content: content[: int(len(content) * at) if 0 < at < 1 else int(at)]
+    )
 
 
-def flip(source: Path, target: Path, region: Region, rng: np.random.Generator, *, n: int = 20) -> Path:
+def flip(
+    source: Path, target: Path, region: Region, rng: np.random.Generator, *, n: int = 20
+) -> Path:
     """Change n different bytes of a region, each to some other value."""
 
     def change(content: bytearray) -> None:
@@ -40,11 +48,17 @@ def flip(source: Path, target: Path, region: Region, rng: np.random.Generator, *
 
 def blank(source: Path, target: Path, region: Region) -> Path:
     """Fill a region with zeros."""
-    return damage(source, target, lambda content: content.__setitem__(slice(*region), bytes(region[1] - region[0])))
+    return damage(
+        source,
+        target,
+        lambda content: content.__setitem__(slice(*region), bytes(region[1] - region[0])),
+    )
 
 
 def basket(path: Path, tree: str, branch: str, number: int = 0) -> Region:
-    """The payload of a basket, without its key: where the (compressed) values of some entries lie."""
+    """The payload of a basket, without its key: where the (compressed) values of some entries
+    lie.
+    """
     with uproot.open(path) as file:
         found = file[tree][branch]
         start, size = (int(found.member(name)[number]) for name in ("fBasketSeek", "fBasketBytes"))
@@ -81,7 +95,8 @@ def write_clusters(
     basket_size: int | None = None,
     compress: bool = True,
 ) -> Path:
-    """A file in the native layout as a careless tool would write it, one counter a jagged branch; None for a column leaves it out.
+    """A file in the native layout as a careless tool would write it, one counter a jagged branch;
+    None for a column leaves it out.
 
     Parameters
     ----------
@@ -94,18 +109,37 @@ def write_clusters(
     compress : bool
         False leaves everything open to single changes of bytes.
     """
-    cells = {name: ak.unflatten(array, np.diff(sample.offsets)) for name, array in sample.cells.items()}
-    columns = {name: array for name, array in {**sample.scalars, **(scalars or {}), **cells, **(jagged or {})}.items() if array is not None}
-    vectors = {name: array for name, array in {**sample.geo.arrays(), **(geo or {})}.items() if array is not None}
-    entries = {name: ak.Array([array] * geo_entries) if geo_entries else ak.Array([array])[:0] for name, array in vectors.items()}
+    cells = {
+        name: ak.unflatten(array, np.diff(sample.offsets)) for name, array in sample.cells.items()
+    }
+    columns = {
+        name: array
+        for name, array in {**sample.scalars, **(scalars or {}), **cells, **(jagged or {})}.items()
+        if array is not None
+    }
+    vectors = {
+        name: array
+        for name, array in {**sample.geo.arrays(), **(geo or {})}.items()
+        if array is not None
+    }
+    entries = {
+        name: ak.Array([array] * geo_entries) if geo_entries else ak.Array([array])[:0]
+        for name, array in vectors.items()
+    }
     step = basket_size or max(len(sample), 1)
     with uproot.recreate(path, compression=uproot.ZSTD(3) if compress else None) as file:
         made = file.mktree("ClusterTree", {name: _type(array) for name, array in columns.items()})
         for start in range(0, len(sample), step):
             made.extend({name: array[start : start + step] for name, array in columns.items()})
-        file.mktree("CellGeo", {name: _type(array) for name, array in entries.items()}).extend(entries)
+        file.mktree("CellGeo", {name: _type(array) for name, array in entries.items()}).extend(
+            entries
+        )
     return path
 
 
 def _type(array: Any) -> Any:
-    return np.dtype((array.dtype, array.shape[1:])) if isinstance(array, np.ndarray) else array.type.content
+    return (
+        np.dtype((array.dtype, array.shape[1:]))
+        if isinstance(array, np.ndarray)
+        else array.type.content
+    )

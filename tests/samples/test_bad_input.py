@@ -1,4 +1,6 @@
-"""Every bad file is refused with its name and what is wrong, told by `pfcalib inspect` in one line, or skipped with a report of what is lost."""
+"""Every bad file is refused with its name and what is wrong, told by `pfcalib inspect` in one line,
+or skipped with a report of what is lost.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +38,32 @@ VALUES = {  # what is wrong: column, value, what is said
     "negative truth energy": ("truthE", -5.0, "truthE is -5.0, it must be positive"),
     "truth energy of zero": ("truthE", 0.0, "truthE is 0.0, it must be positive"),
     "NaN cluster energy": ("clusterE", np.nan, "clusterE is nan, it must be finite"),
-    "infinite moment": ("cluster_CENTER_MAG", -np.inf, "cluster_CENTER_MAG is -inf, it must be finite"),
-    "negative deposit": ("cluster_ENG_CALIB_TOT", -1.0, "cluster_ENG_CALIB_TOT is -1.0, it must not be negative"),
+    "infinite moment": (
+        "cluster_CENTER_MAG",
+        -np.inf,
+        "cluster_CENTER_MAG is -inf, it must be finite",
+    ),
+    "negative deposit": (
+        "cluster_ENG_CALIB_TOT",
+        -1.0,
+        "cluster_ENG_CALIB_TOT is -1.0, it must not be negative",
+    ),
     "NaN cell energy": ("cluster_cell_E", np.nan, "cluster_cell_E is nan, it must be finite"),
-    "infinite cell deposit": ("cluster_cell_hitsE_EM", np.inf, "cluster_cell_hitsE_EM is inf, it must be finite"),
-    "cell that is not in CellGeo": ("cluster_cell_ID", 123456, "cluster_cell_ID is 123456, it must be in CellGeo"),
-    "cell ID of 64 bits": ("cluster_cell_ID", 2**64 - 1, "cluster_cell_ID is 18446744073709551615, it must be in CellGeo"),
+    "infinite cell deposit": (
+        "cluster_cell_hitsE_EM",
+        np.inf,
+        "cluster_cell_hitsE_EM is inf, it must be finite",
+    ),
+    "cell that is not in CellGeo": (
+        "cluster_cell_ID",
+        123456,
+        "cluster_cell_ID is 123456, it must be in CellGeo",
+    ),
+    "cell ID of 64 bits": (
+        "cluster_cell_ID",
+        2**64 - 1,
+        "cluster_cell_ID is 18446744073709551615, it must be in CellGeo",
+    ),
 }
 GEOMETRIES = {  # what is wrong: what is said
     "two entries": "CellGeo must have exactly one entry, it has 2",
@@ -72,7 +94,9 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module")
 def events() -> tuple[Sample, np.ndarray]:
-    """Clusters, and how many of them each event has; the fourth event has two, of which the second is the bad one."""
+    """Clusters, and how many of them each event has; the fourth event has two, of which the second
+    is the bad one.
+    """
     rng = np.random.default_rng(3)
     counts = np.concatenate([[3, 0, 3, 2], rng.integers(0, 4, 12)])
     return make_sample(rng, int(counts.sum()), max_cells=15), counts
@@ -87,10 +111,18 @@ def native(events, tmp_path_factory) -> Case:
         path = folder / f"{kind}.root"
         if kind in VALUES:
             return write_clusters(path, spoilt(sample, kind), basket_size=5)
-        changes = {"unequal vectors": {"cell_geo_eta": sample.geo.eta[:-1]}, "no branch": {"cell_geo_dphi": None}}
-        changes |= {"a NaN": {"cell_geo_eta": nan_at_3(sample.geo.eta)}, "cell twice": {"cell_geo_ID": five_twice(sample.geo.ID)}}
+        changes = {
+            "unequal vectors": {"cell_geo_eta": sample.geo.eta[:-1]},
+            "no branch": {"cell_geo_dphi": None},
+        }
+        changes |= {
+            "a NaN": {"cell_geo_eta": nan_at_3(sample.geo.eta)},
+            "cell twice": {"cell_geo_ID": five_twice(sample.geo.ID)},
+        }
         entries = {"two entries": 2, "no entry": 0}.get(kind, 1)
-        return write_clusters(path, sample, geo=changes.get(kind), geo_entries=entries, basket_size=5)
+        return write_clusters(
+            path, sample, geo=changes.get(kind), geo_entries=entries, basket_size=5
+        )
 
     path = write_clusters(folder / "good.root", sample, basket_size=5)
     return Case(path, sample, np.arange(len(sample)), "ClusterTree", "clusterE", bad)
@@ -113,13 +145,28 @@ def mltree(events, tmp_path_factory) -> Case:
         ("a NaN", "cell_geo_eta", nan_at_3(sample.geo.eta)),
         ("cell twice", "cell_geo_ID", five_twice(sample.geo.ID)),
     ]:
-        files[kind] = {**good.trees, "CellGeo": {**vectors, branch: (vectors[branch][0], values[None])}}
+        files[kind] = {
+            **good.trees,
+            "CellGeo": {**vectors, branch: (vectors[branch][0], values[None])},
+        }
     files["no branch"] = without(good.trees, "CellGeo", "cell_geo_dphi")
     for kind, times in (("two entries", 2), ("no entry", 0)):
-        files[kind] = {**good.trees, "CellGeo": {name: (of, np.repeat(values, times, axis=0)) for name, (of, values) in vectors.items()}}
+        files[kind] = {
+            **good.trees,
+            "CellGeo": {
+                name: (of, np.repeat(values, times, axis=0))
+                for name, (of, values) in vectors.items()
+            },
+        }
     plain = {"F": np.zeros(len(counts)), "string": ["seven"] * len(counts)}
     for kind, (branch, of, _) in TYPES.items():
-        values = plain[of] if of in plain else [[[1.0]]] * len(counts) if of.count("vector") == 2 else [[1.0]] * len(counts)
+        values = (
+            plain[of]
+            if of in plain
+            else [[[1.0]]] * len(counts)
+            if of.count("vector") == 2
+            else [[1.0]] * len(counts)
+        )
         files[kind] = {**good.trees, "EventTree": {**good.trees["EventTree"], branch: (of, values)}}
     for kind, branch in (("short cells", "cluster_cell_E"), ("short clusters", "cluster_Eta")):
         of, values = good.trees["EventTree"][branch]
@@ -127,7 +174,14 @@ def mltree(events, tmp_path_factory) -> Case:
         (lists[3][1] if kind == "short cells" else lists[3]).pop()
         files[kind] = {**good.trees, "EventTree": {**good.trees["EventTree"], branch: (of, lists)}}
     write_files({folder / f"{kind}.root": trees for kind, trees in files.items()})
-    return Case(folder / "good.root", good.sample, good.entry, "EventTree", "cluster_E", lambda kind: folder / f"{kind}.root")
+    return Case(
+        folder / "good.root",
+        good.sample,
+        good.entry,
+        "EventTree",
+        "cluster_E",
+        lambda kind: folder / f"{kind}.root",
+    )
 
 
 @pytest.fixture(params=["native", "mltree"])
@@ -138,7 +192,10 @@ def case(request: pytest.FixtureRequest) -> Case:
 def spoilt(sample: Sample, kind: str) -> Sample:
     """A copy with a bad value in one cluster."""
     column, value, _ = VALUES[kind]
-    scalars, cells = ({name: array.copy() for name, array in part.items()} for part in (sample.scalars, sample.cells))
+    scalars, cells = (
+        {name: array.copy() for name, array in part.items()}
+        for part in (sample.scalars, sample.cells)
+    )
     place = BAD if column in scalars else sample.offsets[BAD] + 1
     (scalars if column in scalars else cells)[column][place] = value
     return dataclasses.replace(sample, scalars=scalars, cells=cells)
@@ -176,7 +233,9 @@ def inspect(capfd, monkeypatch) -> Callable[[Path], tuple[int, str]]:
             cli.main()
             code, message = 0, ""
         except SystemExit as ended:
-            code, message = (1, ended.code) if isinstance(ended.code, str) else (int(ended.code or 0), "")
+            code, message = (
+                (1, ended.code) if isinstance(ended.code, str) else (int(ended.code or 0), "")
+            )
         return code, capfd.readouterr().err + message
 
     return run
@@ -257,8 +316,13 @@ def test_a_faulty_geometry_is_refused(case, refused, kind):
 
 def test_a_geometry_that_is_missing_is_refused(events, refused, tmp_path):
     with uproot.recreate(tmp_path / "bare.root") as file:
-        cells = {name: ak.unflatten(array, np.diff(events[0].offsets)) for name, array in events[0].cells.items()}
-        file.mktree("ClusterTree", {name: array.type.content for name, array in cells.items()}).extend(cells)
+        cells = {
+            name: ak.unflatten(array, np.diff(events[0].offsets))
+            for name, array in events[0].cells.items()
+        }
+        file.mktree(
+            "ClusterTree", {name: array.type.content for name, array in cells.items()}
+        ).extend(cells)
     refused(tmp_path / "bare.root", "no tree 'CellGeo'; the file has ClusterTree")
 
 
@@ -288,10 +352,15 @@ def test_a_branch_of_another_type_is_refused_in_an_mltree(mltree, refused, kind)
     ],
     ids=["text", "vector", "array", "truth values", "number for vector", "text for vector"],
 )
-def test_a_column_of_another_type_is_refused_in_a_native_file(native, refused, tmp_path, column, make):
+def test_a_column_of_another_type_is_refused_in_a_native_file(
+    native, refused, tmp_path, column, make
+):
     values = make(len(native.sample))
     changed = {"jagged" if column.startswith("cluster_cell") else "scalars": {column: values}}
-    refused(write_clusters(tmp_path / "type.root", native.sample, **changed), f"branch {column} is of type")
+    refused(
+        write_clusters(tmp_path / "type.root", native.sample, **changed),
+        f"branch {column} is of type",
+    )
 
 
 @pytest.mark.parametrize("kind", VALUES)
@@ -302,17 +371,26 @@ def test_a_bad_value_is_refused_with_its_entry_or_costs_its_cluster_alone(case, 
         read_sample(path)
     assert str(caught.value) == f"{path}: {case.tree}: entry {entry}: {reason}"
     log = FaultLog()
-    assert_same(read_sample(path, on_error="skip", faults=log), case.sample[np.arange(len(case.sample)) != BAD])
+    assert_same(
+        read_sample(path, on_error="skip", faults=log),
+        case.sample[np.arange(len(case.sample)) != BAD],
+    )
     assert [(fault.entry, fault.branch, fault.n_lost) for fault in log] == [(entry, column, 1)]
     code, errors = inspect(path)
     assert code == 1
     assert errors.startswith(f"pfcalib: {path}: ")
-    assert f"{column} {reason.partition(', it ')[2]}: not so in 1 clusters, the first at entry {entry}" in errors
+    assert (
+        f"{column} {reason.partition(', it ')[2]}: not so in 1 clusters, the first at entry {entry}"
+        in errors
+    )
     assert "\n" not in errors
 
 
 def test_skipped_clusters_are_warned_about_once_where_nobody_asks_for_a_log(case):
-    with pytest.warns(UserWarning, match=r"1 faults were skipped, with 1 clusters or entries; the first: .*NaN truth energy\.root.*truthE"):
+    with pytest.warns(
+        UserWarning,
+        match=r"1 faults were skipped, with 1 clusters or entries; the first: .*NaN truth energy\.root.*truthE",
+    ):
         kept = read_sample(case.bad("NaN truth energy"), on_error="skip")
     assert len(kept) == len(case.sample) - 1
 
@@ -323,13 +401,26 @@ def test_lengths_that_disagree_cost_the_entry_alone(mltree, native, inspect, tmp
     if kind == "short cells":
         parts = np.split(native.sample.cells["cluster_cell_E"], native.sample.offsets[1:-1])
         short = ak.Array([cells[:-1] if i == BAD else cells for i, cells in enumerate(parts)])
-        cases.append((native, write_clusters(tmp_path / "short.root", native.sample, jagged={"cluster_cell_E": ak.values_astype(short, np.float32)})))
+        cases.append(
+            (
+                native,
+                write_clusters(
+                    tmp_path / "short.root",
+                    native.sample,
+                    jagged={"cluster_cell_E": ak.values_astype(short, np.float32)},
+                ),
+            )
+        )
     for case, path in cases:
         entry = case.entry[BAD]
-        with pytest.raises(BadFileError, match=f"{path.name}: {case.tree}: entry {entry}: .*same length"):
+        with pytest.raises(
+            BadFileError, match=f"{path.name}: {case.tree}: entry {entry}: .*same length"
+        ):
             read_sample(path)
         log = FaultLog()
-        assert_same(read_sample(path, on_error="skip", faults=log), case.sample[case.entry != entry])
+        assert_same(
+            read_sample(path, on_error="skip", faults=log), case.sample[case.entry != entry]
+        )
         assert [fault.entry for fault in log] == [entry]
         code, errors = inspect(path)
         assert code == 1
@@ -339,7 +430,9 @@ def test_lengths_that_disagree_cost_the_entry_alone(mltree, native, inspect, tmp
 @pytest.mark.parametrize("what", ["energy", "cluster_cell_ID", "eventNumber"])
 def test_a_basket_of_zeros_is_an_error_or_costs_its_entries_alone(case, inspect, tmp_path, what):
     branch = case.energy if what == "energy" else what
-    path = damage.blank(case.path, tmp_path / "zeros.root", damage.basket(case.path, case.tree, branch, 0))
+    path = damage.blank(
+        case.path, tmp_path / "zeros.root", damage.basket(case.path, case.tree, branch, 0)
+    )
     assert inspect(path)[0] == 1
     kept = read_sample(path, on_error="skip", faults=FaultLog())
     hit = np.zeros(len(case.sample), dtype=np.bool_)
@@ -353,9 +446,17 @@ def test_a_basket_of_zeros_is_an_error_or_costs_its_entries_alone(case, inspect,
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("what", ["energy", "cluster_cell_E"])
 def test_flipped_bytes_in_a_basket_are_an_error_or_change_nothing_else(case, tmp_path, what, seed):
-    """Neither ROOT nor zstd as ROOT calls it keep a checksum of values, so a flipped energy may pass for another energy."""
+    """Neither ROOT nor zstd as ROOT calls it keep a checksum of values, so a flipped energy may
+    pass for another energy.
+    """
     branch = case.energy if what == "energy" else what
-    path = damage.flip(case.path, tmp_path / "flipped.root", damage.basket(case.path, case.tree, branch), np.random.default_rng(seed), n=1 + 5 * seed)
+    path = damage.flip(
+        case.path,
+        tmp_path / "flipped.root",
+        damage.basket(case.path, case.tree, branch),
+        np.random.default_rng(seed),
+        n=1 + 5 * seed,
+    )
     try:
         back = read_sample(path)
     except BadFileError as error:
@@ -366,7 +467,9 @@ def test_flipped_bytes_in_a_basket_are_an_error_or_change_nothing_else(case, tmp
         assert np.isin(kept["eventNumber"], case.sample["eventNumber"]).all()
         assert len(kept) + log.n_lost >= len(case.sample) - 3 * log.n_lost
         return
-    for name in back.scalars.keys() & case.sample.scalars.keys() - {"clusterE", "clusterIndex"} - {"cluster_sumCellE"}:
+    for name in back.scalars.keys() & case.sample.scalars.keys() - {"clusterE", "clusterIndex"} - {
+        "cluster_sumCellE"
+    }:
         if not name.startswith("cluster_E_"):
             np.testing.assert_array_equal(back[name], case.sample[name], err_msg=name)
     assert np.isfinite(back["clusterE"]).all()
@@ -374,9 +477,13 @@ def test_flipped_bytes_in_a_basket_are_an_error_or_change_nothing_else(case, tmp
 
 @pytest.mark.parametrize("place", ["header", "streamer_info", "directory"])
 @pytest.mark.parametrize("seed", range(3))
-def test_flipped_bytes_outside_of_the_baskets_are_an_error_or_harmless(case, inspect, tmp_path, place, seed):
+def test_flipped_bytes_outside_of_the_baskets_are_an_error_or_harmless(
+    case, inspect, tmp_path, place, seed
+):
     region = getattr(damage, place)(case.path)
-    path = damage.flip(case.path, tmp_path / "flipped.root", region, np.random.default_rng(seed), n=4)
+    path = damage.flip(
+        case.path, tmp_path / "flipped.root", region, np.random.default_rng(seed), n=4
+    )
     try:
         assert_same(read_sample(path), case.sample)
     except BadFileError as error:
@@ -396,12 +503,18 @@ def replaced(path: Path, other: Path) -> None:
 def test_a_file_that_changes_while_it_is_read_is_noticed(case, tmp_path, how):
     path = tmp_path / "moving.root"
     other = case.bad("NaN truth energy")
-    change = {"replaced": lambda: replaced(path, other), "cut": lambda: os.truncate(path, 3000), "deleted": path.unlink}[how]
+    change = {
+        "replaced": lambda: replaced(path, other),
+        "cut": lambda: os.truncate(path, 3000),
+        "deleted": path.unlink,
+    }[how]
     shutil.copy(case.path, path)
     chunks = iterate_sample(path, step=5)
     next(chunks)
     change()
-    with pytest.raises(BadFileError, match=r"moving\.root: the file was replaced or changed while it was read"):
+    with pytest.raises(
+        BadFileError, match=r"moving\.root: the file was replaced or changed while it was read"
+    ):
         list(chunks)
     path.unlink(missing_ok=True)
     shutil.copy(case.path, path)
@@ -420,9 +533,14 @@ def test_of_several_files_skip_loses_the_bad_one_and_names_it(case, tmp_path):
     kept = read_sample([case.path, bad, case.path], on_error="skip", faults=log)
     assert len(kept) == 2 * len(case.sample)
     assert [fault.path for fault in log] == [str(bad)]
-    report = convert_sample([case.path, bad, case.bad("NaN truth energy")], tmp_path / "whole.root", on_error="skip")
+    report = convert_sample(
+        [case.path, bad, case.bad("NaN truth energy")], tmp_path / "whole.root", on_error="skip"
+    )
     assert report.n_clusters == 2 * len(case.sample) - 1
-    assert [Path(fault.path).name for fault in report.skipped] == ["bad.root", "NaN truth energy.root"]
+    assert [Path(fault.path).name for fault in report.skipped] == [
+        "bad.root",
+        "NaN truth energy.root",
+    ]
     assert len(read_sample(tmp_path / "whole.root").metadata["skipped"]) == 2
 
 

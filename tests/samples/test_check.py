@@ -18,7 +18,12 @@ def test_a_sound_sample_passes_and_is_described(sample, path):
     seen = []
     report = check_sample(path, step=70, progress=seen.append)
     assert report.passed, report.problems
-    assert (report.n_entries, report.n_clusters, report.n_events, report.n_cells) == (300, 300, 150, sample.offsets[-1])
+    assert (report.n_entries, report.n_clusters, report.n_events, report.n_cells) == (
+        300,
+        300,
+        150,
+        sample.offsets[-1],
+    )
     assert (report.layout, report.unit, report.missing) == ("pfcalib", "cluster", ())
     assert report.n_em == sample.is_em.sum()
     assert report.metadata == sample.metadata
@@ -31,7 +36,10 @@ def test_a_sound_sample_passes_and_is_described(sample, path):
 
 
 def test_every_fault_is_reported_with_its_first_entry(sample, tmp_path):
-    scalars, cells = ({name: array.copy() for name, array in part.items()} for part in (sample.scalars, sample.cells))
+    scalars, cells = (
+        {name: array.copy() for name, array in part.items()}
+        for part in (sample.scalars, sample.cells)
+    )
     scalars["truthE"][[10, 20]] = np.nan, np.inf
     scalars["truthE"][[30, 31]] = 0.0, -1.0
     scalars["clusterE"][40] *= 1.5
@@ -40,7 +48,12 @@ def test_every_fault_is_reported_with_its_first_entry(sample, tmp_path):
     cells["cluster_cell_ID"][first[0]] = 123456
     cells["cluster_cell_ID"][first[1]] = cells["cluster_cell_ID"][first[1] + 1]
     cells["cluster_cell_hitsE_EM"][sample.offsets[70] : sample.offsets[71]] = -np.inf
-    report = check_sample(write_clusters(tmp_path / "bad.root", dataclasses.replace(sample, scalars=scalars, cells=cells)), step=35)
+    report = check_sample(
+        write_clusters(
+            tmp_path / "bad.root", dataclasses.replace(sample, scalars=scalars, cells=cells)
+        ),
+        step=35,
+    )
     assert report.problems == (
         "truthE must be finite: not so in 2 clusters, the first at entry 10",
         "truthE must be positive: not so in 2 clusters, the first at entry 30",
@@ -52,11 +65,16 @@ def test_every_fault_is_reported_with_its_first_entry(sample, tmp_path):
     )
     truth = report.ranges["truthE"]
     assert (truth.n_nan, truth.n_inf, truth.n_bad_clusters) == (1, 1, 4)
-    assert (truth.low, truth.high) == (-1.0, np.delete(scalars["truthE"], 20)[np.r_[:10, 11:299]].max())
+    assert (truth.low, truth.high) == (
+        -1.0,
+        np.delete(scalars["truthE"], 20)[np.r_[:10, 11:299]].max(),
+    )
 
 
 def test_missing_branches_are_named_and_the_rest_is_still_looked_at(sample, tmp_path):
-    few = dataclasses.replace(sample, scalars={name: sample[name] for name in ("clusterE", "clusterEta")}, cells={})
+    few = dataclasses.replace(
+        sample, scalars={name: sample[name] for name in ("clusterE", "clusterEta")}, cells={}
+    )
     write_sample(tmp_path / "few.root", few)
     report = check_sample(tmp_path / "few.root")
     assert set(report.missing) == {*SCALARS, *JAGGED} - {"clusterE", "clusterEta"}
@@ -65,9 +83,14 @@ def test_missing_branches_are_named_and_the_rest_is_still_looked_at(sample, tmp_
     assert report.n_em is None
 
 
-def test_branches_that_the_source_of_a_converted_file_could_not_give_are_no_problem(sample, tmp_path):
+def test_branches_that_the_source_of_a_converted_file_could_not_give_are_no_problem(
+    sample, tmp_path
+):
     scalars = {name: array for name, array in sample.scalars.items() if name != "cluster_PTD"}
-    write_sample(tmp_path / "part.root", dataclasses.replace(sample, scalars=scalars, metadata={"absent": ["cluster_PTD"]}))
+    write_sample(
+        tmp_path / "part.root",
+        dataclasses.replace(sample, scalars=scalars, metadata={"absent": ["cluster_PTD"]}),
+    )
     report = check_sample(tmp_path / "part.root")
     assert report.passed, report.problems
     assert report.missing == ("cluster_PTD",)
@@ -75,7 +98,9 @@ def test_branches_that_the_source_of_a_converted_file_could_not_give_are_no_prob
 
 def test_an_empty_sample_is_a_problem_and_no_sample_is_an_error(sample, tmp_path):
     write_sample(tmp_path / "empty.root", sample[:0])
-    assert check_sample(tmp_path / "empty.root").problems == ("the sample holds no cluster in 0 entries",)
+    assert check_sample(tmp_path / "empty.root").problems == (
+        "the sample holds no cluster in 0 entries",
+    )
     with pytest.raises(BadFileError, match="no such file"):
         check_sample(tmp_path / "gone.root")
 
@@ -94,7 +119,9 @@ def test_lengths_that_disagree_are_a_problem_of_one_entry(sample, tmp_path):
     counts = np.diff(sample.offsets)
     counts[150] += 1
     longer = ak.unflatten(np.ones(counts.sum(), dtype=np.float32), counts)
-    report = check_sample(write_clusters(tmp_path / "jagged.root", sample, jagged={"cluster_cell_hitsE_EM": longer}))
+    report = check_sample(
+        write_clusters(tmp_path / "jagged.root", sample, jagged={"cluster_cell_hitsE_EM": longer})
+    )
     assert report.n_clusters == 299
     assert "entry 150" in report.problems[0]
 
@@ -108,7 +135,9 @@ def test_histograms_hold_every_finite_value_whatever_the_size_of_the_chunks(samp
         assert getattr(whole, name).sum(flow=True) == 300
     np.testing.assert_allclose(parts.layer_energy, whole.layer_energy)
     for name in ("PreSamplerB", "EMB1", "TileBar2"):
-        assert whole.layer_energy[SAMPLINGS.index(name)] == pytest.approx(sample[f"cluster_E_{name}"].sum(dtype=np.float64))
+        assert whole.layer_energy[SAMPLINGS.index(name)] == pytest.approx(
+            sample[f"cluster_E_{name}"].sum(dtype=np.float64)
+        )
     sample["truthE"][:3] = np.nan, np.inf, -1.0
     holes = SampleHistograms()
     holes.fill(sample)

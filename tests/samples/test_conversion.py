@@ -1,4 +1,6 @@
-"""A converted file holds the clusters of its sources bit by bit, says where they come from, and goes through the rest of the package."""
+"""A converted file holds the clusters of its sources bit by bit, says where they come from, and
+goes through the rest of the package.
+"""
 
 import dataclasses
 import hashlib
@@ -49,10 +51,27 @@ def mltree(tmp_path_factory):
 def images(rng, tmp_path):
     """A file of the earlier layout, as uproot writes it."""
     sample = make_sample(rng, 120, BARREL)
-    branches = {BRANCHES.get(name, name): image for name, image in build_images(sample, layers=tuple(IMAGE_SHAPES)).items()}
-    branches |= {name: sample[name] for name in ("truthE", "truthEta", "truthPhi", "clusterE", "clusterEta", "clusterPhi", "cluster_ENG_CALIB_TOT")}
+    branches = {
+        BRANCHES.get(name, name): image
+        for name, image in build_images(sample, layers=tuple(IMAGE_SHAPES)).items()
+    }
+    branches |= {
+        name: sample[name]
+        for name in (
+            "truthE",
+            "truthEta",
+            "truthPhi",
+            "clusterE",
+            "clusterEta",
+            "clusterPhi",
+            "cluster_ENG_CALIB_TOT",
+        )
+    }
     with uproot.recreate(tmp_path / "images.root") as file:
-        file.mktree("ClusterTree", {name: (array.dtype, array.shape[1:]) for name, array in branches.items()}).extend(branches)
+        file.mktree(
+            "ClusterTree",
+            {name: (array.dtype, array.shape[1:]) for name, array in branches.items()},
+        ).extend(branches)
     return tmp_path / "images.root"
 
 
@@ -61,11 +80,23 @@ def test_a_converted_native_file_is_the_same_sample(sample, path, tmp_path):
     report = convert_sample(path, tmp_path / "copy.root", progress=seen.append)
     back = read_sample(tmp_path / "copy.root")
     assert_same(back, sample)
-    assert (report.n_clusters, sum(seen), report.layouts, report.absent, report.skipped) == (300, 300, ("pfcalib",), (), ())
+    assert (report.n_clusters, sum(seen), report.layouts, report.absent, report.skipped) == (
+        300,
+        300,
+        ("pfcalib",),
+        (),
+        (),
+    )
     assert back.metadata == {
         "generator": "synthetic",
         "converted_from": "pfcalib",
-        "sources": [{"name": "sample.root", "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "metadata": sample.metadata}],
+        "sources": [
+            {
+                "name": "sample.root",
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "metadata": sample.metadata,
+            }
+        ],
         "absent": [],
         "skipped": [],
     }
@@ -76,14 +107,21 @@ def test_an_mltree_goes_through_images_and_the_stream_after_its_conversion(mltre
     original, back = read_sample(mltree), read_sample(tmp_path / "native.root")
     assert_same(back, original)
     assert report.layouts == ("MLTree",)
-    assert set(report.absent) == {*SCALARS, *JAGGED} - original.scalars.keys() - original.cells.keys()
+    assert (
+        set(report.absent) == {*SCALARS, *JAGGED} - original.scalars.keys() - original.cells.keys()
+    )
     assert {"cluster_PTD", "cluster_SECOND_R"} <= set(report.absent)
     checked = check_sample(tmp_path / "native.root")
     assert checked.passed, checked.problems
     assert checked.missing == report.absent
     pixels = build_images(back)
     stream = ClusterStream(
-        tmp_path / "native.root", split="all", balance=None, shuffle=False, select=SelectionConfig(min_cluster_e=1e-3), batch_size=16
+        tmp_path / "native.root",
+        split="all",
+        balance=None,
+        shuffle=False,
+        select=SelectionConfig(min_cluster_e=1e-3),
+        batch_size=16,
     )
     batches = [stream[i] for i in range(len(stream))]
     assert stream.n_clusters == len(original)
@@ -92,7 +130,9 @@ def test_an_mltree_goes_through_images_and_the_stream_after_its_conversion(mltre
         np.concatenate([image.reshape(len(image), -1) for image in pixels.values()], axis=1),
         rtol=1e-6,
     )
-    np.testing.assert_array_equal(np.concatenate([batch[1] for batch in batches])[:, 1], original.is_em)
+    np.testing.assert_array_equal(
+        np.concatenate([batch[1] for batch in batches])[:, 1], original.is_em
+    )
 
 
 def test_images_of_the_earlier_layout_are_images_again_after_their_conversion(images, tmp_path):
@@ -102,8 +142,11 @@ def test_images_of_the_earlier_layout_are_images_again_after_their_conversion(im
     assert check_sample(tmp_path / "native.root").n_clusters == 120
     with uproot.open(images) as file:
         expected = file["ClusterTree"]["EMB2"].array(library="np")
-    np.testing.assert_allclose(build_images(read_sample(tmp_path / "native.root"))["EMB2"], expected, rtol=1e-6)
-    with pytest.raises((BadFileError, ConfigError), match="truthPdgId"):  # a classifier needs the particle
+    np.testing.assert_allclose(
+        build_images(read_sample(tmp_path / "native.root"))["EMB2"], expected, rtol=1e-6
+    )
+    # a classifier needs the particle
+    with pytest.raises((BadFileError, ConfigError), match="truthPdgId"):
         ClusterStream(tmp_path / "native.root")
 
 
@@ -123,7 +166,10 @@ def test_geant4_showers_and_voxels_are_converted_with_their_cells(rng, tmp_path)
 
 
 def test_a_binning_is_for_voxels_alone(path, tmp_path):
-    (tmp_path / "own.xml").write_text('<Bins><Bin pid="22" name="photon"><Layer id="1" r_edges="0,2,6" n_bin_alpha="4"/></Bin></Bins>')
+    (tmp_path / "own.xml").write_text(
+        '<Bins><Bin pid="22" name="photon"><Layer id="1" r_edges="0,2,6" '
+        'n_bin_alpha="4"/></Bin></Bins>'
+    )
     with h5py.File(tmp_path / "own.hdf5", "w") as file:
         file["incident_energies"], file["showers"] = np.full((3, 1), 1000.0), np.ones((3, 8))
     (tmp_path / "own.xml").rename(tmp_path / "elsewhere.xml")
@@ -131,12 +177,22 @@ def test_a_binning_is_for_voxels_alone(path, tmp_path):
         convert_sample(tmp_path / "own.hdf5", tmp_path / "out.root")
     convert_sample(tmp_path / "own.hdf5", tmp_path / "out.root", binning=tmp_path / "elsewhere.xml")
     assert read_sample(tmp_path / "out.root").offsets[-1] == 24
-    with pytest.raises(BadFileError, match=r"sample\.root: is of layout pfcalib, a binning goes with CaloChallenge only"):
+    with pytest.raises(
+        BadFileError,
+        match=r"sample\.root: is of layout pfcalib, a binning goes with CaloChallenge only",
+    ):
         convert_sample(path, tmp_path / "out.root", binning=tmp_path / "elsewhere.xml")
 
 
-def test_several_sources_of_the_same_cells_become_one_with_the_columns_that_all_have(sample, path, mltree, tmp_path):
-    few = dataclasses.replace(sample, scalars={name: array for name, array in sample.scalars.items() if name != "cluster_LATERAL"})
+def test_several_sources_of_the_same_cells_become_one_with_the_columns_that_all_have(
+    sample, path, mltree, tmp_path
+):
+    few = dataclasses.replace(
+        sample,
+        scalars={
+            name: array for name, array in sample.scalars.items() if name != "cluster_LATERAL"
+        },
+    )
     write_sample(tmp_path / "few.root", few)
     report = convert_sample([path, tmp_path / "few.root"], tmp_path / "both.root")
     assert report.absent == ("cluster_LATERAL",)
@@ -151,9 +207,13 @@ def test_several_sources_of_the_same_cells_become_one_with_the_columns_that_all_
 
 def test_sources_of_other_cells_are_refused_or_skipped(sample, path, rng, tmp_path):
     write_sample(tmp_path / "barrel.root", make_sample(rng, 20, BARREL))
-    with pytest.raises(BadFileError, match=r"barrel\.root: does not have the cells \(CellGeo\) of .*sample\.root"):
+    with pytest.raises(
+        BadFileError, match=r"barrel\.root: does not have the cells \(CellGeo\) of .*sample\.root"
+    ):
         convert_sample([path, tmp_path / "barrel.root"], tmp_path / "out.root")
-    report = convert_sample([path, tmp_path / "barrel.root"], tmp_path / "out.root", on_error="skip")
+    report = convert_sample(
+        [path, tmp_path / "barrel.root"], tmp_path / "out.root", on_error="skip"
+    )
     assert_same(read_sample(tmp_path / "out.root"), sample)
     assert [fault.path for fault in report.skipped] == [str(tmp_path / "barrel.root")]
     assert "does not have the cells" in read_sample(tmp_path / "out.root").metadata["skipped"][0]
@@ -162,7 +222,9 @@ def test_sources_of_other_cells_are_refused_or_skipped(sample, path, rng, tmp_pa
 def test_a_failed_conversion_leaves_an_older_file_alone(sample, path, tmp_path):
     (tmp_path / "out.root").write_text("older")
     good = damage.write_clusters(tmp_path / "good.root", sample, basket_size=100)
-    bad = damage.blank(good, tmp_path / "bad.root", damage.basket(good, "ClusterTree", "cluster_cell_E", 2))
+    bad = damage.blank(
+        good, tmp_path / "bad.root", damage.basket(good, "ClusterTree", "cluster_cell_E", 2)
+    )
     with pytest.raises(BadFileError, match=r"bad\.root"):
         convert_sample([path, bad], tmp_path / "out.root")
     assert (tmp_path / "out.root").read_text() == "older"

@@ -6,13 +6,24 @@ import numpy as np
 import pytest
 
 from pfcalib.errors import BadFileError
-from pfcalib.samples.faults import BadEntriesError, Fault, FaultLog, drop_unsound, find_bad_values, require_aligned, require_sound
+from pfcalib.samples.faults import (
+    BadEntriesError,
+    Fault,
+    FaultLog,
+    drop_unsound,
+    find_bad_values,
+    require_aligned,
+    require_sound,
+)
 
 
 @pytest.fixture
 def spoilt(sample):
     """Cluster 10 has two bad values, 20 a bad deposit, 30 two bad cells, 40 an unknown cell."""
-    scalars, cells = ({name: array.copy() for name, array in part.items()} for part in (sample.scalars, sample.cells))
+    scalars, cells = (
+        {name: array.copy() for name, array in part.items()}
+        for part in (sample.scalars, sample.cells)
+    )
     scalars["truthE"][10] = -1.0
     scalars["clusterE"][10] = np.nan
     scalars["cluster_ENG_CALIB_TOT"][20] = -0.5
@@ -45,7 +56,10 @@ def test_a_deposit_may_be_below_zero_by_rounding_only(sample, value, sound):
 
 
 def test_the_first_fault_is_raised_with_the_entry_in_the_file(spoilt):
-    with pytest.raises(BadFileError, match=r"x\.root: Tree: entry 1040: cluster_cell_ID is 5000, it must be in CellGeo"):
+    with pytest.raises(
+        BadFileError,
+        match=r"x\.root: Tree: entry 1040: cluster_cell_ID is 5000, it must be in CellGeo",
+    ):
         require_sound(spoilt, 1000 + np.arange(300), "x.root", "Tree")
 
 
@@ -54,7 +68,9 @@ def test_each_lost_cluster_is_counted_once(spoilt, sample):
     kept = drop_unsound(spoilt, 1000 + np.arange(300), "x.root", "Tree", log)
     good = ~np.isin(np.arange(300), [10, 20, 30, 40])
     np.testing.assert_array_equal(kept["clusterEta"], sample["clusterEta"][good])
-    np.testing.assert_array_equal(kept.cells["cluster_cell_E"], sample[good].cells["cluster_cell_E"])
+    np.testing.assert_array_equal(
+        kept.cells["cluster_cell_E"], sample[good].cells["cluster_cell_E"]
+    )
     assert [(fault.entry, fault.branch, fault.n_lost) for fault in log] == [
         (1040, "cluster_cell_ID", 1),
         (1030, "cluster_cell_E", 1),
@@ -70,7 +86,9 @@ def test_clusters_without_cells_do_not_shift_the_blame(sample):
     offsets = np.array([0, 0, 0, 2, 2])
     cells = {name: array[:2].copy() for name, array in empty.cells.items()}
     cells["cluster_cell_E"][1] = np.nan
-    four = dataclasses.replace(sample, scalars={"clusterE": np.ones(4)}, offsets=offsets, cells=cells)
+    four = dataclasses.replace(
+        sample, scalars={"clusterE": np.ones(4)}, offsets=offsets, cells=cells
+    )
     assert [bad.clusters.tolist() for bad in find_bad_values(four)] == [[2]]
 
 
@@ -79,14 +97,25 @@ def test_clusters_without_cells_do_not_shift_the_blame(sample):
     [([0, 2, 3], 4, "shape"), ([0, 5, 3], 3, "make no sense"), ([1, 2, 3], 3, "make no sense")],
 )
 def test_columns_that_do_not_fit_together_are_refused(sample, offsets, n, message):
-    uneven = dataclasses.replace(sample, scalars={"clusterE": np.ones(2)}, offsets=np.array(offsets), cells={"cluster_cell_E": np.ones(n)})
+    uneven = dataclasses.replace(
+        sample,
+        scalars={"clusterE": np.ones(2)},
+        offsets=np.array(offsets),
+        cells={"cluster_cell_E": np.ones(n)},
+    )
     with pytest.raises(BadFileError, match=rf"x\.root: Tree: .*{message}"):
         require_aligned(uneven, "x.root", "Tree")
 
 
 def test_faults_say_where_and_how_much():
-    assert str(Fault("a.root", "Tree", 7, "truthE", "is nan", 2)) == "a.root: Tree: entry 7: truthE: is nan (lost: 2)"
-    assert str(Fault("a.root", "", None, "", "not a readable ROOT file", 0)) == "a.root: not a readable ROOT file (lost: the file)"
+    assert (
+        str(Fault("a.root", "Tree", 7, "truthE", "is nan", 2))
+        == "a.root: Tree: entry 7: truthE: is nan (lost: 2)"
+    )
+    assert (
+        str(Fault("a.root", "", None, "", "not a readable ROOT file", 0))
+        == "a.root: not a readable ROOT file (lost: the file)"
+    )
     error = BadEntriesError("a.root", "Tree", "truthE", 3, 5, "cannot be read")
     assert str(error) == "a.root: Tree: entries 3 to 5: truthE cannot be read"
     assert error.fault == Fault("a.root", "Tree", 3, "truthE", "cannot be read", 2)

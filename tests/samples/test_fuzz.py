@@ -1,4 +1,6 @@
-"""Whatever bytes a file holds, it is read as a sound sample or refused with an error of pfcalib's own, in bounded time and memory."""
+"""Whatever bytes a file holds, it is read as a sound sample or refused with an error of pfcalib's
+own, in bounded time and memory.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,15 @@ from pfcalib.samples.read import read_sample
 from pfcalib.samples.schema import CellGeo, Sample
 
 SECONDS, MEMORY = 30, 2 << 30  # of a processor and in bytes, that one file may take
-COLUMNS = ("eventNumber", "truthPdgId", "truthE", "clusterE", "clusterEta", "clusterPhi", "cluster_ENG_CALIB_TOT")
+COLUMNS = (
+    "eventNumber",
+    "truthPdgId",
+    "truthE",
+    "clusterE",
+    "clusterEta",
+    "clusterPhi",
+    "cluster_ENG_CALIB_TOT",
+)
 ADDRESS_SPACE = resource.RLIMIT_AS
 
 
@@ -58,19 +68,25 @@ def bounded() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sample = few_columns(make_sample(np.random.default_rng(5), 12, max_cells=8))
-    return write_clusters(tmp_path_factory.mktemp("native") / "good.root", sample, basket_size=6, compress=False)
+    return write_clusters(
+        tmp_path_factory.mktemp("native") / "good.root", sample, basket_size=6, compress=False
+    )
 
 
 @pytest.fixture(scope="module")
 def mltree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     counts = np.array([2, 0, 3, 1])
-    content = mltree_of(make_sample(np.random.default_rng(5), 6, max_cells=8), counts, np.random.default_rng(6))
+    content = mltree_of(
+        make_sample(np.random.default_rng(5), 6, max_cells=8), counts, np.random.default_rng(6)
+    )
     return write_trees(tmp_path_factory.mktemp("mltree") / "good.root", content.trees)
 
 
 def few_columns(sample: Sample) -> Sample:
     cells = {name: sample.cells[name] for name in ("cluster_cell_ID", "cluster_cell_E")}
-    return dataclasses.replace(sample, scalars={name: sample[name] for name in COLUMNS}, cells=cells)
+    return dataclasses.replace(
+        sample, scalars={name: sample[name] for name in COLUMNS}, cells=cells
+    )
 
 
 places = st.floats(0.0, 1.0, exclude_max=True)  # as shares of the length of the file
@@ -121,7 +137,11 @@ def assert_sound(sample: Sample) -> None:
 
 
 options = settings(
-    derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate]
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
 )  # no search for the smallest failing example, which takes minutes
 
 
@@ -141,11 +161,19 @@ def test_no_change_of_bytes_gets_past_the_reader_of_mltrees(mltree, steps):
     assert_sound_or_refused(path)
 
 
-energies = st.one_of(st.floats(0.125, 100.0, width=32), st.sampled_from([0.0, -1.0, -1e-7, np.nan, np.inf, -np.inf, 3e38]))
+energies = st.one_of(
+    st.floats(0.125, 100.0, width=32),
+    st.sampled_from([0.0, -1.0, -1e-7, np.nan, np.inf, -np.inf, 3e38]),
+)
 cell_ids = st.one_of(st.integers(0, 99), st.sampled_from([100, 101, 2**63, 2**64 - 1]))
 tables = st.lists(
     st.fixed_dictionaries(
-        {"truthE": energies, "clusterE": energies, "cluster_ENG_CALIB_TOT": energies, "cells": st.lists(st.tuples(cell_ids, energies), max_size=3)}
+        {
+            "truthE": energies,
+            "clusterE": energies,
+            "cluster_ENG_CALIB_TOT": energies,
+            "cells": st.lists(st.tuples(cell_ids, energies), max_size=3),
+        }
     ),
     max_size=5,
 )
@@ -154,9 +182,16 @@ tables = st.lists(
 def is_bad(cluster: dict[str, Any]) -> bool:
     """The rules once more, one number at a time."""
     scalars = [cluster["truthE"], cluster["clusterE"], cluster["cluster_ENG_CALIB_TOT"]]
-    if any(value != value or abs(value) == float("inf") for value in [*scalars, *(energy for _, energy in cluster["cells"])]):
+    if any(
+        value != value or abs(value) == float("inf")
+        for value in [*scalars, *(energy for _, energy in cluster["cells"])]
+    ):
         return True
-    return cluster["truthE"] <= 0 or cluster["cluster_ENG_CALIB_TOT"] < -1e-6 or any(cell > 99 for cell, _ in cluster["cells"])
+    return (
+        cluster["truthE"] <= 0
+        or cluster["cluster_ENG_CALIB_TOT"] < -1e-6
+        or any(cell > 99 for cell, _ in cluster["cells"])
+    )
 
 
 @settings(options, max_examples=60)
@@ -173,7 +208,10 @@ def test_the_verdict_on_random_clusters_is_that_of_a_slow_check(tmp_path_factory
     report = check_sample(path)
     assert any(" must " in problem for problem in report.problems) == any(bad)
     if any(bad):
-        with pytest.raises(PfcalibError, match=rf"table\.root: ClusterTree: entry ({'|'.join(str(i) for i, wrong in enumerate(bad) if wrong)}): "):
+        with pytest.raises(
+            PfcalibError,
+            match=rf"table\.root: ClusterTree: entry ({'|'.join(str(i) for i, wrong in enumerate(bad) if wrong)}): ",
+        ):
             read_sample(path)
     else:
         whole = read_sample(path)
@@ -186,7 +224,10 @@ def write_table(path: Path, table: list[dict[str, Any]]) -> Path:
     geo = CellGeo(np.arange(n), np.full(n, 2), *np.zeros((7, n)))  # type: ignore[arg-type]
     counts = np.array([len(cluster["cells"]) for cluster in table], dtype=np.int64)
     cells = [cell for cluster in table for cell in cluster["cells"]]
-    scalars = {name: np.array([cluster[name] for cluster in table], dtype=np.float32) for name in ("truthE", "clusterE", "cluster_ENG_CALIB_TOT")}
+    scalars = {
+        name: np.array([cluster[name] for cluster in table], dtype=np.float32)
+        for name in ("truthE", "clusterE", "cluster_ENG_CALIB_TOT")
+    }
     jagged = {
         "cluster_cell_ID": np.array([cell for cell, _ in cells], dtype=np.uint64),
         "cluster_cell_E": np.array([energy for _, energy in cells], dtype=np.float32),

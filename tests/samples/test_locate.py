@@ -1,4 +1,6 @@
-"""Files are found by name, pattern, list and URL, read from servers with and without ranges, and what is wrong is said in one line."""
+"""Files are found by name, pattern, list and URL, read from servers with and without ranges, and
+what is wrong is said in one line.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from pfcalib.samples.read import iterate_sample, read_sample
 
 
 class Whole(http.server.SimpleHTTPRequestHandler):
-    """Sends files only whole, as Python's own server does; some names are answered with an error."""
+    """Sends files only whole, as Python's own server does; some names are answered with an
+    error.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -61,7 +65,9 @@ class Parts(Whole):
             return super().send_file(data, headers=[("Accept-Ranges", "bytes")])
         first, last = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
         self.server.n_parts += 1
-        return super().send_file(data[first : last + 1], 206, [("Content-Range", f"bytes {first}-{last}/{len(data)}")])
+        return super().send_file(
+            data[first : last + 1], 206, [("Content-Range", f"bytes {first}-{last}/{len(data)}")]
+        )
 
 
 @pytest.fixture
@@ -70,7 +76,9 @@ def serve(tmp_path):
     servers = []
 
     def start(handler):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path)))
+        server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path))
+        )
         server.daemon_threads, server.n_parts = True, 0
         threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         servers.append(server)
@@ -83,7 +91,9 @@ def serve(tmp_path):
 
 
 def equal(a, b):
-    return all(np.array_equal(a[name], b[name]) for name in b.scalars) and all(np.array_equal(a.cells[name], b.cells[name]) for name in b.cells)
+    return all(np.array_equal(a[name], b[name]) for name in b.scalars) and all(
+        np.array_equal(a.cells[name], b.cells[name]) for name in b.cells
+    )
 
 
 @pytest.fixture
@@ -95,7 +105,12 @@ def files(tmp_path):
 
 
 def test_one_name_or_many_keep_their_order(files):
-    names = [files / "run2/c.root", str(files / "run1/a.root"), "https://example.org/x.root", files / "not_there.root"]
+    names = [
+        files / "run2/c.root",
+        str(files / "run1/a.root"),
+        "https://example.org/x.root",
+        files / "not_there.root",
+    ]
     assert as_paths(names) == [names[0], Path(names[1]), names[2], names[3]]
     assert as_paths(names[1]) == as_paths(Path(names[1])) == [Path(names[1])]
 
@@ -103,7 +118,9 @@ def test_one_name_or_many_keep_their_order(files):
 def test_a_pattern_gives_its_files_sorted(files):
     assert as_paths(files / "run1/*.root") == [files / "run1/a.root", files / "run1/b.root"]
     assert as_paths(str(files / "run?/[ac].root")) == [files / "run1/a.root", files / "run2/c.root"]
-    assert as_paths(files / "**/*.root") == [files / name for name in ("run1/a.root", "run1/b.root", "run2/c.root", "run2/deep/d.root")]
+    assert as_paths(files / "**/*.root") == [
+        files / name for name in ("run1/a.root", "run1/b.root", "run2/c.root", "run2/deep/d.root")
+    ]
 
 
 def test_a_pattern_leaves_folders_out(files):
@@ -123,15 +140,24 @@ def test_home_is_understood(files, monkeypatch):
 
 
 def test_a_list_names_files_beside_it(files):
-    (files / "list.txt").write_text(f"# comment\nrun2/c.root\n\n  run1/*.root # more\n{files}/run2/deep/d.root\nmemory://x/y.root\n")
-    expected = [files / name for name in ("run2/c.root", "run1/a.root", "run1/b.root", "run2/deep/d.root")]
+    (files / "list.txt").write_text(
+        "# comment\nrun2/c.root\n\n  run1/*.root # "
+        f"more\n{files}/run2/deep/d.root\nmemory://x/y.root\n"
+    )
+    expected = [
+        files / name for name in ("run2/c.root", "run1/a.root", "run1/b.root", "run2/deep/d.root")
+    ]
     assert as_paths(f"@{files}/list.txt") == [*expected, "memory://x/y.root"]
     assert as_paths([f"@{files}/list.txt", files / "run1/a.root"])[-1] == files / "run1/a.root"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("# nothing\n", "names no file"), ("@other.txt\n", "cannot name another list"), (None, "cannot be read")],
+    [
+        ("# nothing\n", "names no file"),
+        ("@other.txt\n", "cannot name another list"),
+        (None, "cannot be read"),
+    ],
 )
 def test_a_list_that_is_no_use_is_refused(files, content, message):
     if content is not None:
@@ -146,7 +172,10 @@ def test_nothing_is_refused():
 
 
 def test_a_directory_is_refused_with_a_hint(files):
-    with pytest.raises(BadFileError, match=r"run1: is a directory, not a file; all ROOT files in it are .*run1/\*\.root"):
+    with pytest.raises(
+        BadFileError,
+        match=r"run1: is a directory, not a file; all ROOT files in it are .*run1/\*\.root",
+    ):
         as_paths(files / "run1")
 
 
@@ -157,7 +186,9 @@ def test_a_url_of_this_machine_is_a_path(files):
 
 
 def test_only_what_has_a_protocol_is_a_url():
-    assert [is_url(name) for name in ("root://host//a.root", "memory://a", Path("http://a"), "a:b.root")] == [True, True, False, False]
+    assert [
+        is_url(name) for name in ("root://host//a.root", "memory://a", Path("http://a"), "a:b.root")
+    ] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("handler", [Parts, Whole])
@@ -171,7 +202,9 @@ def test_chunks_are_read_over_http(sample, path, serve):
     url = f"{serve(Parts)[0]}/sample.root"
     chunks = list(iterate_sample([url, path], step=200))
     assert [len(chunk) for chunk in chunks] == [200, 100, 200, 100]
-    assert np.array_equal(np.concatenate([chunk["truthE"] for chunk in chunks[:2]]), sample["truthE"])
+    assert np.array_equal(
+        np.concatenate([chunk["truthE"] for chunk in chunks[:2]]), sample["truthE"]
+    )
 
 
 def test_a_copy_of_a_file_sent_whole_is_removed(path, serve):
@@ -201,7 +234,11 @@ def test_names_with_odd_characters_are_read(sample, path, name):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("none.root", "no such file on the server"), ("forbidden.root", "the server answers 403"), ("broken.root", "the server answers 500")],
+    [
+        ("none.root", "no such file on the server"),
+        ("forbidden.root", "the server answers 403"),
+        ("broken.root", "the server answers 500"),
+    ],
 )
 def test_an_answer_that_is_no_file_is_said(path, serve, name, message):
     url = f"{serve(Parts)[0]}/{name}"
@@ -218,10 +255,23 @@ def test_a_server_that_is_not_there_is_said():
         read_sample(url)
 
 
-@pytest.mark.parametrize("url", ["memory://locate/none.root", "memory://locate/empty.root", "memory://locate", "nosuch://host/a.root"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory://locate/none.root",
+        "memory://locate/empty.root",
+        "memory://locate",
+        "nosuch://host/a.root",
+    ],
+)
 def test_other_urls_that_cannot_be_read_are_said(url):
     fsspec.filesystem("memory").pipe("/locate/empty.root", b"")
-    message = {"none.root": "no such file", "empty.root": "is empty", "locate": "is a directory", "a.root": "Protocol not known: nosuch"}
+    message = {
+        "none.root": "no such file",
+        "empty.root": "is empty",
+        "locate": "is a directory",
+        "a.root": "Protocol not known: nosuch",
+    }
     with pytest.raises(BadFileError, match=message[url.rpartition("/")[2]]):
         read_sample(url)
 
@@ -247,15 +297,28 @@ def xrootd(path):
     if not shutil.which("xrootd"):
         pytest.skip("there is no program xrootd (Debian: xrootd-server)")
     with tempfile.TemporaryDirectory() as name, socket.socket() as free:
-        folder = Path(name)  # not tmp_path: a server started by root runs as nobody, who may not look there
+        # not tmp_path: a server started by root runs as nobody, who may not look there
+        folder = Path(name)
         folder.chmod(0o777)
         shutil.copy(path, folder / "sample.root")
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        (folder / "server.cfg").write_text(f"all.export {folder}\nxrd.port {port}\nall.adminpath {folder}/admin\nall.pidpath {folder}/admin\n")
+        (folder / "server.cfg").write_text(
+            f"all.export {folder}\nxrd.port {port}\nall.adminpath {folder}/admin\nall.pidpath "
+            f"{folder}/admin\n"
+        )
         free.close()
-        command = ["xrootd", *(["-R", "nobody"] if os.geteuid() == 0 else []), "-c", str(folder / "server.cfg"), "-l", str(folder / "log")]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        command = [
+            "xrootd",
+            *(["-R", "nobody"] if os.geteuid() == 0 else []),
+            "-c",
+            str(folder / "server.cfg"),
+            "-l",
+            str(folder / "log"),
+        ]
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as server:
             for _ in range(100):
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break
@@ -286,5 +349,10 @@ except BadFileError as error:
 
 
 def test_a_missing_extra_is_named():
-    run = subprocess.run([sys.executable, "-c", WITHOUT_XROOTD], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "root://localhost//a.root: needs pfcalib's extra [xrootd] (fsspec-xrootd and XRootD)"
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_XROOTD], capture_output=True, text=True, check=True
+    )
+    assert (
+        run.stdout.strip()
+        == "root://localhost//a.root: needs pfcalib's extra [xrootd] (fsspec-xrootd and XRootD)"
+    )

@@ -1,4 +1,6 @@
-"""The memory maps hold what the file holds, follow its content, notice damage, and survive builders at the same time."""
+"""The memory maps hold what the file holds, follow its content, notice damage, and survive builders
+at the same time.
+"""
 
 import json
 import multiprocessing
@@ -76,7 +78,9 @@ def test_threads_at_the_same_time_end_with_one_whole_cache(sample, path, tmp_pat
 
 
 def build(path, barrier, queue):
-    """In a process: wait for the others, open the cache, tell its content and the folder's inode."""
+    """In a process: wait for the others, open the cache, tell its content and the folder's
+    inode.
+    """
     barrier.wait()
     cache = open_cache(path)
     queue.put((float(cache.energy.sum()), cache.folder.stat().st_ino))
@@ -91,7 +95,9 @@ def test_processes_at_the_same_time_build_one_cache(sample, path):
     found = [queue.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
-    assert set(found) == {(float(sample.cells["cluster_cell_E"].sum()), open_cache(path).folder.stat().st_ino)}
+    assert set(found) == {
+        (float(sample.cells["cluster_cell_E"].sum()), open_cache(path).folder.stat().st_ino)
+    }
     assert len(folders(path)) == 1
 
 
@@ -165,7 +171,9 @@ def test_a_cache_can_be_removed_and_a_reader_keeps_what_it_has(sample, path):
     assert freed > 2 * 300 * 4
     assert folders(path) == []
     assert clear_cache([path]) == 0
-    np.testing.assert_array_equal(cache.read_cells(np.arange(300))[2], sample.cells["cluster_cell_E"])
+    np.testing.assert_array_equal(
+        cache.read_cells(np.arange(300))[2], sample.cells["cluster_cell_E"]
+    )
 
 
 def test_a_cache_of_another_name_is_not_removed(sample, path):
@@ -195,7 +203,10 @@ def test_an_address_has_no_cache():
 
 
 def test_a_sample_without_cells_has_no_cache(sample, tmp_path):
-    write_sample(tmp_path / "bare.root", type(sample)(sample.scalars, np.zeros(301, dtype=np.int64), {}, sample.geo, {}))
+    write_sample(
+        tmp_path / "bare.root",
+        type(sample)(sample.scalars, np.zeros(301, dtype=np.int64), {}, sample.geo, {}),
+    )
     with pytest.raises(BadFileError, match="has no cells"):
         open_cache(tmp_path / "bare.root")
 
@@ -216,6 +227,8 @@ def test_an_empty_sample_has_an_empty_cache(sample, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_left_alone(path, tmp_path, monkeypatch):
     monkeypatch.setattr("pfcalib.samples.maps.os.access", lambda *arguments: False)
-    monkeypatch.setattr("pfcalib.samples.maps.tempfile.gettempdir", lambda: str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(
+        "pfcalib.samples.maps.tempfile.gettempdir", lambda: str(tmp_path / "elsewhere")
+    )
     open_cache(path, cache_dir=None)
     assert not (path.parent / ".pfcalib_cache").exists()

@@ -1,4 +1,6 @@
-"""What was written is read back bit by bit; a bad file is refused with its name, tree, branch and entry."""
+"""What was written is read back bit by bit; a bad file is refused with its name, tree, branch and
+entry.
+"""
 
 import os
 import re
@@ -24,14 +26,24 @@ def assert_same(one, two):
 
 
 def write_foreign(path, sample, *, scalars=None, jagged=None, geo=None):
-    """A file as another tool would write it: one counter for each jagged branch, and whatever faults are asked for."""
+    """A file as another tool would write it: one counter for each jagged branch, and whatever
+    faults are asked for.
+    """
     columns = sample.scalars | (scalars or {})
-    cells = {name: ak.unflatten(array, np.diff(sample.offsets)) for name, array in sample.cells.items()} | (jagged or {})
+    cells = {
+        name: ak.unflatten(array, np.diff(sample.offsets)) for name, array in sample.cells.items()
+    } | (jagged or {})
     wanted = {name: array for name, array in (columns | cells).items() if array is not None}
-    vectors = {name: ak.unflatten(array, [len(array)]) for name, array in (geo or sample.geo.arrays()).items()}
+    vectors = {
+        name: ak.unflatten(array, [len(array)])
+        for name, array in (geo or sample.geo.arrays()).items()
+    }
     with uproot.recreate(path) as file:
         for name, arrays in (("ClusterTree", wanted), ("CellGeo", vectors)):
-            types = {branch: getattr(array, "dtype", None) or array.type.content for branch, array in arrays.items()}
+            types = {
+                branch: getattr(array, "dtype", None) or array.type.content
+                for branch, array in arrays.items()
+            }
             file.mktree(name, types).extend(arrays)
 
 
@@ -46,11 +58,18 @@ def test_a_sample_is_read_back_bit_by_bit(sample, path):
 
 def test_some_columns_of_some_entries_of_several_files(sample, path, tmp_path):
     write_sample(tmp_path / "more.root", sample[:100])
-    part = read_sample([path, tmp_path / "more.root"], columns=["clusterE", "cluster_cell_E"], entry_start=250, entry_stop=350)
+    part = read_sample(
+        [path, tmp_path / "more.root"],
+        columns=["clusterE", "cluster_cell_E"],
+        entry_start=250,
+        entry_stop=350,
+    )
     assert set(part.scalars) == {"clusterE"}
     rows = np.r_[250:300, 0:50]
     np.testing.assert_array_equal(part["clusterE"], sample["clusterE"][rows])
-    np.testing.assert_array_equal(part.cells["cluster_cell_E"], sample[rows].cells["cluster_cell_E"])
+    np.testing.assert_array_equal(
+        part.cells["cluster_cell_E"], sample[rows].cells["cluster_cell_E"]
+    )
 
 
 def test_chunks_have_at_most_the_size_asked_for(sample, path):
@@ -102,12 +121,20 @@ def test_an_energy_that_is_not_finite_is_refused_with_its_entry(sample, tmp_path
         list(iterate_sample(tmp_path / "nan.root", step=100))
 
 
-@pytest.mark.parametrize(("name", "value", "wish"), [("cluster_cell_E", np.inf, "must be finite"), ("cluster_cell_ID", 1000, "must be in CellGeo")])
+@pytest.mark.parametrize(
+    ("name", "value", "wish"),
+    [("cluster_cell_E", np.inf, "must be finite"), ("cluster_cell_ID", 1000, "must be in CellGeo")],
+)
 def test_a_bad_cell_is_refused_with_its_entry(sample, tmp_path, name, value, wish):
     values = sample.cells[name].copy()
     values[sample.offsets[200]] = value
-    write_foreign(tmp_path / "cell.root", sample, jagged={name: ak.unflatten(values, np.diff(sample.offsets))})
-    with pytest.raises(BadFileError, match=f"entry 200: {name} is {re.escape(str(values[sample.offsets[200]]))}, it {wish}"):
+    write_foreign(
+        tmp_path / "cell.root", sample, jagged={name: ak.unflatten(values, np.diff(sample.offsets))}
+    )
+    with pytest.raises(
+        BadFileError,
+        match=f"entry 200: {name} is {re.escape(str(values[sample.offsets[200]]))}, it {wish}",
+    ):
         list(iterate_sample(tmp_path / "cell.root", step=100))
 
 
@@ -116,12 +143,19 @@ def test_jagged_branches_of_different_lengths_are_refused_with_their_entry(sampl
     counts[150] += 1
     longer = ak.unflatten(np.zeros(counts.sum(), dtype=np.float32), counts)
     write_foreign(tmp_path / "jagged.root", sample, jagged={"cluster_cell_E": longer})
-    with pytest.raises(BadFileError, match="entry 150: cluster_cell_E and cluster_cell_ID do not have the same length"):
+    with pytest.raises(
+        BadFileError,
+        match="entry 150: cluster_cell_E and cluster_cell_ID do not have the same length",
+    ):
         list(iterate_sample(tmp_path / "jagged.root", step=100))
 
 
 def test_a_geometry_with_vectors_of_different_length_is_refused_with_the_file(sample, tmp_path):
-    write_foreign(tmp_path / "geo.root", sample, geo=sample.geo.arrays() | {"cell_geo_eta": np.zeros(3, dtype=np.float32)})
+    write_foreign(
+        tmp_path / "geo.root",
+        sample,
+        geo=sample.geo.arrays() | {"cell_geo_eta": np.zeros(3, dtype=np.float32)},
+    )
     with pytest.raises(BadFileError, match=r"geo\.root: CellGeo"):
         read_sample(tmp_path / "geo.root")
 
@@ -132,20 +166,32 @@ def test_an_unknown_column_is_refused(path):
 
 
 def test_without_columns_everything_that_the_file_has_is_read(sample, tmp_path):
-    write_foreign(tmp_path / "few.root", sample, scalars={"truthE": None}, jagged={"cluster_cell_hitsE_EM": None})
+    write_foreign(
+        tmp_path / "few.root",
+        sample,
+        scalars={"truthE": None},
+        jagged={"cluster_cell_hitsE_EM": None},
+    )
     back = read_sample(tmp_path / "few.root")
     assert set(SCALARS) - set(back.scalars) == {"truthE"}
     assert set(JAGGED) - set(back.cells) == {"cluster_cell_hitsE_EM"}
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wish"), [("truthE", 0.0, "be positive"), ("truthE", -2.0, "be positive"), ("cluster_ENG_CALIB_TOT", -0.5, "not be negative")]
+    ("name", "value", "wish"),
+    [
+        ("truthE", 0.0, "be positive"),
+        ("truthE", -2.0, "be positive"),
+        ("cluster_ENG_CALIB_TOT", -0.5, "not be negative"),
+    ],
 )
 def test_an_energy_that_cannot_be_is_refused_with_its_entry(sample, tmp_path, name, value, wish):
     values = sample[name].copy()
     values[200] = value
     write_foreign(tmp_path / "below.root", sample, scalars={name: values})
-    with pytest.raises(BadFileError, match=f"below.root: ClusterTree: entry 200: {name} is {value}, it must {wish}"):
+    with pytest.raises(
+        BadFileError, match=f"below.root: ClusterTree: entry 200: {name} is {value}, it must {wish}"
+    ):
         read_sample(tmp_path / "below.root")
 
 
@@ -160,8 +206,14 @@ def test_a_number_that_does_not_fit_is_infinite_and_refused(sample, tmp_path):
     [
         ({"truthE": ak.Array(["one"] * 300)}, "branch truthE is of type .*, expected a number"),
         ({"truthE": ak.Array([[1.0]] * 300)}, "branch truthE is of type .*, expected a number"),
-        ({"eventNumber": np.full(300, 0.5)}, "branch eventNumber is of type double, expected an integer"),
-        ({"cluster_cell_E": np.ones(300)}, "branch cluster_cell_E is of type double, expected a vector of numbers"),
+        (
+            {"eventNumber": np.full(300, 0.5)},
+            "branch eventNumber is of type double, expected an integer",
+        ),
+        (
+            {"cluster_cell_E": np.ones(300)},
+            "branch cluster_cell_E is of type double, expected a vector of numbers",
+        ),
     ],
 )
 def test_a_branch_of_another_type_is_refused_with_its_type(sample, tmp_path, columns, message):
@@ -174,7 +226,11 @@ def test_what_is_no_file_of_ours_is_told_apart(tmp_path):
     (tmp_path / "folder.root").mkdir()
     (tmp_path / "empty.root").touch()
     os.mkfifo(tmp_path / "pipe.root")
-    for name, message in {"folder.root": "is a directory", "empty.root": "is empty", "pipe.root": "is not a regular file"}.items():
+    for name, message in {
+        "folder.root": "is a directory",
+        "empty.root": "is empty",
+        "pipe.root": "is not a regular file",
+    }.items():
         with pytest.raises(BadFileError, match=f"{name}: .*{message}"):
             read_sample(tmp_path / name)
 
@@ -191,7 +247,9 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(sample, path, tmp_path,
             file.write(b"more")
     else:
         path.unlink()
-    with pytest.raises(BadFileError, match=r"sample\.root: the file was replaced or changed while it was read"):
+    with pytest.raises(
+        BadFileError, match=r"sample\.root: the file was replaced or changed while it was read"
+    ):
         next(chunks)
 
 
@@ -199,14 +257,26 @@ def test_with_skip_the_sound_clusters_are_read_and_the_rest_is_told(sample, tmp_
     values, cells = sample["truthE"].copy(), sample.cells["cluster_cell_ID"].copy()
     values[[5, 150]] = np.nan
     cells[sample.offsets[250]] = 10**6
-    write_foreign(tmp_path / "bad.root", sample, scalars={"truthE": values}, jagged={"cluster_cell_ID": ak.unflatten(cells, np.diff(sample.offsets))})
+    write_foreign(
+        tmp_path / "bad.root",
+        sample,
+        scalars={"truthE": values},
+        jagged={"cluster_cell_ID": ak.unflatten(cells, np.diff(sample.offsets))},
+    )
     (tmp_path / "text.root").write_text("not a ROOT file")
     log = FaultLog()
     read = read_sample([tmp_path / "text.root", tmp_path / "bad.root"], on_error="skip", faults=log)
     assert_same(read, sample[~np.isin(np.arange(300), [5, 150, 250])])
-    assert [(fault.entry, fault.branch, fault.n_lost) for fault in log] == [(None, "", 0), (250, "cluster_cell_ID", 1), (5, "truthE", 2)]
+    assert [(fault.entry, fault.branch, fault.n_lost) for fault in log] == [
+        (None, "", 0),
+        (250, "cluster_cell_ID", 1),
+        (5, "truthE", 2),
+    ]
     assert "not a readable ROOT file" in str(log.faults[0])
-    with pytest.warns(UserWarning, match=r"3 faults were skipped, with 3 clusters or entries; the first: .*text\.root"):
+    with pytest.warns(
+        UserWarning,
+        match=r"3 faults were skipped, with 3 clusters or entries; the first: .*text\.root",
+    ):
         read_sample([tmp_path / "text.root", tmp_path / "bad.root"], on_error="skip")
 
 
@@ -214,12 +284,25 @@ def test_with_skip_a_damaged_basket_costs_its_entries_only(sample, tmp_path):
     path = tmp_path / "baskets.root"
     write_sample(path, sample, chunk=1)
     with uproot.recreate(path) as file:
-        columns = sample.scalars | {name: ak.unflatten(array, np.diff(sample.offsets)) for name, array in sample.cells.items()}
-        file.mktree("ClusterTree", {name: getattr(array, "dtype", None) or array.type.content for name, array in columns.items()})
+        columns = sample.scalars | {
+            name: ak.unflatten(array, np.diff(sample.offsets))
+            for name, array in sample.cells.items()
+        }
+        file.mktree(
+            "ClusterTree",
+            {
+                name: getattr(array, "dtype", None) or array.type.content
+                for name, array in columns.items()
+            },
+        )
         for first in range(0, 300, 50):
-            file["ClusterTree"].extend({name: array[first : first + 50] for name, array in columns.items()})
+            file["ClusterTree"].extend(
+                {name: array[first : first + 50] for name, array in columns.items()}
+            )
         geo = {name: ak.Array(array[None]) for name, array in sample.geo.arrays().items()}
-        file.mktree("CellGeo", {name: array.type.content for name, array in geo.items()}).extend(geo)
+        file.mktree("CellGeo", {name: array.type.content for name, array in geo.items()}).extend(
+            geo
+        )
     with uproot.open(path) as file:
         place = file["ClusterTree"]["clusterE"].member("fBasketSeek")[2]
     content = bytearray(path.read_bytes())
@@ -234,11 +317,15 @@ def test_with_skip_a_damaged_basket_costs_its_entries_only(sample, tmp_path):
 def test_with_skip_a_file_that_lacks_a_column_is_told_with_all_its_entries(sample, path, tmp_path):
     write_foreign(tmp_path / "few.root", sample, scalars={"truthE": None})
     log = FaultLog()
-    read = read_sample([tmp_path / "few.root", path], columns=["truthE"], on_error="skip", faults=log)
+    read = read_sample(
+        [tmp_path / "few.root", path], columns=["truthE"], on_error="skip", faults=log
+    )
     np.testing.assert_array_equal(read["truthE"], sample["truthE"])
     assert [fault.n_lost for fault in log] == [300]
     assert "no branch truthE" in str(log.faults[0])
-    with pytest.raises(BadFileError, match=r"none of the files can be read; the first: .*no branch truthE"):
+    with pytest.raises(
+        BadFileError, match=r"none of the files can be read; the first: .*no branch truthE"
+    ):
         read_sample(tmp_path / "few.root", columns=["truthE"], on_error="skip", faults=FaultLog())
 
 

@@ -30,16 +30,33 @@ print("RESULT" + json.dumps({
 
 
 def test_root_reads_the_same_numbers(sample, path):
-    probe = subprocess.run([sys.executable, "-W", "ignore", "-c", "import ROOT"], capture_output=True, text=True, timeout=120, check=False)
+    probe = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "import ROOT"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     if probe.returncode:
-        pytest.skip(f"ROOT cannot be imported here: {(probe.stderr.strip().splitlines() or ['no message'])[-1]}")
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT, str(path)], capture_output=True, text=True, timeout=120, check=False)
+        pytest.skip(
+            "ROOT cannot be imported here: "
+            f"{(probe.stderr.strip().splitlines() or ['no message'])[-1]}"
+        )
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout.split("RESULT")[1].splitlines()[0])
     seventh = slice(sample.offsets[7], sample.offsets[8])
     assert result["entries"] == len(sample)
     assert result["truthE"] == pytest.approx(sample["truthE"].sum(dtype=np.float64), rel=1e-6)
-    assert result["cells"] == pytest.approx(sample.cells["cluster_cell_E"].sum(dtype=np.float64), rel=1e-6)
+    assert result["cells"] == pytest.approx(
+        sample.cells["cluster_cell_E"].sum(dtype=np.float64), rel=1e-6
+    )
     assert result["ids"] == sample.cells["cluster_cell_ID"][seventh].tolist()
     assert result["energies"] == sample.cells["cluster_cell_E"][seventh].tolist()
     assert result["eta"] == sample.geo.eta.tolist()

@@ -60,7 +60,9 @@ def test_labels_follow_the_particle():
 def test_cells_are_found_by_id_in_any_order(rng):
     grid_geo = CellGeo.from_grid(WINDOW)
     order = rng.permutation(len(grid_geo))
-    arrays = {name.removeprefix("cell_geo_"): array[order] for name, array in grid_geo.arrays().items()}
+    arrays = {
+        name.removeprefix("cell_geo_"): array[order] for name, array in grid_geo.arrays().items()
+    }
     arrays["ID"] = arrays["ID"] * 7 + 1000
     shuffled = CellGeo(**arrays)
     wanted = rng.integers(0, len(order), 50)
@@ -77,7 +79,9 @@ def test_a_geometry_with_vectors_of_different_length_is_refused():
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.data())
 def test_gather_finds_every_cell(counts, data):
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    rows = np.array(data.draw(st.lists(st.integers(0, len(counts) - 1), max_size=40)), dtype=np.int64)
+    rows = np.array(
+        data.draw(st.lists(st.integers(0, len(counts) - 1), max_size=40)), dtype=np.int64
+    )
     cells, taken = gather(offsets, rows)
     expected = [cell for row in rows for cell in range(offsets[row], offsets[row + 1])]
     assert cells.tolist() == expected

@@ -1,4 +1,6 @@
-"""Files of noise-free showers come back as they were written, and damaged ones are refused with the place."""
+"""Files of noise-free showers come back as they were written, and damaged ones are refused with the
+place.
+"""
 
 import numpy as np
 import pytest
@@ -60,12 +62,17 @@ def test_a_selection_keeps_the_cells_of_its_showers(showers):
     part = showers.select(showers.pdg_id == 111)
     assert part.e_true.tolist() == [1.0, 0.5]
     assert part.offsets.tolist() == [0, 4, 11]
-    np.testing.assert_array_equal(part.signal, np.concatenate([showers.signal[:4], showers.signal[15:]]))
+    np.testing.assert_array_equal(
+        part.signal, np.concatenate([showers.signal[:4], showers.signal[15:]])
+    )
 
 
 def test_cells_of_another_grid_are_refused(showers, tmp_path):
     write_showers(tmp_path / "showers.root", showers, WINDOW, METADATA)
-    with pytest.raises(BadFileError, match=r"showers\.root: CellGeo does not describe the cells of the grid 'barrel'"):
+    with pytest.raises(
+        BadFileError,
+        match=r"showers\.root: CellGeo does not describe the cells of the grid 'barrel'",
+    ):
         read_showers(tmp_path / "showers.root", BARREL)
 
 
@@ -87,7 +94,9 @@ def test_a_cell_that_does_not_exist_is_refused_with_its_entry(showers, tmp_path)
 def test_a_true_energy_that_cannot_be_is_refused_with_its_entry(energy, showers, tmp_path):
     showers.e_true[3] = energy
     write_showers(tmp_path / "showers.root", showers, WINDOW, METADATA)
-    with pytest.raises(BadFileError, match=r"ShowerTree, entry 3: truthE must be positive and finite"):
+    with pytest.raises(
+        BadFileError, match=r"ShowerTree, entry 3: truthE must be positive and finite"
+    ):
         read_showers(tmp_path / "showers.root", WINDOW)
 
 

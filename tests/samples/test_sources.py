@@ -1,4 +1,6 @@
-"""Clusters come from caches and from ROOT alike, in orders that are as random as is said, at bounded memory."""
+"""Clusters come from caches and from ROOT alike, in orders that are as random as is said, at
+bounded memory.
+"""
 
 import pickle
 from collections import Counter
@@ -29,7 +31,8 @@ def samples():
 def paths(samples, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources")
     for i, sample in enumerate(samples):
-        with SampleWriter(folder / f"{i}.root", sample.geo, {}, chunk=100) as writer:  # baskets of 100
+        # baskets of 100
+        with SampleWriter(folder / f"{i}.root", sample.geo, {}, chunk=100) as writer:
             for part in (sample[start : start + 100] for start in range(0, len(sample), 100)):
                 writer.extend(part.scalars, part.offsets, part.cells)
     return [folder / f"{i}.root" for i in range(len(samples))]
@@ -77,12 +80,16 @@ def test_a_source_can_be_sent_to_another_process_without_its_data(name, samples,
     sent = pickle.dumps(source)
     assert len(sent) < 5000
     there = pickle.loads(sent)  # noqa: S301 - our own bytes
-    np.testing.assert_array_equal(gathered(there, np.arange(20))[1], gathered(source, np.arange(20))[1])
+    np.testing.assert_array_equal(
+        gathered(there, np.arange(20))[1], gathered(source, np.arange(20))[1]
+    )
 
 
 def positions(source, rows):
     """Place of each cluster in the order of many epochs, shape (n_epochs, n_clusters)."""
-    orders = np.array([source.shuffled(rows, np.random.default_rng([1, epoch])) for epoch in range(N_EPOCHS)])
+    orders = np.array(
+        [source.shuffled(rows, np.random.default_rng([1, epoch])) for epoch in range(N_EPOCHS)]
+    )
     assert all(np.array_equal(np.sort(order), np.arange(len(rows))) for order in orders)
     assert len({order.tobytes() for order in orders}) == N_EPOCHS
     return np.argsort(orders, axis=1)
@@ -90,13 +97,19 @@ def positions(source, rows):
 
 @pytest.mark.parametrize("name", ["cache", "root"])
 def test_every_place_in_an_epoch_is_equally_likely_for_every_part_of_the_files(name, paths):
-    """Counts over 15 baskets and 15 stretches of the epoch: chi squared for the cache, whose clusters are independent of each other."""
+    """Counts over 15 baskets and 15 stretches of the epoch: chi squared for the cache, whose
+    clusters are independent of each other.
+    """
     place = positions(open_source(name, paths), np.arange(1500))
     basket = np.broadcast_to(np.arange(1500) // 100, place.shape)
     counts = np.histogram2d(basket.ravel(), place.ravel() // 100, bins=15)[0]
     if name == "cache":
-        assert stats.chi2.sf((((counts - counts.mean()) ** 2) / counts.mean()).sum(), 14 * 14) > CRITICAL
-    # clusters of a basket travel together through the pool: the error is that of the mean place of a basket over the epochs
+        assert (
+            stats.chi2.sf((((counts - counts.mean()) ** 2) / counts.mean()).sum(), 14 * 14)
+            > CRITICAL
+        )
+    # clusters of a basket travel together through the pool: the error is that of the mean place of
+    # a basket over the epochs
     mean = place.reshape(N_EPOCHS, 15, 100).mean(axis=2)
     pull = (mean.mean(axis=0) - 749.5) / (mean.std(axis=0) / np.sqrt(N_EPOCHS))
     assert stats.chi2.sf((pull**2).sum() * 14 / 15, 14) > CRITICAL
@@ -115,17 +128,22 @@ def test_the_cache_shuffles_the_whole_sample_alike(paths):
 
 
 def test_the_pool_mixes_as_many_baskets_as_it_holds(paths):
-    """Place and file are not correlated on average, though more in one epoch than in a permutation, as baskets stay within reach of the pool."""
+    """Place and file are not correlated on average, though more in one epoch than in a permutation,
+    as baskets stay within reach of the pool.
+    """
     source = RootSource(paths, pool_size=500)
     assert source.n_pool == 5
     place = positions(source, np.arange(1500))
     correlation = [stats.spearmanr(row, np.arange(1500)).statistic for row in place]
     assert abs(np.mean(correlation)) < 4 * np.std(correlation) / np.sqrt(N_EPOCHS)
-    assert 1 / np.sqrt(1499) < np.std(correlation) < 1.5 / np.sqrt(15)  # 15 baskets, not 1500 clusters, are what is permuted
+    # 15 baskets, not 1500 clusters, are what is permuted
+    assert 1 / np.sqrt(1499) < np.std(correlation) < 1.5 / np.sqrt(15)
     together = np.abs(np.diff(place.reshape(N_EPOCHS, 15, 100), axis=2)).mean()
     assert 0.10 < together / 1500 < 1 / 3
     baskets = np.argsort(place, axis=1) // 100
-    mixed = np.mean([len(set(row[start : start + 50])) for row in baskets for start in range(0, 1500, 50)])
+    mixed = np.mean(
+        [len(set(row[start : start + 50])) for row in baskets for start in range(0, 1500, 50)]
+    )
     assert mixed > 4.0
 
 

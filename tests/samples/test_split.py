@@ -10,10 +10,16 @@ from pfcalib.samples.split import FRACTIONS, hash_events, split_index, split_of
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**62), st.integers(0, 2**63), st.sampled_from([FRACTIONS, (0.5, 0.5, 0.0), (0.0, 0.25, 0.75)]))
+@given(
+    st.integers(0, 2**62),
+    st.integers(0, 2**63),
+    st.sampled_from([FRACTIONS, (0.5, 0.5, 0.0), (0.0, 0.25, 0.75)]),
+)
 def test_the_shares_are_kept_for_consecutive_events(first, salt, fractions):
     n = 20_000
-    shares = np.bincount(split_of(first + np.arange(n), fractions=fractions, salt=salt), minlength=3) / n
+    shares = (
+        np.bincount(split_of(first + np.arange(n), fractions=fractions, salt=salt), minlength=3) / n
+    )
     errors = np.sqrt(np.array(fractions) * (1 - np.array(fractions)) / n)
     assert np.all(np.abs(shares - fractions) <= 5 * errors)
 
@@ -25,9 +31,15 @@ def test_an_event_has_one_split_whatever_its_neighbours(events):
 
 
 def test_the_hash_is_the_published_splitmix64():
-    """The first outputs of the reference generator started at 0 are the hashes of multiples of its increment."""
+    """The first outputs of the reference generator started at 0 are the hashes of multiples of its
+    increment.
+    """
     steps = (np.arange(3, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ hash_shift()
-    assert [f"{value:016x}" for value in hash_events(steps)] == ["e220a8397b1dcdaf", "6e789e6aa1b965f4", "06c45d188009454f"]
+    assert [f"{value:016x}" for value in hash_events(steps)] == [
+        "e220a8397b1dcdaf",
+        "6e789e6aa1b965f4",
+        "06c45d188009454f",
+    ]
 
 
 def hash_shift():
@@ -41,7 +53,9 @@ def test_another_salt_is_independent():
     assert both.mean() == pytest.approx(0.04, abs=0.005)
 
 
-@pytest.mark.parametrize("fractions", [(0.7, 0.2, 0.2), (1.0, 0.0), (1.2, -0.1, -0.1), (float("nan"), 0.5, 0.5)])
+@pytest.mark.parametrize(
+    "fractions", [(0.7, 0.2, 0.2), (1.0, 0.0), (1.2, -0.1, -0.1), (float("nan"), 0.5, 0.5)]
+)
 def test_fractions_that_are_no_shares_are_refused(fractions):
     with pytest.raises(ConfigError, match="fractions"):
         split_of([1], fractions=fractions)

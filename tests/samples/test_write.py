@@ -67,11 +67,19 @@ def changed(arrays, name, value):
 
 def test_values_that_cannot_be_read_back_are_not_written(sample, tmp_path):
     cases = {
-        r"clusterE\[3\]": dataclasses.replace(sample, scalars=changed(sample.scalars, "clusterE", np.nan)),
-        r"cluster_cell_E\[3\]": dataclasses.replace(sample, cells=changed(sample.cells, "cluster_cell_E", np.inf)),
-        "cell 5000 is not in CellGeo": dataclasses.replace(sample, cells=changed(sample.cells, "cluster_cell_ID", 5000)),
+        r"clusterE\[3\]": dataclasses.replace(
+            sample, scalars=changed(sample.scalars, "clusterE", np.nan)
+        ),
+        r"cluster_cell_E\[3\]": dataclasses.replace(
+            sample, cells=changed(sample.cells, "cluster_cell_E", np.inf)
+        ),
+        "cell 5000 is not in CellGeo": dataclasses.replace(
+            sample, cells=changed(sample.cells, "cluster_cell_ID", 5000)
+        ),
         "offsets": dataclasses.replace(sample, offsets=sample.offsets[::-1].copy()),
-        r"must have shape \(300,\)": dataclasses.replace(sample, scalars=sample.scalars | {"clusterE": np.zeros(5)}),
+        r"must have shape \(300,\)": dataclasses.replace(
+            sample, scalars=sample.scalars | {"clusterE": np.zeros(5)}
+        ),
     }
     for message, bad in cases.items():
         with pytest.raises(ValidationError, match=message):
@@ -80,8 +88,15 @@ def test_values_that_cannot_be_read_back_are_not_written(sample, tmp_path):
 
 
 def test_missing_and_unknown_columns_are_named(sample, tmp_path):
-    with pytest.raises(ValidationError, match="truthE"), SampleWriter(tmp_path / "a.root", sample.geo, {}) as writer:
-        writer.extend({name: array for name, array in sample.scalars.items() if name != "truthE"}, sample.offsets, sample.cells)
+    with (
+        pytest.raises(ValidationError, match="truthE"),
+        SampleWriter(tmp_path / "a.root", sample.geo, {}) as writer,
+    ):
+        writer.extend(
+            {name: array for name, array in sample.scalars.items() if name != "truthE"},
+            sample.offsets,
+            sample.cells,
+        )
     with pytest.raises(ValidationError, match="colour"):
         SampleWriter(tmp_path / "a.root", sample.geo, {}, columns=["colour"])
 
@@ -96,7 +111,9 @@ def test_one_other_value_is_another_content(tmp_path, sample):
     write_sample(tmp_path / "first.root", sample)
     sample.scalars["clusterE"][3] += 0.5
     write_sample(tmp_path / "second.root", sample)
-    assert (tmp_path / "first.root").stat().st_size == pytest.approx((tmp_path / "second.root").stat().st_size, abs=64)
+    assert (tmp_path / "first.root").stat().st_size == pytest.approx(
+        (tmp_path / "second.root").stat().st_size, abs=64
+    )
     assert content_id(tmp_path / "first.root") != content_id(tmp_path / "second.root")
 
 

@@ -1,4 +1,6 @@
-"""Blocks of one material cut into thin layers, one wide cell each, so that a shower's profile can be read off cell by cell."""
+"""Blocks of one material cut into thin layers, one wide cell each, so that a shower's profile can
+be read off cell by cell.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,27 @@ def material(name: str) -> dict[str, float]:
     return {field: float(getattr(slabs, field)[slab]) for field in Slabs._fields}
 
 
-def build_block(name: str, edges: np.ndarray, config: ShowerConfig, *, spots_per_gev: float, first_layer: int = 2) -> tuple[Setup, Scratch]:
-    """A block with slabs between the edges, in mm of depth; layers are counted from first_layer on, since layer 1 sends albedo back."""
+def build_block(
+    name: str,
+    edges: np.ndarray,
+    config: ShowerConfig,
+    *,
+    spots_per_gev: float,
+    first_layer: int = 2,
+) -> tuple[Setup, Scratch]:
+    """A block with slabs between the edges, in mm of depth; layers are counted from first_layer on,
+    since layer 1 sends albedo back.
+    """
     n = len(edges) - 1
     properties = {field: np.full(n, value) for field, value in material(name).items()}
-    slabs = Slabs(**properties | {"x_in": edges[:-1].copy(), "x_out": edges[1:].copy(), "layer": first_layer + np.arange(n)})
+    slabs = Slabs(
+        **properties
+        | {
+            "x_in": edges[:-1].copy(),
+            "x_out": edges[1:].copy(),
+            "layer": first_layer + np.arange(n),
+        }
+    )
     n_layers = first_layer + n
     ones, wide = np.ones(n_layers, np.int64), np.full(n_layers, 40.0)
     grid = GridArrays(-20.0, -20.0, False, np.arange(n_layers + 1), ones, ones, wide, wide)

@@ -1,4 +1,6 @@
-"""Noise has the width it is asked for, grows as pile-up does, and showers on top of each other add up."""
+"""Noise has the width it is asked for, grows as pile-up does, and showers on top of each other add
+up.
+"""
 
 import numpy as np
 import pytest
@@ -6,25 +8,47 @@ from scipy import stats
 
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL, WINDOW
-from pfcalib.simulation.digitise import ELECTRONIC, NOISE_SETTINGS, PILEUP, NoiseConfig, digitise, noise_sigma, overlay_hits
+from pfcalib.simulation.digitise import (
+    ELECTRONIC,
+    NOISE_SETTINGS,
+    PILEUP,
+    NoiseConfig,
+    digitise,
+    noise_sigma,
+    overlay_hits,
+)
 from pfcalib.simulation.hits import Hits
 
 
 def make_hits(rng, n_events=5, n_hits=30, grid=WINDOW):
     """Random cells, each once an event."""
-    cell = np.concatenate([np.sort(rng.choice(grid.n_cells, n_hits, replace=False)) for _ in range(n_events)]).astype(np.int32)
+    cell = np.concatenate(
+        [np.sort(rng.choice(grid.n_cells, n_hits, replace=False)) for _ in range(n_events)]
+    ).astype(np.int32)
     values = [rng.exponential(1.0, n_events * n_hits) for _ in range(5)]
-    return Hits(np.arange(n_events + 1) * n_hits, cell, *values, *(rng.exponential(1.0, n_events) for _ in range(4)))
+    return Hits(
+        np.arange(n_events + 1) * n_hits,
+        cell,
+        *values,
+        *(rng.exponential(1.0, n_events) for _ in range(4)),
+    )
 
 
 def empty(n_events):
     nothing = np.zeros(0)
-    return Hits(np.zeros(n_events + 1, np.int64), np.zeros(0, np.int32), *[nothing] * 5, *[np.zeros(n_events)] * 4)
+    return Hits(
+        np.zeros(n_events + 1, np.int64),
+        np.zeros(0, np.int32),
+        *[nothing] * 5,
+        *[np.zeros(n_events)] * 4,
+    )
 
 
 def dense(hits, name, grid=WINDOW):
     """One value a cell of each event."""
-    return np.bincount(hits.event * grid.n_cells + hits.cell, getattr(hits, name), hits.n_events * grid.n_cells).reshape(-1, grid.n_cells)
+    return np.bincount(
+        hits.event * grid.n_cells + hits.cell, getattr(hits, name), hits.n_events * grid.n_cells
+    ).reshape(-1, grid.n_cells)
 
 
 class TestSigma:
@@ -34,14 +58,22 @@ class TestSigma:
         np.testing.assert_allclose(sigma, 1e-3 * np.array(ELECTRONIC)[BARREL.layer])
 
     def test_pile_up_adds_in_quadrature_and_grows_with_the_square_root_of_mu(self):
-        extra = [noise_sigma(WINDOW, NoiseConfig(mu=mu)) ** 2 - noise_sigma(WINDOW) ** 2 for mu in (1.0, 40.0, 160.0)]
-        np.testing.assert_allclose(np.sqrt(extra[0]), 1e-3 * np.array(PILEUP)[WINDOW.layer], rtol=1e-9)
+        extra = [
+            noise_sigma(WINDOW, NoiseConfig(mu=mu)) ** 2 - noise_sigma(WINDOW) ** 2
+            for mu in (1.0, 40.0, 160.0)
+        ]
+        np.testing.assert_allclose(
+            np.sqrt(extra[0]), 1e-3 * np.array(PILEUP)[WINDOW.layer], rtol=1e-9
+        )
         np.testing.assert_allclose(np.sqrt(extra[2] / extra[1]), 2.0, rtol=1e-9)
         np.testing.assert_allclose(extra[1], 40.0 * extra[0], rtol=1e-9)
 
     def test_the_settings_have_names(self):
         assert NOISE_SETTINGS["nominal"].mu == 0.0
-        assert np.all(noise_sigma(WINDOW, NOISE_SETTINGS["pileup"]) > noise_sigma(WINDOW, NOISE_SETTINGS["nominal"]))
+        assert np.all(
+            noise_sigma(WINDOW, NOISE_SETTINGS["pileup"])
+            > noise_sigma(WINDOW, NOISE_SETTINGS["nominal"])
+        )
 
     def test_a_layer_may_be_silent(self):
         assert noise_sigma(WINDOW, NoiseConfig(electronic=(0.0,) * 7)).max() == 0.0
@@ -49,7 +81,11 @@ class TestSigma:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"electronic": (1.0, 2.0)}, r"noise electronic: expected 7 values >= 0 MeV, one for each of .*TileBar2.*, got \(1\.0, 2\.0\)"),
+            (
+                {"electronic": (1.0, 2.0)},
+                r"noise electronic: expected 7 values >= 0 MeV, one for each of .*TileBar2.*, got "
+                r"\(1\.0, 2\.0\)",
+            ),
             ({"pileup": (-1.0,) * 7}, r"noise pileup: expected 7 values >= 0 MeV"),
             ({"mu": -1.0}, r"noise mu: expected >= 0, got -1\.0"),
         ],
@@ -81,7 +117,9 @@ class TestDigitise:
 
     def test_the_noise_does_not_depend_on_the_signal(self, rng):
         hits, sigma = make_hits(rng), noise_sigma(WINDOW)
-        with_signal, without = (digitise(h, WINDOW, sigma, np.random.default_rng(5)) for h in (hits, empty(5)))
+        with_signal, without = (
+            digitise(h, WINDOW, sigma, np.random.default_rng(5)) for h in (hits, empty(5))
+        )
         np.testing.assert_allclose(with_signal - without, dense(hits, "signal"), atol=1e-12)
 
 
@@ -90,9 +128,13 @@ class TestOverlay:
         one, two = make_hits(rng), make_hits(rng, n_hits=200)
         both = overlay_hits(one, two)
         for name in ("signal", "em", "non_em", "invisible", "escaped"):
-            np.testing.assert_allclose(dense(both, name), dense(one, name) + dense(two, name), rtol=1e-12)
+            np.testing.assert_allclose(
+                dense(both, name), dense(one, name) + dense(two, name), rtol=1e-12
+            )
         for name in ("e_dead", "e_leak", "e_total", "e_pi0"):
-            np.testing.assert_array_equal(getattr(both, name), getattr(one, name) + getattr(two, name))
+            np.testing.assert_array_equal(
+                getattr(both, name), getattr(one, name) + getattr(two, name)
+            )
 
     def test_each_cell_occurs_once_and_in_order(self, rng):
         both = overlay_hits(make_hits(rng), make_hits(rng, n_hits=200))

@@ -1,4 +1,6 @@
-"""Clusters in jets: the same for any number of processes, each with the particle that explains it, and an account of energy that closes."""
+"""Clusters in jets: the same for any number of processes, each with the particle that explains it,
+and an account of energy that closes.
+"""
 
 import dataclasses
 import sys
@@ -71,7 +73,9 @@ class TestSample:
         assert np.unique(sample["eventNumber"]).tolist() == list(range(SMALL.n_events))
 
     def test_two_processes_make_the_sample_that_one_makes(self, sample, tmp_path):
-        parallel = read_sample(produce_dijets(tmp_path / "parallel.root", dataclasses.replace(SMALL, n_processes=2)))
+        parallel = read_sample(
+            produce_dijets(tmp_path / "parallel.root", dataclasses.replace(SMALL, n_processes=2))
+        )
         np.testing.assert_array_equal(parallel.offsets, sample.offsets)
         for name in SCALARS:
             np.testing.assert_array_equal(parallel[name], sample[name], err_msg=name)
@@ -80,8 +84,18 @@ class TestSample:
 
     def test_its_truth_is_that_of_particles_of_the_event(self, sample, particles):
         first = sample[sample["eventNumber"] < SMALL.chunk]
-        shot = {(int(e), int(k), np.float32(x)) for e, k, x in zip(particles.event, particles.pdg_id, particles.energy, strict=True)}
-        told = set(zip(first["eventNumber"].tolist(), first["truthPdgId"].tolist(), first["truthE"], strict=True))
+        shot = {
+            (int(e), int(k), np.float32(x))
+            for e, k, x in zip(particles.event, particles.pdg_id, particles.energy, strict=True)
+        }
+        told = set(
+            zip(
+                first["eventNumber"].tolist(),
+                first["truthPdgId"].tolist(),
+                first["truthE"],
+                strict=True,
+            )
+        )
         assert told <= shot
         assert len(told) > 100
 
@@ -92,12 +106,16 @@ class TestSample:
         d_eta = sample["clusterEta"] - truth.eta
         charged = (np.abs(truth.pdg_id) == 211) & (sample["clusterE"] > 1.0)
         straight, bent = (
-            np.hypot(d_eta, np.angle(np.exp(1j * (sample["clusterPhi"] - phi))))[charged] for phi in (truth.phi, module._impact(truth, FIELD)[1])
+            np.hypot(d_eta, np.angle(np.exp(1j * (sample["clusterPhi"] - phi))))[charged]
+            for phi in (truth.phi, module._impact(truth, FIELD)[1])
         )
         assert np.median(bent) < 0.05 < np.median(straight)
 
     def test_no_event_accounts_for_more_energy_than_was_shot(self, sample, particles):
-        account = sum(sample[f"cluster_ENG_CALIB_{name}"].astype(float) for name in ("TOT", "OUT_T", "DEAD_TOT"))
+        account = sum(
+            sample[f"cluster_ENG_CALIB_{name}"].astype(float)
+            for name in ("TOT", "OUT_T", "DEAD_TOT")
+        )
         per_event = np.bincount(sample["eventNumber"], account)[: SMALL.chunk]
         shot = np.bincount(particles.event, particles.energy)
         assert np.all(per_event <= shot)
@@ -114,18 +132,31 @@ class TestSample:
 
 def test_what_is_shot_is_deposited_lost_or_leaves(particles, rng):
     hits = simulate_showers(particles, BARREL, rng, field=FIELD)
-    deposited = np.bincount(hits.event, hits.em + hits.non_em + hits.invisible + hits.escaped, hits.n_events)
+    deposited = np.bincount(
+        hits.event, hits.em + hits.non_em + hits.invisible + hits.escaped, hits.n_events
+    )
     np.testing.assert_allclose(deposited + hits.e_dead + hits.e_leak, hits.e_total, rtol=1e-6)
     nucleon_mass = 0.93827 * np.isin(particles.pdg_id, (2112, 2212))
-    np.testing.assert_allclose(hits.e_total, np.bincount(particles.event, particles.energy - nucleon_mass), rtol=1e-5)
+    np.testing.assert_allclose(
+        hits.e_total, np.bincount(particles.event, particles.energy - nucleon_mass), rtol=1e-5
+    )
 
 
 def test_thresholds_reach_the_clustering(monkeypatch):
     used = []
-    monkeypatch.setattr("pfcalib.simulation.produce.find_clusters", lambda *args: used.append(args[3]) or find_clusters(*args))
+    monkeypatch.setattr(
+        "pfcalib.simulation.produce.find_clusters",
+        lambda *args: used.append(args[3]) or find_clusters(*args),
+    )
     few = dataclasses.replace(SMALL, n_events=2)
-    n_clusters = [len(produce_dijet_chunk(dataclasses.replace(few, thresholds=cuts), 0)[1]) - 1 for cuts in ((4.0, 2.0, 0.0), (6.0, 3.0, 1.0))]
-    assert [(topo.seed, topo.growth, topo.boundary) for topo in used] == [(4.0, 2.0, 0.0), (6.0, 3.0, 1.0)]
+    n_clusters = [
+        len(produce_dijet_chunk(dataclasses.replace(few, thresholds=cuts), 0)[1]) - 1
+        for cuts in ((4.0, 2.0, 0.0), (6.0, 3.0, 1.0))
+    ]
+    assert [(topo.seed, topo.growth, topo.boundary) for topo in used] == [
+        (4.0, 2.0, 0.0),
+        (6.0, 3.0, 1.0),
+    ]
     assert n_clusters[1] < n_clusters[0]
 
 
@@ -138,13 +169,26 @@ class TestNearest:
         for e, x, y in zip(event, eta, phi, strict=True):
             mine = np.flatnonzero(particles.event == e)
             d_phi = (y - p_phi[mine] + np.pi) % (2.0 * np.pi) - np.pi
-            score = np.log(particles.energy[mine]) - ((x - p_eta[mine]) ** 2 + d_phi**2) / (2.0 * TRUTH_RADIUS**2)
+            score = np.log(particles.energy[mine]) - ((x - p_eta[mine]) ** 2 + d_phi**2) / (
+                2.0 * TRUTH_RADIUS**2
+            )
             wanted.append(mine[np.argmax(score)])
-        np.testing.assert_array_equal(nearest_particles(particles, event, eta, phi, field=FIELD), wanted)
+        np.testing.assert_array_equal(
+            nearest_particles(particles, event, eta, phi, field=FIELD), wanted
+        )
 
     def test_the_nearer_of_two_equals_wins_and_the_harder_of_two_as_near(self):
-        two = make_particles((0, 22, 5.0, 0.0, 0.0), (0, 111, 5.0, 0.1, 0.0), (1, 22, 5.0, 0.0, 0.0), (1, 111, 50.0, 0.1, 0.0))
-        assert nearest_particles(two, [0, 0, 1], [0.04, 0.06, 0.05], [0.0, 0.0, 0.0]).tolist() == [0, 1, 3]
+        two = make_particles(
+            (0, 22, 5.0, 0.0, 0.0),
+            (0, 111, 5.0, 0.1, 0.0),
+            (1, 22, 5.0, 0.0, 0.0),
+            (1, 111, 50.0, 0.1, 0.0),
+        )
+        assert nearest_particles(two, [0, 0, 1], [0.04, 0.06, 0.05], [0.0, 0.0, 0.0]).tolist() == [
+            0,
+            1,
+            3,
+        ]
 
     def test_azimuth_closes(self):
         two = make_particles((0, 22, 5.0, 0.0, 3.13), (0, 22, 5.0, 0.0, 2.9))
@@ -156,7 +200,9 @@ class TestNearest:
 
 class TestImpact:
     def test_neutral_particles_go_straight_on(self):
-        eta, phi = module._impact(make_particles((0, 22, 3.0, 0.5, 1.0), (0, 2112, 3.0, -0.7, -2.0)), FIELD)
+        eta, phi = module._impact(
+            make_particles((0, 22, 3.0, 0.5, 1.0), (0, 2112, 3.0, -0.7, -2.0)), FIELD
+        )
         np.testing.assert_allclose(eta, [0.5, -0.7], atol=1e-12)
         np.testing.assert_allclose(phi, [1.0, -2.0], atol=1e-12)
 
@@ -168,11 +214,16 @@ class TestImpact:
         while (radius := np.hypot(x, y)) < TRUTH_DEPTH:
             if radius < COIL_RADIUS:
                 heading += sign * 0.299792458e-3 * FIELD / pt * step
-            x, y, z = x + step * np.cos(heading), y + step * np.sin(heading), z + step * np.sinh(0.4)
+            x, y, z = (
+                x + step * np.cos(heading),
+                y + step * np.sin(heading),
+                z + step * np.sinh(0.4),
+            )
         eta, phi = module._impact(pion, FIELD)
         assert phi[0] == pytest.approx(np.arctan2(y, x), abs=1e-4)
         assert eta[0] == pytest.approx(np.arcsinh(z / TRUTH_DEPTH), abs=1e-4)
-        assert abs(phi[0] - 0.3) > abs(propagate(pion, field=FIELD).phi_axis[0] - 0.3)  # beyond the front it moves on
+        # beyond the front it moves on
+        assert abs(phi[0] - 0.3) > abs(propagate(pion, field=FIELD).phi_axis[0] - 0.3)
         assert TRUTH_DEPTH > FRONT
 
 
@@ -190,12 +241,31 @@ class TestCache:
         return made
 
     def test_a_sample_is_made_once_for_any_number_of_processes(self, calls, tmp_path):
-        paths = {cached_dijets(dataclasses.replace(SMALL, n_processes=n), cache_dir=tmp_path) for n in (1, 2)}
+        paths = {
+            cached_dijets(dataclasses.replace(SMALL, n_processes=n), cache_dir=tmp_path)
+            for n in (1, 2)
+        }
         assert (len(paths), len(calls)) == (1, 1)
 
-    @pytest.mark.parametrize("change", [{"seed": 2}, {"mu": 40.0}, {"thresholds": (4.0, 3.0, 1.0)}, {"dijets": DijetConfig(pt_hat_min=30.0)}])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"seed": 2},
+            {"mu": 40.0},
+            {"thresholds": (4.0, 3.0, 1.0)},
+            {"dijets": DijetConfig(pt_hat_min=30.0)},
+        ],
+    )
     def test_any_other_setting_makes_another(self, change, calls, tmp_path):
-        assert len({cached_dijets(config, cache_dir=tmp_path) for config in (SMALL, dataclasses.replace(SMALL, **change))}) == 2
+        assert (
+            len(
+                {
+                    cached_dijets(config, cache_dir=tmp_path)
+                    for config in (SMALL, dataclasses.replace(SMALL, **change))
+                }
+            )
+            == 2
+        )
 
     def test_another_version_of_pythia_makes_another(self, calls, tmp_path, monkeypatch):
         first = cached_dijets(SMALL, cache_dir=tmp_path)
@@ -225,7 +295,10 @@ def test_progress_counts_all_events_and_what_fails_leaves_nothing(tmp_path, monk
 
 def test_without_the_extra_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pythia8mc", None)
-    for call in (lambda: produce_dijets(tmp_path / "sample.root", SMALL), lambda: cached_dijets(SMALL, cache_dir=tmp_path)):
+    for call in (
+        lambda: produce_dijets(tmp_path / "sample.root", SMALL),
+        lambda: cached_dijets(SMALL, cache_dir=tmp_path),
+    ):
         with pytest.raises(ConfigError, match=r"pip install 'pfcalib\[pythia\]'"):
             call()
     assert list(tmp_path.iterdir()) == []

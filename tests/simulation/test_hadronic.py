@@ -1,4 +1,6 @@
-"""Hadronic showers are held against exponential attenuation, ionisation, Geant4's EM fractions and the behaviour of non-compensating calorimeters."""
+"""Hadronic showers are held against exponential attenuation, ionisation, Geant4's EM fractions and
+the behaviour of non-compensating calorimeters.
+"""
 
 import numpy as np
 import pytest
@@ -13,18 +15,29 @@ from tests.simulation.blocks import material, per_layer, signal
 
 P_MIN = 1e-3
 SLABS = build_slabs(WINDOW)
-# the first interaction takes all energy where it happens; long interaction lengths, so that some pions come through
-ABSORBED = ShowerConfig(lambda_scale=1.5, p_elastic=0.0, nuclear_scale=1e6, binding=1.0, f_gamma=0.0)
+# the first interaction takes all energy where it happens; long interaction lengths, so that some
+# pions come through
+ABSORBED = ShowerConfig(
+    lambda_scale=1.5, p_elastic=0.0, nuclear_scale=1e6, binding=1.0, f_gamma=0.0
+)
 TRANSPARENT = ShowerConfig(lambda_scale=1e6)  # no interactions: minimum ionising particles
 
 
 def beam(energy, n, pdg_id=211):
-    return Particles(np.arange(n), np.full(n, pdg_id, np.int32), np.full(n, float(energy)), np.full(n, 0.0125), np.full(n, 0.0125))
+    return Particles(
+        np.arange(n),
+        np.full(n, pdg_id, np.int32),
+        np.full(n, float(energy)),
+        np.full(n, 0.0125),
+        np.full(n, 0.0125),
+    )
 
 
 def depth(x, config):
     """Interaction lengths along the beam from the front of the material to depth x in mm."""
-    path = np.clip(np.asarray(x)[:, None] - SLABS.x_in, 0.0, SLABS.x_out - SLABS.x_in) * np.cosh(0.0125)
+    path = np.clip(np.asarray(x)[:, None] - SLABS.x_in, 0.0, SLABS.x_out - SLABS.x_in) * np.cosh(
+        0.0125
+    )
     return (path / SLABS.lambda_int).sum(axis=1) / config.lambda_scale
 
 
@@ -38,7 +51,9 @@ class TestInteraction:
         here = -np.diff(survive)
         in_layer = SLABS.layer >= 0
         through = np.count_nonzero(hits.e_leak > 1.0)
-        observed = np.append(np.bincount(layer, minlength=WINDOW.n_layers), [n - len(layer) - through, through])
+        observed = np.append(
+            np.bincount(layer, minlength=WINDOW.n_layers), [n - len(layer) - through, through]
+        )
         expected = n * np.append(here[in_layer], [here[~in_layer].sum(), survive[-1]])
         assert stats.chisquare(observed, expected).pvalue > P_MIN
 
@@ -47,33 +62,56 @@ class TestInteraction:
         config = ABSORBED._replace(lambda_scale=2.0)
         hits = simulate_showers(beam(50.0, n), WINDOW, rng, config=config)
         total = depth([SLABS.x_out[-1]], config)[0]
-        assert stats.binomtest(np.count_nonzero(hits.e_leak > 1.0), n, np.exp(-total)).pvalue > P_MIN
+        assert (
+            stats.binomtest(np.count_nonzero(hits.e_leak > 1.0), n, np.exp(-total)).pvalue > P_MIN
+        )
 
     def test_the_calorimeter_is_as_deep_for_pions_as_its_materials_are(self):
-        """1.18 nuclear interaction lengths make one of pions: Al 397, Ar 857, lead-argon 395, iron-scintillator about 200 mm (PDG)."""
-        lengths = {"argon": 857.0, "lead-argon": 1000.0 / 2.519, "iron-scintillator": 1000.0 / 4.998}
+        """1.18 nuclear interaction lengths make one of pions: Al 397, Ar 857, lead-argon 395,
+        iron-scintillator about 200 mm (PDG).
+        """
+        lengths = {
+            "argon": 857.0,
+            "lead-argon": 1000.0 / 2.519,
+            "iron-scintillator": 1000.0 / 4.998,
+        }
         for name, nuclear in lengths.items():
             assert material(name)["lambda_int"] == pytest.approx(1.18 * nuclear, rel=0.05)
 
 
 class TestIonisation:
     def test_a_pion_that_does_not_interact_is_a_minimum_ionising_particle(self, rng):
-        """Energy per layer = thickness x dE/dx, a factor of Bethe's rise at most; the rest leaks."""
+        """Energy per layer = thickness x dE/dx, a factor of Bethe's rise at most; the rest
+        leaks.
+        """
         hits = simulate_showers(beam(20.0, 200), WINDOW, rng, config=TRANSPARENT)
         lost = per_layer(hits, hits.non_em).mean(axis=0)
-        expected = [(layer.r_out - layer.r_in) for layer in WINDOW.layers] * SLABS.de_dx[SLABS.layer >= 0]
+        expected = [(layer.r_out - layer.r_in) for layer in WINDOW.layers] * SLABS.de_dx[
+            SLABS.layer >= 0
+        ]
         np.testing.assert_allclose(lost, expected, rtol=0.02)
         assert hits.e_leak.mean() == pytest.approx(20.0 - lost.sum() - hits.e_dead.mean(), rel=1e-9)
 
-    def test_minimum_ionising_particles_are_seen_less_than_electrons_in_argon_and_nearly_as_well_in_tile(self, rng):
-        """e/mip: about 0.7 of a muon's loss is seen in lead-argon; e/mu = 0.91 in Tile (arXiv:1007.5423), with 1.1 as the inverse."""
-        hits = simulate_showers(beam(20.0, 400), WINDOW, rng, config=TRANSPARENT._replace(mip_scale=1.0))
-        seen, lost = per_layer(hits, hits.signal).sum(axis=0), per_layer(hits, hits.non_em).sum(axis=0)
+    def test_minimum_ionising_particles_are_seen_less_than_electrons_in_argon_and_nearly_as_well_in_tile(
+        self, rng
+    ):
+        """e/mip: about 0.7 of a muon's loss is seen in lead-argon; e/mu = 0.91 in Tile
+        (arXiv:1007.5423), with 1.1 as the inverse.
+        """
+        hits = simulate_showers(
+            beam(20.0, 400), WINDOW, rng, config=TRANSPARENT._replace(mip_scale=1.0)
+        )
+        seen, lost = (
+            per_layer(hits, hits.signal).sum(axis=0),
+            per_layer(hits, hits.non_em).sum(axis=0),
+        )
         assert seen[1:4].sum() / lost[1:4].sum() == pytest.approx(1.0 / 0.7, rel=0.1)
         assert seen[4:].sum() / lost[4:].sum() == pytest.approx(1.0 / 0.91, rel=0.1)
 
     def test_a_slow_pion_stops_and_decays(self, rng):
-        """Kinetic energy 0.1 GeV; mean loss to the front of the calorimeter is 0.08 GeV. What the neutrinos take is no more than the rest mass."""
+        """Kinetic energy 0.1 GeV; mean loss to the front of the calorimeter is 0.08 GeV. What the
+        neutrinos take is no more than the rest mass.
+        """
         hits = simulate_showers(beam(0.30, 500), WINDOW, rng, config=TRANSPARENT)
         escaped = np.bincount(hits.event, hits.escaped, 500)
         assert np.mean(escaped > 0.0) > 0.8
@@ -90,7 +128,9 @@ def pions():
 
 class TestShowers:
     def test_the_electromagnetic_fraction_rises_with_energy(self, pions):
-        """Geant4 gives 0.13, 0.28, 0.48 and 0.66 of the energy to neutral pions at 1, 5, 20 and 100 GeV."""
+        """Geant4 gives 0.13, 0.28, 0.48 and 0.66 of the energy to neutral pions at 1, 5, 20 and 100
+        GeV.
+        """
         fraction = np.array([(hits.e_pi0 / hits.e_total).mean() for hits in pions.values()])
         assert np.all(np.diff(fraction) > 0.0)
         np.testing.assert_allclose(fraction, [0.13, 0.28, 0.48, 0.66], atol=0.08)
@@ -98,10 +138,14 @@ class TestShowers:
     def test_the_fraction_follows_the_power_law_of_groom(self, pions):
         """f = 1 - (E/E0)^(k - 1) with k = 0.82 and E0 = 1 GeV, above some GeV."""
         for energy in (20.0, 100.0):
-            assert (pions[energy].e_pi0 / energy).mean() == pytest.approx(1.0 - energy**-0.18, abs=0.12)
+            assert (pions[energy].e_pi0 / energy).mean() == pytest.approx(
+                1.0 - energy**-0.18, abs=0.12
+            )
 
     def test_the_calorimeter_does_not_compensate(self, pions):
-        """The response stays below 1 and rises with energy, since more of it becomes electromagnetic."""
+        """The response stays below 1 and rises with energy, since more of it becomes
+        electromagnetic.
+        """
         response = np.array([signal(hits).mean() / energy for energy, hits in pions.items()])
         assert np.all(np.diff(response) > 0.0)
         assert np.all(response < 1.0)
@@ -122,15 +166,24 @@ class TestShowers:
         assert 0.10 < relative[2] < 0.25  # 58 %/sqrt(20) = 0.13 in the combined test beam
 
     def test_charged_pions_reach_the_hadronic_layers(self, pions):
-        share = np.array([per_layer(hits, hits.signal)[:, 4:].sum() / hits.signal.sum() for hits in pions.values()])
+        share = np.array(
+            [
+                per_layer(hits, hits.signal)[:, 4:].sum() / hits.signal.sum()
+                for hits in pions.values()
+            ]
+        )
         assert np.all(np.diff(share[1:]) > 0.0)
         assert 0.2 < share[2] < 0.7
 
     def test_invisible_energy_is_a_fair_part_of_what_is_not_electromagnetic(self, pions):
-        """Nuclear binding takes 20-40 % of the non-EM energy (Wigmans, Calorimetry, section 2.3)."""
+        """Nuclear binding takes 20-40 % of the non-EM energy (Wigmans, Calorimetry, section
+        2.3).
+        """
         for energy in (5.0, 20.0):
             hits = pions[energy]
-            part = hits.invisible.sum() / (hits.invisible.sum() + hits.non_em.sum() + hits.escaped.sum())
+            part = hits.invisible.sum() / (
+                hits.invisible.sum() + hits.non_em.sum() + hits.escaped.sum()
+            )
             assert 0.15 < part < 0.5
 
 

@@ -9,7 +9,10 @@ from pfcalib.simulation.showers import simulate_showers
 
 
 def batches(rng):
-    return [simulate_showers(simulate_gun("pi0", n, rng, energy=(0.5, 5.0)), WINDOW, rng) for n in (3, 1, 5)]
+    return [
+        simulate_showers(simulate_gun("pi0", n, rng, energy=(0.5, 5.0)), WINDOW, rng)
+        for n in (3, 1, 5)
+    ]
 
 
 def test_the_event_of_each_hit_follows_from_the_offsets():
@@ -26,7 +29,10 @@ def test_merged_batches_hold_all_events_in_order(rng):
     first = 0
     for part in parts:
         for event in range(part.n_events):
-            here, there = (slice(h.offsets[i], h.offsets[i + 1]) for h, i in ((merged, first + event), (part, event)))
+            here, there = (
+                slice(h.offsets[i], h.offsets[i + 1])
+                for h, i in ((merged, first + event), (part, event))
+            )
             np.testing.assert_array_equal(merged.cell[here], part.cell[there])
             np.testing.assert_array_equal(merged.signal[here], part.signal[there])
         first += part.n_events

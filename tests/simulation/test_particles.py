@@ -1,4 +1,6 @@
-"""Guns, the decay of the neutral pion and the way through the solenoid are held against kinematics written down independently."""
+"""Guns, the decay of the neutral pion and the way through the solenoid are held against kinematics
+written down independently.
+"""
 
 import numpy as np
 import pytest
@@ -8,19 +10,34 @@ from scipy import stats
 
 from pfcalib.errors import ConfigError
 from pfcalib.simulation.detector import COIL_RADIUS, FRONT
-from pfcalib.simulation.particles import GUNS, Particles, decay_pi0, directions, propagate, simulate_gun
+from pfcalib.simulation.particles import (
+    GUNS,
+    Particles,
+    decay_pi0,
+    directions,
+    propagate,
+    simulate_gun,
+)
 
 PI0, PION = 0.1349768, 0.13957039  # GeV, Particle Data Group
 P_MIN = 1e-3  # of a test by Kolmogorov and Smirnov with a fixed seed
 
 
 def make(pdg_id, energy, eta=0.0, phi=0.0, n=1):
-    return Particles(np.arange(n), np.full(n, pdg_id, np.int32), np.full(n, float(energy)), np.full(n, float(eta)), np.full(n, float(phi)))
+    return Particles(
+        np.arange(n),
+        np.full(n, pdg_id, np.int32),
+        np.full(n, float(energy)),
+        np.full(n, float(eta)),
+        np.full(n, float(phi)),
+    )
 
 
 def momenta(particles):
     """Four-momenta of massless particles, shape (n, 4)."""
-    return particles.energy[:, None] * np.column_stack([np.ones(len(particles.energy)), directions(particles.eta, particles.phi)])
+    return particles.energy[:, None] * np.column_stack(
+        [np.ones(len(particles.energy)), directions(particles.eta, particles.phi)]
+    )
 
 
 class TestGuns:
@@ -45,7 +62,11 @@ class TestGuns:
         assert set(gun.pdg_id.tolist()) == {GUNS[name]}
 
     def test_one_energy_may_be_asked_for(self, rng):
-        assert simulate_gun("pi0", 3, rng, energy=(10.0, 10.0)).energy.tolist() == [10.0, 10.0, 10.0]
+        assert simulate_gun("pi0", 3, rng, energy=(10.0, 10.0)).energy.tolist() == [
+            10.0,
+            10.0,
+            10.0,
+        ]
 
     def test_unknown_particles_are_refused_with_the_known_ones(self, rng):
         with pytest.raises(ConfigError, match=r"unknown gun 'kaon'; there are pi0, pi\+"):
@@ -53,7 +74,9 @@ class TestGuns:
 
     @pytest.mark.parametrize("energy", [(0.1, 1.0), (2.0, 1.0)])
     def test_energies_below_the_mass_or_falling_are_refused(self, energy, rng):
-        with pytest.raises(ConfigError, match=r"energy range .* must increase and lie above the mass, 0\.13957 GeV"):
+        with pytest.raises(
+            ConfigError, match=r"energy range .* must increase and lie above the mass, 0\.13957 GeV"
+        ):
             simulate_gun("pi+", 1, rng, energy=energy)
 
 
@@ -66,7 +89,9 @@ class TestDecay:
         total = momenta(photons).reshape(2000, 2, 4).sum(axis=1)
         np.testing.assert_allclose(total[:, 0], pions.energy, rtol=1e-12)
         momentum = np.sqrt(pions.energy**2 - PI0**2)
-        np.testing.assert_allclose(total[:, 1:], momentum[:, None] * directions(pions.eta, pions.phi), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            total[:, 1:], momentum[:, None] * directions(pions.eta, pions.phi), rtol=1e-6, atol=1e-6
+        )
         mass = np.sqrt(total[:, 0] ** 2 - (total[:, 1:] ** 2).sum(axis=1))
         np.testing.assert_allclose(mass[pions.energy < 20.0], PI0, rtol=1e-5)
 
@@ -79,7 +104,9 @@ class TestDecay:
         assert opening.min() == pytest.approx(least, rel=1e-3)
 
     def test_the_energy_is_shared_evenly_between_the_ends_that_kinematics_allows(self, rng):
-        """Isotropic in the rest frame: the share of a photon is flat between (1 - beta)/2 and (1 + beta)/2."""
+        """Isotropic in the rest frame: the share of a photon is flat between (1 - beta)/2 and (1 +
+        beta)/2.
+        """
         photons = decay_pi0(make(111, 0.3, n=20_000), rng)
         beta = np.sqrt(1.0 - (PI0 / 0.3) ** 2)
         first = photons.energy[::2] / 0.3
@@ -87,11 +114,18 @@ class TestDecay:
 
     def test_the_plane_of_the_decay_is_flat_in_azimuth(self, rng):
         photons = decay_pi0(make(111, 5.0, n=20_000), rng)
-        angle = np.arctan2(photons.phi[::2], photons.eta[::2])  # small angles about the axis at eta = phi = 0
+        # small angles about the axis at eta = phi = 0
+        angle = np.arctan2(photons.phi[::2], photons.eta[::2])
         assert stats.kstest((angle + np.pi) / (2.0 * np.pi), "uniform").pvalue > P_MIN
 
     def test_other_particles_stay_as_they_are_and_events_stay_sorted(self, rng):
-        mixed = Particles(np.array([0, 0, 1]), np.array([211, 111, 22], np.int32), np.array([1.0, 2.0, 3.0]), np.zeros(3), np.zeros(3))
+        mixed = Particles(
+            np.array([0, 0, 1]),
+            np.array([211, 111, 22], np.int32),
+            np.array([1.0, 2.0, 3.0]),
+            np.zeros(3),
+            np.zeros(3),
+        )
         after = decay_pi0(mixed, rng)
         assert after.event.tolist() == [0, 0, 0, 1]
         assert after.pdg_id.tolist() == [211, 22, 22, 22]
@@ -101,10 +135,14 @@ class TestDecay:
 
 
 def swim(charge, pt, eta, field, step=0.05):
-    """Azimuth and z at the front of the material by small steps along the Lorentz force: dphi/ds = -0.3 q B / pT inside the coil."""
+    """Azimuth and z at the front of the material by small steps along the Lorentz force: dphi/ds =
+    -0.3 q B / pT inside the coil.
+    """
     x = y = z = phi = 0.0
     while np.hypot(x, y) < FRONT:
-        middle = phi - 0.5 * step * charge * 0.299792458e-3 * field / pt * (np.hypot(x, y) < COIL_RADIUS)
+        middle = phi - 0.5 * step * charge * 0.299792458e-3 * field / pt * (
+            np.hypot(x, y) < COIL_RADIUS
+        )
         x, y, z = x + step * np.cos(middle), y + step * np.sin(middle), z + step * np.sinh(eta)
         phi = 2.0 * middle - phi
     heading = np.array([np.cos(phi), np.sin(phi), np.sinh(eta)]) / np.cosh(eta)
@@ -135,7 +173,9 @@ class TestSolenoid:
         assert entry.direction[0, 2] == pytest.approx(heading[2], abs=1e-9)
 
     def test_the_shift_at_the_coil_is_the_arc_sine_of_radius_over_diameter(self):
-        """A stiff track at 2 T: R = pT / (0.3 B) and phi shifts by asin(r / 2R), of which the straight line behind the coil adds 1 - r/r_front."""
+        """A stiff track at 2 T: R = pT / (0.3 B) and phi shifts by asin(r / 2R), of which the
+        straight line behind the coil adds 1 - r/r_front.
+        """
         pt = 20.0
         radius = pt / (0.299792458e-3 * 2.0)
         shift = np.arcsin(COIL_RADIUS / (2.0 * radius))
@@ -151,7 +191,12 @@ class TestSolenoid:
     def test_neutral_particles_do_not_feel_the_field(self):
         assert propagate(make(22, 1.0, phi=0.5), field=2.0).phi_axis[0] == 0.5
 
-    @given(energy=st.floats(0.2, 2000.0), eta=st.floats(-0.7, 0.7), phi=st.floats(-np.pi, np.pi), pdg_id=st.sampled_from([211, -211, 22, 11]))
+    @given(
+        energy=st.floats(0.2, 2000.0),
+        eta=st.floats(-0.7, 0.7),
+        phi=st.floats(-np.pi, np.pi),
+        pdg_id=st.sampled_from([211, -211, 22, 11]),
+    )
     @settings(deadline=None, max_examples=50)
     def test_directions_have_unit_length_and_point_outwards(self, energy, eta, phi, pdg_id):
         entry = propagate(make(pdg_id, energy, eta, phi), field=2.0)
@@ -162,4 +207,7 @@ class TestSolenoid:
         """2R < r, which is pT < 0.15 B r = 0.36 GeV."""
         limit = 0.5 * 0.299792458e-3 * 2.0 * COIL_RADIUS
         for factor, expected in ((0.99, False), (1.01, True)):
-            assert propagate(make(211, np.hypot(factor * limit, PION)), field=2.0).reaches[0] == expected
+            assert (
+                propagate(make(211, np.hypot(factor * limit, PION)), field=2.0).reaches[0]
+                == expected
+            )

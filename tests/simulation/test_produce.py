@@ -1,4 +1,6 @@
-"""From particles to a file: the same sample for any number of processes, complete or not at all, with a closed account of energy."""
+"""From particles to a file: the same sample for any number of processes, complete or not at all,
+with a closed account of energy.
+"""
 
 import dataclasses
 
@@ -14,7 +16,15 @@ from pfcalib.samples.read import read_sample
 from pfcalib.samples.showerfile import read_showers
 from pfcalib.simulation import produce
 from pfcalib.simulation.digitise import NOISE_SETTINGS, noise_sigma
-from pfcalib.simulation.produce import MIN_CLUSTER_E, ProduceConfig, cached_sample, cluster_showers, produce_chunk, produce_sample, shoot
+from pfcalib.simulation.produce import (
+    MIN_CLUSTER_E,
+    ProduceConfig,
+    cached_sample,
+    cluster_showers,
+    produce_chunk,
+    produce_sample,
+    shoot,
+)
 
 SMALL = ProduceConfig(n_events=120, e_max=100.0, eta_max=0.1, grid="window", chunk=50)
 
@@ -39,7 +49,9 @@ def assert_same(one, two):
 
 class TestSeed:
     def test_two_processes_make_the_sample_that_one_makes(self, sample, tmp_path):
-        parallel = produce_sample(tmp_path / "parallel.root", dataclasses.replace(SMALL, n_processes=2))
+        parallel = produce_sample(
+            tmp_path / "parallel.root", dataclasses.replace(SMALL, n_processes=2)
+        )
         assert_same(read_sample(parallel), sample)
 
     def test_the_same_seed_makes_the_same_sample_again(self, sample, tmp_path):
@@ -51,7 +63,9 @@ class TestSeed:
         assert not np.any(np.isin(scalars["truthE"][:n].astype(np.float32), sample["truthE"][:n]))
 
     def test_chunks_do_not_repeat_each_other(self, sample):
-        first, second = (sample["truthE"][sample["eventNumber"] // SMALL.chunk == number] for number in (0, 1))
+        first, second = (
+            sample["truthE"][sample["eventNumber"] // SMALL.chunk == number] for number in (0, 1)
+        )
         assert not set(first.tolist()) & set(second.tolist())
 
 
@@ -82,11 +96,18 @@ class TestSample:
         np.testing.assert_allclose(total, sample["clusterE"], rtol=1e-4, atol=1e-4)
 
     def test_transverse_energies_follow_from_the_pseudorapidity(self, sample):
-        np.testing.assert_allclose(sample["truthPt"] * np.cosh(sample["truthEta"]), sample["truthE"], rtol=1e-5)
-        np.testing.assert_allclose(sample["clusterPt"] * np.cosh(sample["clusterEta"]), sample["clusterE"], rtol=1e-5)
+        np.testing.assert_allclose(
+            sample["truthPt"] * np.cosh(sample["truthEta"]), sample["truthE"], rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            sample["clusterPt"] * np.cosh(sample["clusterEta"]), sample["clusterE"], rtol=1e-5
+        )
 
     def test_no_event_accounts_for_more_energy_than_was_shot(self, sample):
-        account = sum(sample[f"cluster_ENG_CALIB_{name}"].astype(float) for name in ("TOT", "OUT_T", "DEAD_TOT"))
+        account = sum(
+            sample[f"cluster_ENG_CALIB_{name}"].astype(float)
+            for name in ("TOT", "OUT_T", "DEAD_TOT")
+        )
         per_event = np.bincount(sample["eventNumber"], account, SMALL.n_events)
         shot = np.zeros(SMALL.n_events)
         shot[sample["eventNumber"]] = sample["truthE"]
@@ -96,7 +117,9 @@ class TestSample:
     def test_clusters_lie_where_the_particle_went(self, sample):
         leading = (sample["clusterIndex"] == 0) & (sample["truthE"] > 5.0)
         assert leading.sum() > 30
-        distance = np.hypot(sample["clusterEta"] - sample["truthEta"], sample["clusterPhi"] - sample["truthPhi"])[leading]
+        distance = np.hypot(
+            sample["clusterEta"] - sample["truthEta"], sample["clusterPhi"] - sample["truthPhi"]
+        )[leading]
         assert np.median(distance) < 0.02
 
     def test_it_holds_all_species_and_the_noise_of_the_cells(self, sample):
@@ -163,14 +186,28 @@ class TestCache:
         assert (len(paths), len(calls)) == (1, 1)
 
     def test_the_number_of_processes_does_not_make_it_another(self, calls, tmp_path):
-        paths = {cached_sample(dataclasses.replace(SMALL, n_processes=n), cache_dir=tmp_path) for n in (1, 2)}
+        paths = {
+            cached_sample(dataclasses.replace(SMALL, n_processes=n), cache_dir=tmp_path)
+            for n in (1, 2)
+        }
         assert len(paths) == 1
 
     @pytest.mark.parametrize(
-        "change", [{"seed": 2}, {"mu": 40.0}, {"e_min": 1.0}, {"particles": ("pi0",)}, {"chunk": 60}, {"thresholds": (4.0, 2.0, 1.0)}]
+        "change",
+        [
+            {"seed": 2},
+            {"mu": 40.0},
+            {"e_min": 1.0},
+            {"particles": ("pi0",)},
+            {"chunk": 60},
+            {"thresholds": (4.0, 2.0, 1.0)},
+        ],
     )
     def test_any_other_setting_does(self, change, calls, tmp_path):
-        paths = {cached_sample(config, cache_dir=tmp_path) for config in (SMALL, dataclasses.replace(SMALL, **change))}
+        paths = {
+            cached_sample(config, cache_dir=tmp_path)
+            for config in (SMALL, dataclasses.replace(SMALL, **change))
+        }
         assert len(paths) == 2
 
     def test_the_environment_says_where(self, calls, tmp_path, monkeypatch):
@@ -195,7 +232,10 @@ class TestCache:
         ({"thresholds": (2.0, 4.0, 0.0)}, r"seed >= growth >= boundary >= 0, not 2\.0, 4\.0, 0\.0"),
         ({"thresholds": (4.0, 2.0, 3.0)}, "seed >= growth >= boundary >= 0"),
         ({"thresholds": (4.0, 2.0, -1.0)}, "seed >= growth >= boundary >= 0"),
-        ({"thresholds": (4.0, 2.0)}, r"thresholds must be three, seed, growth and boundary, not \(4\.0, 2\.0\)"),
+        (
+            {"thresholds": (4.0, 2.0)},
+            r"thresholds must be three, seed, growth and boundary, not \(4\.0, 2\.0\)",
+        ),
     ],
 )
 def test_impossible_settings_are_refused_by_name(options, message):
@@ -206,9 +246,14 @@ def test_impossible_settings_are_refused_by_name(options, message):
 def test_geant4_showers_become_clusters_in_memory(rng):
     showers, metadata = read_showers(packaged_sample("geant4_pions"), WINDOW)
     few = showers.select(np.arange(len(showers.e_true)) < 200)
-    sample = cluster_showers(few, WINDOW, rng, generator=metadata["generator"], noise=NOISE_SETTINGS["nominal"])
+    sample = cluster_showers(
+        few, WINDOW, rng, generator=metadata["generator"], noise=NOISE_SETTINGS["nominal"]
+    )
     assert sample.metadata["generator"] == "Geant4 11.4.1, synthetic tables"
     assert len(sample) > 100
     assert sample["clusterE"].min() > MIN_CLUSTER_E
     assert not np.any(sample["cluster_ENG_CALIB_TOT"])
-    np.testing.assert_allclose(np.unique(sample["truthE"]), np.unique(few.e_true[np.unique(sample["eventNumber"])].astype(np.float32)))
+    np.testing.assert_allclose(
+        np.unique(sample["truthE"]),
+        np.unique(few.e_true[np.unique(sample["eventNumber"])].astype(np.float32)),
+    )

@@ -1,4 +1,6 @@
-"""A sample by Geant4: the particles of the fast one, with calibration truth, resumable, and labelled with its data sets."""
+"""A sample by Geant4: the particles of the fast one, with calibration truth, resumable, and
+labelled with its data sets.
+"""
 
 import dataclasses
 import sys
@@ -13,7 +15,9 @@ from pfcalib.samples.read import read_sample
 from pfcalib.simulation.geant4.data import find_data
 from pfcalib.simulation.produce import ProduceConfig, cached_sample, produce_sample
 
-SMALL = ProduceConfig(n_events=6, e_min=0.8, e_max=2.0, eta_max=0.05, grid="window", engine="geant4", chunk=3)
+SMALL = ProduceConfig(
+    n_events=6, e_min=0.8, e_max=2.0, eta_max=0.05, grid="window", engine="geant4", chunk=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +43,22 @@ def test_only_the_sample_is_left(path):
 
 
 def test_the_particles_are_those_of_the_fast_sample(sample, tmp_path):
-    fast = read_sample(produce_sample(tmp_path / "fast.root", dataclasses.replace(SMALL, engine="fast")))
-    shot = [dict(zip(one["eventNumber"].tolist(), one["truthE"].tolist(), strict=True)) for one in (sample, fast)]
+    fast = read_sample(
+        produce_sample(tmp_path / "fast.root", dataclasses.replace(SMALL, engine="fast"))
+    )
+    shot = [
+        dict(zip(one["eventNumber"].tolist(), one["truthE"].tolist(), strict=True))
+        for one in (sample, fast)
+    ]
     common = shot[0].keys() & shot[1].keys()
     assert len(common) > 1
     assert all(shot[0][event] == shot[1][event] for event in common)
 
 
 def test_it_holds_calibration_truth(sample):
-    account = sum(sample[f"cluster_ENG_CALIB_{name}"].astype(float) for name in ("TOT", "OUT_T", "DEAD_TOT"))
+    account = sum(
+        sample[f"cluster_ENG_CALIB_{name}"].astype(float) for name in ("TOT", "OUT_T", "DEAD_TOT")
+    )
     per_event = np.bincount(sample["eventNumber"], account)
     shot = np.zeros(len(per_event))
     shot[sample["eventNumber"]] = sample["truthE"]
@@ -67,7 +78,9 @@ def test_an_interrupted_production_goes_on(sample, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         produce_sample(path, SMALL, progress=stop)
     assert [file.name for file in tmp_path.iterdir()] == ["sample.root.parts"]
-    again = read_sample(produce_sample(path, dataclasses.replace(SMALL, n_processes=2), progress=done.append))
+    again = read_sample(
+        produce_sample(path, dataclasses.replace(SMALL, n_processes=2), progress=done.append)
+    )
     assert sum(done[1:]) == SMALL.n_events
     for name in sample.scalars:
         np.testing.assert_array_equal(again[name], sample[name], err_msg=name)
@@ -78,7 +91,15 @@ def test_an_interrupted_production_goes_on(sample, tmp_path):
 
 def test_the_cache_tells_engines_apart(tmp_path, monkeypatch):
     monkeypatch.setattr("pfcalib.simulation.produce.produce_sample", lambda path, config, **_: path)
-    assert len({cached_sample(dataclasses.replace(SMALL, engine=engine), cache_dir=tmp_path) for engine in ("fast", "geant4")}) == 2
+    assert (
+        len(
+            {
+                cached_sample(dataclasses.replace(SMALL, engine=engine), cache_dir=tmp_path)
+                for engine in ("fast", "geant4")
+            }
+        )
+        == 2
+    )
 
 
 def test_an_unknown_engine_is_refused():
@@ -88,7 +109,21 @@ def test_an_unknown_engine_is_refused():
 
 def test_without_the_extra_the_command_ends_with_one_line(tmp_path, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "geant4_pybind", None)
-    monkeypatch.setattr(sys, "argv", ["pfcalib", "simulate", str(tmp_path / "out.root"), "--engine", "geant4", "--grid", "window", "-n", "3"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "pfcalib",
+            "simulate",
+            str(tmp_path / "out.root"),
+            "--engine",
+            "geant4",
+            "--grid",
+            "window",
+            "-n",
+            "3",
+        ],
+    )
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert "pip install 'pfcalib[geant4]'" in ended.value.code

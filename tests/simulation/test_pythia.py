@@ -1,4 +1,6 @@
-"""Dijets balance, stay in their range of pT-hat, keep the energy that can be seen, and come again with the same seed."""
+"""Dijets balance, stay in their range of pT-hat, keep the energy that can be seen, and come again
+with the same seed.
+"""
 
 import dataclasses
 import sys
@@ -10,7 +12,15 @@ import pytest
 from pfcalib.errors import ConfigError
 from pfcalib.simulation.nuclear import PROTON_MASS
 from pfcalib.simulation.particles import Particles, propagate
-from pfcalib.simulation.pythia import MIN_ENERGY, STAND_INS, DijetConfig, generate_dijets, require_pythia, simulate_dijets, visible_particles
+from pfcalib.simulation.pythia import (
+    MIN_ENERGY,
+    STAND_INS,
+    DijetConfig,
+    generate_dijets,
+    require_pythia,
+    simulate_dijets,
+    visible_particles,
+)
 from pfcalib.simulation.showers import KIND
 
 CONFIG = DijetConfig()
@@ -35,9 +45,19 @@ def particles(events):
 def record(*rows):
     """One event a row; a row is a list of (pdg_id, status, px, py, pz, e)."""
     names = ("id", "status", "px", "py", "pz", "e")
-    columns = {name: ak.Array([[entry[i] for entry in row] for row in rows]) for i, name in enumerate(names)}
+    columns = {
+        name: ak.Array([[entry[i] for entry in row] for row in rows])
+        for i, name in enumerate(names)
+    }
     momentum = ak.zip({name: columns[name] for name in names[2:]})
-    return ak.zip({"prt": ak.zip({"id": columns["id"], "status": columns["status"], "p": momentum}, depth_limit=2)}, depth_limit=1)
+    return ak.zip(
+        {
+            "prt": ak.zip(
+                {"id": columns["id"], "status": columns["status"], "p": momentum}, depth_limit=2
+            )
+        },
+        depth_limit=1,
+    )
 
 
 class TestHardScattering:
@@ -46,7 +66,9 @@ class TestHardScattering:
         for name in ("px", "py", "pz"):
             np.testing.assert_allclose(ak.sum(final.p[name], axis=1), 0.0, atol=1e-3)
 
-    def test_its_two_partons_are_back_to_back_central_and_have_the_transverse_momentum_asked_for(self, events):
+    def test_its_two_partons_are_back_to_back_central_and_have_the_transverse_momentum_asked_for(
+        self, events
+    ):
         out = events.prt[events.prt.status == -23]
         assert np.all(ak.num(out.id) == 2)
         px, py, pz = (ak.to_numpy(out.p[name]) for name in ("px", "py", "pz"))
@@ -58,7 +80,9 @@ class TestHardScattering:
         assert np.abs(np.arcsinh(pz / pt)).max() <= CONFIG.eta_parton
 
     def test_its_spectrum_is_about_flat_in_the_logarithm(self, events):
-        place = np.log(np.sqrt(ak.to_numpy(events.info.pT2Hat)) / CONFIG.pt_hat_min) / np.log(CONFIG.pt_hat_max / CONFIG.pt_hat_min)
+        place = np.log(np.sqrt(ak.to_numpy(events.info.pT2Hat)) / CONFIG.pt_hat_min) / np.log(
+            CONFIG.pt_hat_max / CONFIG.pt_hat_min
+        )
         assert abs(place.mean() - 0.5) < 0.05 + 4.0 * np.sqrt(1.0 / 12.0 / N)
         counts = np.histogram(place, 3, (0.0, 1.0))[0]
         assert counts.min() > 0.5 * N / 3.0
@@ -69,7 +93,8 @@ class TestParticles:
         seen = np.bincount(particles.event, particles.energy / np.cosh(particles.eta), N)
         wanted = 2.0 * np.sqrt(ak.to_numpy(events.info.pT2Hat))
         hard = wanted > 150.0
-        assert 0.8 < np.median(seen[hard] / wanted[hard]) < 1.4  # the underlying event adds some 20 GeV
+        # the underlying event adds some 20 GeV
+        assert 0.8 < np.median(seen[hard] / wanted[hard]) < 1.4
 
     def test_jets_are_back_to_back(self, events, particles):
         """Seen from the first parton, energy gathers at 0 and pi, not in between."""
@@ -77,14 +102,21 @@ class TestParticles:
         axis = np.arctan2(ak.to_numpy(out.p.py), ak.to_numpy(out.p.px))[:, 0]
         away = np.abs(np.angle(np.exp(1j * (particles.phi - axis[particles.event]))))
         pt = particles.energy / np.cosh(particles.eta)
-        near, side, far = (pt[(away >= low) & (away < high)].sum() for low, high in ((0.0, 0.6), (1.2, 1.8), (np.pi - 0.6, np.pi)))
+        near, side, far = (
+            pt[(away >= low) & (away < high)].sum()
+            for low, high in ((0.0, 0.6), (1.2, 1.8), (np.pi - 0.6, np.pi))
+        )
         assert min(near, far) > 5.0 * side
         assert near == pytest.approx(far, rel=0.2)
 
     def test_they_carry_nearly_all_that_is_not_a_muon_or_a_neutrino(self, final, particles):
-        known = ak.unflatten(np.isin(ak.to_numpy(ak.flatten(final.id)), list(STAND_INS)), ak.num(final.id))
+        known = ak.unflatten(
+            np.isin(ak.to_numpy(ak.flatten(final.id)), list(STAND_INS)), ak.num(final.id)
+        )
         inside = np.abs(np.arcsinh(final.p.pz / np.hypot(final.p.px, final.p.py))) < CONFIG.eta_max
-        assert particles.energy.sum() == pytest.approx(float(ak.sum(final.p.e[known & inside])), rel=0.05)
+        assert particles.energy.sum() == pytest.approx(
+            float(ak.sum(final.p.e[known & inside])), rel=0.05
+        )
         assert set(np.abs(ak.to_numpy(ak.flatten(final.id[~known]))).tolist()) <= {12, 13, 14, 16}
 
     def test_pions_outnumber_all_else_and_are_of_all_charges_alike(self, particles):
@@ -117,7 +149,9 @@ class TestParticles:
         (111, 0.13498, 111, 5.0),
     ],
 )
-def test_a_particle_keeps_its_direction_and_the_energy_that_it_can_release(pdg_id, mass, stand_in, shot):
+def test_a_particle_keeps_its_direction_and_the_energy_that_it_can_release(
+    pdg_id, mass, stand_in, shot
+):
     p = np.sqrt(25.0 - mass**2)
     kept = visible_particles(record([(pdg_id, 1, 0.0, p, 0.0, 5.0)]), eta_max=0.8)
     assert kept.pdg_id.tolist() == [stand_in]
@@ -126,17 +160,31 @@ def test_a_particle_keeps_its_direction_and_the_energy_that_it_can_release(pdg_i
 
 
 def test_soft_invisible_decayed_and_forward_particles_are_dropped():
-    rows = [(13, 1, 5.0, 0.0, 0.0, 5.0), (12, 1, 5.0, 0.0, 0.0, 5.0), (22, -1, 5.0, 0.0, 0.0, 5.0), (22, 1, 5.0, 0.0, 50.0, 50.2)]
-    rows += [(22, 1, 0.9 * MIN_ENERGY, 0.0, 0.0, 0.9 * MIN_ENERGY), (2112, 1, 0.3, 0.0, 0.0, 0.985), (22, 1, 0.0, 0.0, 9.0, 9.0)]
+    rows = [
+        (13, 1, 5.0, 0.0, 0.0, 5.0),
+        (12, 1, 5.0, 0.0, 0.0, 5.0),
+        (22, -1, 5.0, 0.0, 0.0, 5.0),
+        (22, 1, 5.0, 0.0, 50.0, 50.2),
+    ]
+    rows += [
+        (22, 1, 0.9 * MIN_ENERGY, 0.0, 0.0, 0.9 * MIN_ENERGY),
+        (2112, 1, 0.3, 0.0, 0.0, 0.985),
+        (22, 1, 0.0, 0.0, 9.0, 9.0),
+    ]
     kept = visible_particles(record(rows, [(22, 1, 1.0, 0.0, 0.0, 1.0)]), eta_max=0.8)
     assert (kept.event.tolist(), kept.pdg_id.tolist()) == ([1], [22])
 
 
 class TestSeed:
     def test_the_same_seed_makes_the_same_particles_whatever_came_before(self):
-        few = [simulate_dijets(5, np.random.default_rng(seed), CONFIG, field=FIELD) for seed in (1, 2, 1)]
+        few = [
+            simulate_dijets(5, np.random.default_rng(seed), CONFIG, field=FIELD)
+            for seed in (1, 2, 1)
+        ]
         for name in Particles._fields:
-            np.testing.assert_array_equal(getattr(few[0], name), getattr(few[2], name), err_msg=name)
+            np.testing.assert_array_equal(
+                getattr(few[0], name), getattr(few[2], name), err_msg=name
+            )
         assert not np.isin(few[1].energy, few[0].energy).any()
 
 

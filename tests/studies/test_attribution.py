@@ -26,7 +26,8 @@ TINY = {
 def inputs_of(kind, rng, n=20, scalars=True):
     """Sparse images, as those of clusters are, with some negative pixels."""
     images = {
-        name: (rng.random((n, *shape)) < 0.2).astype(np.float32) * rng.normal(0.02, 0.03, (n, *shape)).astype(np.float32)
+        name: (rng.random((n, *shape)) < 0.2).astype(np.float32)
+        * rng.normal(0.02, 0.03, (n, *shape)).astype(np.float32)
         for name, shape in IMAGE_SHAPES.items()
     }
     extra = {"scalars": rng.uniform(-0.5, 0.5, (n, 2)).astype(np.float32)} if scalars else {}
@@ -41,15 +42,24 @@ def test_a_linear_network_has_weight_times_input_with_one_step(rng):
     for n_steps in (1, 5):
         for output in (0, 1):
             found = integrated_gradients(model, inputs, output=output, n_steps=n_steps)
-            np.testing.assert_allclose(found.inputs["pixels"], inputs["pixels"] * dense.get_weights()[0][:, output], rtol=1e-5, atol=1e-9)
+            np.testing.assert_allclose(
+                found.inputs["pixels"],
+                inputs["pixels"] * dense.get_weights()[0][:, output],
+                rtol=1e-5,
+                atol=1e-9,
+            )
             assert np.abs(found.gap).max() < 1e-6
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5])
 @pytest.mark.parametrize("name", MODEL_KINDS)
 def test_attributions_are_complete(name, power, rng):
-    """Also where the network takes a root of the pixels, whose gradient is infinite for an empty one."""
-    model = build_model(name, seed=3, **TINY[name], head="energy", with_scalars=True, pixel_power=power)
+    """Also where the network takes a root of the pixels, whose gradient is infinite for an empty
+    one.
+    """
+    model = build_model(
+        name, seed=3, **TINY[name], head="energy", with_scalars=True, pixel_power=power
+    )
     inputs = inputs_of(MODEL_KINDS[name], rng)
     found = integrated_gradients(model, inputs, n_steps=64, batch=7)
     assert found.incompleteness < 0.01
@@ -63,8 +73,12 @@ def test_attributions_are_complete(name, power, rng):
 
 def test_a_root_of_the_pixels_needs_few_steps():
     pixels = keras.Input((3,), name="pixels")
-    model = keras.Model({"pixels": pixels}, keras.ops.sum(keras.ops.sqrt(pixels), axis=1, keepdims=True))
-    found = integrated_gradients(model, {"pixels": np.array([[0.25, 1.0, 0.01]], dtype=np.float32)}, n_steps=2)
+    model = keras.Model(
+        {"pixels": pixels}, keras.ops.sum(keras.ops.sqrt(pixels), axis=1, keepdims=True)
+    )
+    found = integrated_gradients(
+        model, {"pixels": np.array([[0.25, 1.0, 0.01]], dtype=np.float32)}, n_steps=2
+    )
     np.testing.assert_allclose(found.inputs["pixels"], [[0.5, 1.0, 0.1]], rtol=1e-5)
 
 
@@ -80,7 +94,10 @@ def test_what_the_network_does_not_look_at_has_no_attribution(rng):
     model = build_model("cnn", seed=3, **TINY["cnn"])
     kernel, bias = model.get_layer("EMB3_dense").get_weights()
     model.get_layer("EMB3_dense").set_weights([np.zeros_like(kernel), bias])
-    images = attribution_images(integrated_gradients(model, inputs_of("layers", rng, scalars=False), output=1, n_steps=4), "layers")
+    images = attribution_images(
+        integrated_gradients(model, inputs_of("layers", rng, scalars=False), output=1, n_steps=4),
+        "layers",
+    )
     assert images.total["EMB3"] == (0.0, 0.0)
     assert all(images.total[name].value > 0.0 for name in IMAGE_LAYERS if name != "EMB3")
 
@@ -90,7 +107,9 @@ def test_the_batch_does_not_matter_and_the_baseline_may_be_chosen(rng):
     inputs = inputs_of("flat", rng)
     one, many = (integrated_gradients(model, inputs, n_steps=8, batch=batch) for batch in (100, 3))
     np.testing.assert_allclose(one.inputs["pixels"], many.inputs["pixels"], rtol=1e-4, atol=1e-8)
-    from_zero = integrated_gradients(model, inputs, baseline={"scalars": np.zeros(2, dtype=np.float32)}, n_steps=64)
+    from_zero = integrated_gradients(
+        model, inputs, baseline={"scalars": np.zeros(2, dtype=np.float32)}, n_steps=64
+    )
     assert (from_zero.inputs["scalars"] != 0.0).any()
     assert from_zero.incompleteness < 0.01
     same = integrated_gradients(model, inputs, baseline=inputs, n_steps=2)

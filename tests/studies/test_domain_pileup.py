@@ -14,8 +14,18 @@ from pfcalib.samples.write import write_sample
 def test_each_sample_is_a_point_at_its_mu(tmp_path):
     paths = {}
     for mu in (0, 20, 40):
-        paths[mu] = write_sample(tmp_path / f"{mu}.root", make_sample(np.random.default_rng(mu), 500)) or tmp_path / f"{mu}.root"
-    curves = follow_pileup(paths, networks={}, tables={}, energies=(0.5, 200.0), rng=np.random.default_rng(1), split="all")
+        paths[mu] = (
+            write_sample(tmp_path / f"{mu}.root", make_sample(np.random.default_rng(mu), 500))
+            or tmp_path / f"{mu}.root"
+        )
+    curves = follow_pileup(
+        paths,
+        networks={},
+        tables={},
+        energies=(0.5, 200.0),
+        rng=np.random.default_rng(1),
+        split="all",
+    )
     charged = curves.median["em"]["pic"]
     assert charged.edges.tolist() == [-10.0, 10.0, 30.0, 50.0]
     assert charged.value == pytest.approx(1.0 / 1.3, abs=1e-3)  # of the toy
@@ -24,6 +34,8 @@ def test_each_sample_is_a_point_at_its_mu(tmp_path):
 
 
 def test_the_drift_is_the_change_from_the_first_mu_to_the_last():
-    estimate = BinnedEstimate(np.arange(4.0), np.array([1.0, 5.0, 0.9]), np.array([0.03, 1.0, 0.04]), np.full(3, 100))
+    estimate = BinnedEstimate(
+        np.arange(4.0), np.array([1.0, 5.0, 0.9]), np.array([0.03, 1.0, 0.04]), np.full(3, 100)
+    )
     drift = PileupCurves({"lcw": {"pi0": estimate}}, {}).drift["lcw", "pi0"]
     assert drift == pytest.approx((-0.1, 0.05))

@@ -1,4 +1,6 @@
-"""Recipes say what is trained on what, in an order in which it can be done, and refuse what makes no sense."""
+"""Recipes say what is trained on what, in an order in which it can be done, and refuse what makes
+no sense.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,15 @@ def test_all_samples_are_learnt_alone_and_by_fine_tuning(base):
 
 def test_fine_tuning_takes_a_smaller_rate_and_the_few_clusters_small_batches(base):
     recipes = plan_recipes(base, DomainConfig(tuned_rate=0.1, few_batch=32))
-    assert recipes["tuned_b"].network.train.learning_rate == pytest.approx(0.1 * base.train.learning_rate)
+    assert recipes["tuned_b"].network.train.learning_rate == pytest.approx(
+        0.1 * base.train.learning_rate
+    )
     assert recipes["tuned_b"].network.train.batch_size == base.train.batch_size
-    assert recipes["tuned_c"].network.train.batch_size == recipes["cnn_c"].network.train.batch_size == 32
+    assert (
+        recipes["tuned_c"].network.train.batch_size
+        == recipes["cnn_c"].network.train.batch_size
+        == 32
+    )
 
 
 def test_epochs_can_be_given_by_recipe(base):
@@ -47,7 +55,9 @@ def test_epochs_can_be_given_by_recipe(base):
 
 def test_only_the_augmented_training_is_augmented(base):
     recipes = plan_recipes(base, DomainConfig())
-    assert [name for name, recipe in recipes.items() if recipe.network.augment is not None] == ["augmented"]
+    assert [name for name, recipe in recipes.items() if recipe.network.augment is not None] == [
+        "augmented"
+    ]
 
 
 def test_homes_are_the_samples_that_a_recipe_knows(base):

@@ -37,10 +37,18 @@ SMALL = LcwConfig(
 )
 
 
-def _toy(rng: np.random.Generator, widths: dict[str, float], n: int = 4000, e_true: float = 10.0) -> Calibrated:
-    """Calibrations with Gaussian responses of known widths, clusters of both species at one energy."""
+def _toy(
+    rng: np.random.Generator, widths: dict[str, float], n: int = 4000, e_true: float = 10.0
+) -> Calibrated:
+    """Calibrations with Gaussian responses of known widths, clusters of both species at one
+    energy.
+    """
     truth = np.full(n, e_true)
-    return Calibrated({name: truth * (1.0 + width * rng.standard_normal(n)) for name, width in widths.items()}, truth, np.arange(n) % 2 == 0)
+    return Calibrated(
+        {name: truth * (1.0 + width * rng.standard_normal(n)) for name, width in widths.items()},
+        truth,
+        np.arange(n) % 2 == 0,
+    )
 
 
 class Measured:
@@ -79,13 +87,26 @@ def test_lcw_stands_for_the_deposit_and_trees_for_their_own_sample(rng, tmp_path
 
 def test_points_of_a_sample_lie_side_by_side_and_mixed_is_asked_where_it_matters():
     points = list_points({"a": [1, 10], "d": [1]})
-    assert [point.tail for point in points] == ["pi0_1gev", "pi0_10gev", "pic_1gev", "pic_10gev", "pi0_1gev_d", "pic_1gev_d", "mixed_1gev_d"]
+    assert [point.tail for point in points] == [
+        "pi0_1gev",
+        "pi0_10gev",
+        "pic_1gev",
+        "pic_10gev",
+        "pi0_1gev_d",
+        "pic_1gev_d",
+        "mixed_1gev_d",
+    ]
     assert points[-1].column == ("D", "mixed", "1 GeV")
 
 
 def test_metrics_carry_the_sample_in_their_name(rng):
     calibrated = {name: _toy(rng, {"lcw": 0.2, "cnn_a": 0.1}) for name in "ab"}
-    metrics = {name: (value, error) for name, value, error, *_ in sample_metrics(calibrated, list_points({"a": [10], "b": [10]}), rng=rng)}
+    metrics = {
+        name: (value, error)
+        for name, value, error, *_ in sample_metrics(
+            calibrated, list_points({"a": [10], "b": [10]}), rng=rng
+        )
+    }
     assert metrics["iqr_cnn_a_pic_10gev"][0] == pytest.approx(0.1, rel=0.1)
     assert metrics["ratio_to_lcw_cnn_a_pi0_10gev_b"][0] == pytest.approx(0.5, rel=0.1)
     assert "iqr_lcw_mixed_10gev_b" not in metrics
@@ -103,21 +124,26 @@ def test_closeness_of_an_unbiased_response_is_its_width(rng, width):
     truth = 10.0 ** rng.uniform(0.0, 2.0, 50_000)
     energy = truth * np.exp(width * rng.standard_normal(truth.size))
     found = closeness(energy, truth, rng.random(truth.size) < 0.5, limits=(1.0, 100.0), rng=rng)
-    assert found.value == pytest.approx(0.9945 * width, rel=0.02)  # 68 % of a Gaussian lie within 0.9945 standard deviations
+    # 68 % of a Gaussian lie within 0.9945 standard deviations
+    assert found.value == pytest.approx(0.9945 * width, rel=0.02)
     assert 0.0 < found.error < 0.02 * width
 
 
 def test_closeness_of_a_biased_response_is_the_bias(rng):
     truth = 10.0 ** rng.uniform(0.0, 2.0, 10_000)
     energy = 1.5 * truth * np.exp(0.01 * rng.standard_normal(truth.size))
-    assert closeness(energy, truth, np.ones(truth.size, bool), limits=(1.0, 100.0), rng=rng).value == pytest.approx(np.log(1.5), rel=0.02)
+    assert closeness(
+        energy, truth, np.ones(truth.size, bool), limits=(1.0, 100.0), rng=rng
+    ).value == pytest.approx(np.log(1.5), rel=0.02)
 
 
 def test_closeness_weights_energies_flat(rng):
     """A hundred times more clusters at 1 GeV than at 50 GeV count no more than the few."""
     truth = np.concatenate([np.full(10_000, 1.05), np.full(2000, 52.0)])
     energy = truth * np.where(truth < 2.0, 1.0, 1.3)
-    assert closeness(energy, truth, np.ones(truth.size, bool), limits=(0.5, 200.0), rng=rng).value == pytest.approx(np.log(1.3))
+    assert closeness(
+        energy, truth, np.ones(truth.size, bool), limits=(0.5, 200.0), rng=rng
+    ).value == pytest.approx(np.log(1.3))
 
 
 def test_closeness_of_no_clusters_is_nan(rng):
@@ -125,16 +151,25 @@ def test_closeness_of_no_clusters_is_nan(rng):
 
 
 def test_the_remedy_is_the_closest_of_the_candidates(rng):
-    found = closenesses(_toy(rng, {"cnn_a": 0.05, "mixed": 0.2, "tuned_b": 0.1}), limits=(1.0, 100.0), rng=rng)
+    found = closenesses(
+        _toy(rng, {"cnn_a": 0.05, "mixed": 0.2, "tuned_b": 0.1}), limits=(1.0, 100.0), rng=rng
+    )
     assert choose_remedy(found, ["mixed", "tuned_b"]) == "tuned_b"
 
 
 def test_metrics_of_closeness_name_model_and_sample():
-    assert next(closeness_metrics({"d": {"cnn_a": Estimate(0.1, 0.01)}}))[:3] == ("closeness_cnn_a_d", 0.1, 0.01)
+    assert next(closeness_metrics({"d": {"cnn_a": Estimate(0.1, 0.01)}}))[:3] == (
+        "closeness_cnn_a_d",
+        0.1,
+        0.01,
+    )
 
 
 def test_a_wider_calibration_is_behind_and_a_narrower_is_not(rng):
-    calibrated = {"b": _toy(rng, {"lcw": 0.1, "cnn_a": 0.15}), "d": _toy(rng, {"lcw": 0.1, "cnn_a": 0.08})}
+    calibrated = {
+        "b": _toy(rng, {"lcw": 0.1, "cnn_a": 0.15}),
+        "d": _toy(rng, {"lcw": 0.1, "cnn_a": 0.08}),
+    }
     points = list_points({"b": [10.0], "d": [1.0, 10.0]})
     b, d = judge(calibrated, {"b": "cnn_a", "d": "cnn_a"}, "lcw", points, n_sigma=2.0, rng=rng)
     assert (b.sample, b.n_points, b.n_behind) == ("b", 2, 2)
@@ -143,8 +178,17 @@ def test_a_wider_calibration_is_behind_and_a_narrower_is_not(rng):
 
 
 def test_a_sample_without_the_reference_is_left_out(rng):
-    calibrated = {"b": _toy(rng, {"lcw": 0.1, "mixed": 0.1}), "c": _toy(rng, {"lcw": 0.1, "lcw_retrained": 0.1, "mixed": 0.1})}
-    found = compare_at(calibrated, {"b": "mixed", "c": "mixed"}, "lcw_retrained", list_points({"b": [10.0], "c": [10.0]}), rng=rng)
+    calibrated = {
+        "b": _toy(rng, {"lcw": 0.1, "mixed": 0.1}),
+        "c": _toy(rng, {"lcw": 0.1, "lcw_retrained": 0.1, "mixed": 0.1}),
+    }
+    found = compare_at(
+        calibrated,
+        {"b": "mixed", "c": "mixed"},
+        "lcw_retrained",
+        list_points({"b": [10.0], "c": [10.0]}),
+        rng=rng,
+    )
     assert {point.sample for point in found} == {"c"}
 
 

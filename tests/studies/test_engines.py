@@ -1,11 +1,21 @@
-"""Both engines get the same pions, what Geant4 made is kept, and the comparison finds what differs and nothing else."""
+"""Both engines get the same pions, what Geant4 made is kept, and the comparison finds what differs
+and nothing else.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from studies import engines
-from studies.engines import BUDGET, PionConfig, compare_engines, compare_with, simulate_fast, simulate_geant4, start_pions
+from studies.engines import (
+    BUDGET,
+    PionConfig,
+    compare_engines,
+    compare_with,
+    simulate_fast,
+    simulate_geant4,
+    start_pions,
+)
 
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import WINDOW
@@ -30,7 +40,9 @@ def made(cache):
 
 @pytest.fixture(scope="module")
 def fast():
-    return simulate_fast(PionConfig(name="pi+", n_events=400, e_min=EDGES[0], e_max=EDGES[-1]), repeats=2)
+    return simulate_fast(
+        PionConfig(name="pi+", n_events=400, e_min=EDGES[0], e_max=EDGES[-1]), repeats=2
+    )
 
 
 class TestPions:
@@ -41,10 +53,20 @@ class TestPions:
         np.testing.assert_array_equal(made.hits.e_total, run.hits.e_total)
 
     def test_they_change_with_the_seed_and_the_kind(self):
-        energies = {tuple(start_pions(PionConfig(name=name, n_events=3, seed=seed))[0].energy) for name in ("pi0", "pi+") for seed in (1, 2)}
+        energies = {
+            tuple(start_pions(PionConfig(name=name, n_events=3, seed=seed))[0].energy)
+            for name in ("pi0", "pi+")
+            for seed in (1, 2)
+        }
         assert len(energies) == 4
 
-    @pytest.mark.parametrize(("options", "message"), [({"n_events": 0}, "n_events must be at least 1"), ({"eta_max": 0.2}, r"eta_max must lie in")])
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"n_events": 0}, "n_events must be at least 1"),
+            ({"eta_max": 0.2}, r"eta_max must lie in"),
+        ],
+    )
     def test_impossible_settings_are_refused(self, options, message):
         with pytest.raises(ConfigError, match=message):
             PionConfig(**{"name": "pi0", "n_events": 1} | options)
@@ -80,11 +102,16 @@ class TestBudget:
     def test_its_means_are_those_of_the_bins(self, fast):
         means = engines.mean_budget(fast.hits, EDGES)
         inside = fast.hits.e_total < EDGES[1]
-        assert means["em"][0].value == pytest.approx(engines.energy_budget(fast.hits)["em"][inside].mean(), rel=1e-12)
+        assert means["em"][0].value == pytest.approx(
+            engines.energy_budget(fast.hits)["em"][inside].mean(), rel=1e-12
+        )
         assert sum(means[part][1].value for part in BUDGET) == pytest.approx(1.0, rel=1e-9)
 
     def test_the_worst_difference_is_found_and_bins_without_showers_are_left_out(self):
-        one = {part: [Estimate(0.5, 0.3), Estimate(0.1, 0.1), Estimate(np.nan, np.nan)] for part in BUDGET}
+        one = {
+            part: [Estimate(0.5, 0.3), Estimate(0.1, 0.1), Estimate(np.nan, np.nan)]
+            for part in BUDGET
+        }
         two = one | {"leak": [Estimate(0.5, 0.1), Estimate(0.4, 0.0), Estimate(0.5, 0.1)]}
         assert engines.worst_difference(one, two) == pytest.approx((0.3, 0.1))
 
@@ -100,15 +127,26 @@ def test_the_profile_adds_up_to_the_mean_response(fast):
 
 class TestSpeed:
     def test_it_is_energy_over_time_of_all_jobs(self, made):
-        runs = [made._replace(job_energy=np.array([10.0, 20.0]), job_seconds=np.array([1.0, 2.0])) for _ in range(2)]
+        runs = [
+            made._replace(job_energy=np.array([10.0, 20.0]), job_seconds=np.array([1.0, 2.0]))
+            for _ in range(2)
+        ]
         assert engines.speed(runs) == pytest.approx((10.0, 0.0))
 
     def test_its_error_covers_the_truth(self, made, rng):
-        """In 68 % of pseudo-experiments of 40 jobs that take a second for 20 GeV, with a spread of 20 %."""
+        """In 68 % of pseudo-experiments of 40 jobs that take a second for 20 GeV, with a spread of
+        20 %.
+        """
         covered = []
         for _ in range(400):
             energy = rng.uniform(20.0, 80.0, 40)
-            rate, error = engines.speed([made._replace(job_energy=energy, job_seconds=energy / 20.0 * rng.normal(1.0, 0.2, 40))])
+            rate, error = engines.speed(
+                [
+                    made._replace(
+                        job_energy=energy, job_seconds=energy / 20.0 * rng.normal(1.0, 0.2, 40)
+                    )
+                ]
+            )
             covered.append(abs(rate - 20.0) < error)
         assert 0.6 < np.mean(covered) < 0.76
 
@@ -124,7 +162,9 @@ def sigma():
 @pytest.fixture(scope="module")
 def contest(fast, sigma):
     """The fast engine against itself."""
-    return compare_engines(fast, EDGES, np.random.default_rng(1), copies=2, sigma=sigma, response_limit=0.2)
+    return compare_engines(
+        fast, EDGES, np.random.default_rng(1), copies=2, sigma=sigma, response_limit=0.2
+    )
 
 
 class TestContest:
@@ -149,9 +189,14 @@ class TestContest:
         fast, geant4 = contest.moments
         nowhere = np.full(len(geant4["response"]), np.nan)
         wide = geant4 | {f"width_{axis}_EMB2": nowhere for axis in ("eta", "phi")}
-        contest, in_emb2 = replace(contest, moments=(fast, wide)), WINDOW.layer[contest.fast.cell] == 2
+        contest, in_emb2 = (
+            replace(contest, moments=(fast, wide)),
+            WINDOW.layer[contest.fast.cell] == 2,
+        )
         numbers = []
         for factor in (1.0, 0.01):
-            other = contest.fast._replace(signal=np.where(in_emb2, factor, 1.0) * contest.fast.signal)
+            other = contest.fast._replace(
+                signal=np.where(in_emb2, factor, 1.0) * contest.fast.signal
+            )
             numbers.append(len(compare_with(contest, other, EDGES, sigma=sigma)))
         assert numbers[0] - numbers[1] == len(EDGES) - 1

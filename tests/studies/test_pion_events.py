@@ -1,4 +1,6 @@
-"""Events gathered from clusters, means in bins, and clusters of noise against what Gaussian noise implies."""
+"""Events gathered from clusters, means in bins, and clusters of noise against what Gaussian noise
+implies.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def test_an_event_sums_its_clusters(rng):
     assert found.n_clusters.tolist() == [2] * 10
     assert found.is_em.tolist() == sample.is_em[::2].tolist()
     assert found.e_layers.sum(axis=1) == pytest.approx(found.e_clusters, rel=1e-5)
-    assert found.deposited == pytest.approx(sample["cluster_ENG_CALIB_TOT"].astype(float).reshape(10, 2).sum(axis=1))
+    assert found.deposited == pytest.approx(
+        sample["cluster_ENG_CALIB_TOT"].astype(float).reshape(10, 2).sum(axis=1)
+    )
 
 
 def test_the_error_of_a_mean_is_the_standard_one(rng):
@@ -43,7 +47,9 @@ def test_species_are_kept_apart_and_nan_is_left_out(rng):
 
 
 def test_the_error_of_a_median_is_its_spread(rng):
-    medians, errors = np.array([events.median_error(sample) for sample in rng.normal(size=(1000, 201))]).T
+    medians, errors = np.array(
+        [events.median_error(sample) for sample in rng.normal(size=(1000, 201))]
+    ).T
     assert errors.mean() == pytest.approx(medians.std(), rel=0.1)
     with pytest.raises(ValueError, match="at least one"):
         events.median_error([])
@@ -56,7 +62,9 @@ def test_a_cell_in_three_clusters_is_noticed(rng):
 
 
 def test_noise_clusters_come_at_the_rate_that_gaussian_noise_implies(rng):
-    counts = events.count_noise_clusters(WINDOW, noise_sigma(WINDOW), rng, n_events=3000, chunk=1000)
+    counts = events.count_noise_clusters(
+        WINDOW, noise_sigma(WINDOW), rng, n_events=3000, chunk=1000
+    )
     expected = events.expected_noise_clusters(WINDOW)
     assert counts.shape == (3000,)
     assert expected == pytest.approx(1000 * 6.334e-5, rel=0.01)
@@ -72,7 +80,9 @@ def test_a_photon_in_the_window_has_a_leading_cluster_around_it(rng):
 
 
 def test_the_time_of_clustering_is_positive(rng):
-    time = events.time_clustering(rng.standard_normal((20, WINDOW.n_cells)), np.ones(WINDOW.n_cells), WINDOW)
+    time = events.time_clustering(
+        rng.standard_normal((20, WINDOW.n_cells)), np.ones(WINDOW.n_cells), WINDOW
+    )
     assert time.value >= 0.0
 
 

@@ -18,7 +18,9 @@ def _closed():
 
 
 def test_importances_have_a_bar_a_parameter_largest_on_top():
-    axes = plots.plot_importances({"DNN": {"width": (0.6, 0.1), "learning_rate": (0.3, 0.5)}, "CNN": {"filters": (1.0, 0.0)}})
+    axes = plots.plot_importances(
+        {"DNN": {"width": (0.6, 0.1), "learning_rate": (0.3, 0.5)}, "CNN": {"filters": (1.0, 0.0)}}
+    )
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["width", "learning rate"]
     bars = axes[0].containers[-1].patches
     assert [bar.get_width() for bar in bars] == [0.6, 0.3]
@@ -38,7 +40,10 @@ def test_a_study_without_a_complete_trial_is_drawn():
 
 
 def test_slices_show_numbers_where_they_lie_and_names_side_by_side():
-    values = {"learning_rate": [1e-4, 1e-3, 2e-3, 3e-3, 1e-2], "taper": ["none", "each", "none", "last", "each"]}
+    values = {
+        "learning_rate": [1e-4, 1e-3, 2e-3, 3e-3, 1e-2],
+        "taper": ["none", "each", "none", "last", "each"],
+    }
     axes = plots.plot_slices(values, LOSS, PRUNED, best=4, title="DNN", log=("learning_rate",))
     assert axes[0].get_xscale() == "log"
     stars = [line for line in axes[0].get_lines() if line.get_label() == "best"]
@@ -47,8 +52,16 @@ def test_slices_show_numbers_where_they_lie_and_names_side_by_side():
 
 
 def test_few_trials_of_a_continuous_parameter_are_no_choice():
-    values = {"dropout": [0.1, 0.013, 0.15], "pixel_power": [0.5, 1.0, 0.5], "learning_rate": [1e-3, 1e-3, 2e-3]}
-    axes = plots.plot_slices(values, [3.0, 2.0, 1.0], [False] * 3, best=2, title="DNN", log=("learning_rate",))
-    assert [line.get_xdata()[0] for line in axes[0].get_lines() if line.get_label() == "default"] == [0.1]
+    values = {
+        "dropout": [0.1, 0.013, 0.15],
+        "pixel_power": [0.5, 1.0, 0.5],
+        "learning_rate": [1e-3, 1e-3, 2e-3],
+    }
+    axes = plots.plot_slices(
+        values, [3.0, 2.0, 1.0], [False] * 3, best=2, title="DNN", log=("learning_rate",)
+    )
+    assert [
+        line.get_xdata()[0] for line in axes[0].get_lines() if line.get_label() == "default"
+    ] == [0.1]
     assert [label.get_text() for label in axes[1].get_xticklabels()] == ["0.5", "1.0"]
     assert axes[2].get_xscale() == "log"

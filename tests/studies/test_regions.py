@@ -1,10 +1,19 @@
-"""Regions tile the layers, whatever the inputs look like, and sums over inputs give the pixels back."""
+"""Regions tile the layers, whatever the inputs look like, and sums over inputs give the pixels
+back.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from studies.regions import join_regions, layer_regions, pixel_distances, ring_regions, scalar_regions, sum_on_pixels
+from studies.regions import (
+    join_regions,
+    layer_regions,
+    pixel_distances,
+    ring_regions,
+    scalar_regions,
+    sum_on_pixels,
+)
 
 from pfcalib.errors import ConfigError
 from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES
@@ -43,14 +52,18 @@ def test_rings_tile_each_layer(kind, edges):
 
 
 def test_the_core_of_emb2_is_three_by_three_cells_around_the_central_one():
-    core = next(region for region in ring_regions("layers") if region.name == "EMB2 core").masks["EMB2"][..., 0]
+    core = next(region for region in ring_regions("layers") if region.name == "EMB2 core").masks[
+        "EMB2"
+    ][..., 0]
     expected = np.zeros((16, 16), dtype=bool)
     expected[7:10, 7:10] = True
     np.testing.assert_array_equal(core, expected)
 
 
 def test_the_core_of_emb1_is_the_strips_across_the_axis():
-    core = next(region for region in ring_regions("layers") if region.name == "EMB1 core").masks["EMB1"][..., 0]
+    core = next(region for region in ring_regions("layers") if region.name == "EMB1 core").masks[
+        "EMB1"
+    ][..., 0]
     eta, phi = np.nonzero(core)
     assert sorted(set(phi)) == [1, 2]
     assert (eta.min(), eta.max()) == (64 - 8, 64 + 7)
@@ -71,19 +84,25 @@ def test_distances_are_those_of_the_nearest_of_many_points(layer, rng):
 
 
 def test_a_region_means_the_same_pixels_in_every_kind_of_inputs(rng):
-    images = {name: rng.random((3, *shape)).astype(np.float32) for name, shape in IMAGE_SHAPES.items()}
+    images = {
+        name: rng.random((3, *shape)).astype(np.float32) for name, shape in IMAGE_SHAPES.items()
+    }
     for places in zip(*(ring_regions(kind) for kind in ("flat", "layers", "stacks")), strict=True):
         sums = []
         for region, kind in zip(places, ("flat", "layers", "stacks"), strict=True):
             inputs = build_inputs(images, kind)
-            sums.append(sum(inputs[name][:, mask].sum(axis=1) for name, mask in region.masks.items()))
+            sums.append(
+                sum(inputs[name][:, mask].sum(axis=1) for name, mask in region.masks.items())
+            )
         np.testing.assert_allclose(sums[1], sums[0], rtol=1e-5)
         np.testing.assert_allclose(sums[2], sums[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pixels_come_back_from_inputs(kind, rng):
-    images = {name: rng.random((3, *shape)).astype(np.float32) for name, shape in IMAGE_SHAPES.items()}
+    images = {
+        name: rng.random((3, *shape)).astype(np.float32) for name, shape in IMAGE_SHAPES.items()
+    }
     back = sum_on_pixels(build_inputs(images, kind), kind)
     assert tuple(back) == input_layers(kind)
     for name, image in back.items():

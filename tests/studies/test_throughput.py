@@ -1,4 +1,6 @@
-"""Feeds hold the same clusters, measurements answer from processes of their own, and medians have the errors that they should."""
+"""Feeds hold the same clusters, measurements answer from processes of their own, and medians have
+the errors that they should.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ import numpy as np
 import pytest
 from factories import make_sample
 from studies.plots_throughput import Series, plot_rates, plot_series
-from studies.throughput import FEEDS, Measurement, ThroughputConfig, measure, measure_all, median_with_error, split_sample
+from studies.throughput import (
+    FEEDS,
+    Measurement,
+    ThroughputConfig,
+    measure,
+    measure_all,
+    median_with_error,
+    split_sample,
+)
 from studies.throughput_feeds import open_feed
 from studies.throughput_process import MemoryWatch, feed_alone, resident, train
 
@@ -36,8 +46,23 @@ def files(sample, tmp_path_factory):
 
 @pytest.fixture
 def config(files, tmp_path):
-    options = {"network": "dnn", "options": {"widths": [8]}, "batch_size": 16, "n_warm": 2, "n_steps": 6, "n_rounds": 3, "pool_size": 150}
-    return ThroughputConfig(task="train", feeds=("cache",), paths=files[N], cache_dir=str(tmp_path / "maps"), max_seconds=5.0, **options)
+    options = {
+        "network": "dnn",
+        "options": {"widths": [8]},
+        "batch_size": 16,
+        "n_warm": 2,
+        "n_steps": 6,
+        "n_rounds": 3,
+        "pool_size": 150,
+    }
+    return ThroughputConfig(
+        task="train",
+        feeds=("cache",),
+        paths=files[N],
+        cache_dir=str(tmp_path / "maps"),
+        max_seconds=5.0,
+        **options,
+    )
 
 
 def test_smaller_samples_are_the_first_clusters_of_larger_ones(sample, files):
@@ -72,7 +97,9 @@ def test_every_feed_holds_every_cluster_once(name, sample, config):
 
 
 def test_feeds_of_a_comparison_take_turns(config):
-    (rates, processor_rates), n_clusters = train(dataclasses.replace(config, task="compare", feeds=("memory", "root", "cache")))
+    (rates, processor_rates), n_clusters = train(
+        dataclasses.replace(config, task="compare", feeds=("memory", "root", "cache"))
+    )
     assert n_clusters == N
     assert np.shape(rates) == np.shape(processor_rates) == (3, 3)
     assert np.all(np.array(rates) > 0.0)
@@ -80,7 +107,9 @@ def test_feeds_of_a_comparison_take_turns(config):
 
 def test_an_epoch_is_fetched_without_a_network(config):
     for name in ("root", "memory", "tfdata"):
-        (rates, processor_rates), _ = feed_alone(dataclasses.replace(config, task="feed", feeds=(name,), kind="layers"))
+        (rates, processor_rates), _ = feed_alone(
+            dataclasses.replace(config, task="feed", feeds=(name,), kind="layers")
+        )
         assert np.shape(rates) == np.shape(processor_rates) == (3, 1)
         assert np.all(np.array(rates) > 0.0)
 
@@ -112,7 +141,11 @@ def test_a_process_that_fails_says_why(config):
 
 
 def test_what_cannot_be_measured_is_refused(config):
-    for wrong, message in ((("tape",), "unknown feeds tape"), (("root", "cache"), "takes one feed"), ((), "takes one feed")):
+    for wrong, message in (
+        (("tape",), "unknown feeds tape"),
+        (("root", "cache"), "takes one feed"),
+        ((), "takes one feed"),
+    ):
         with pytest.raises(ConfigError, match=message):
             dataclasses.replace(config, feeds=wrong)
 
@@ -138,12 +171,21 @@ def test_figures_show_what_they_are_given():
     plt.switch_backend("agg")
     x, y = np.array([1e4, 1e6]), np.array([1.0, 2.0])
     series = [Series("fast", x, y, 0.1 * y), Series("own", x, 0.5 * y, dashed=True)]
-    ax = plot_series(series, x_label="clusters", y_label="speed", log_y=True, level=1.5, level_label="goal")
+    ax = plot_series(
+        series, x_label="clusters", y_label="speed", log_y=True, level=1.5, level_label="goal"
+    )
     assert (ax.get_xscale(), ax.get_yscale(), ax.get_ylabel()) == ("log", "log", "speed")
     assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == ["goal", "fast", "own"]
-    ax = plot_series([Series("a", np.array([0.0, 8.0]), y)], x_label="workers", y_label="speed", ticks=[0, 2, 8])
+    ax = plot_series(
+        [Series("a", np.array([0.0, 8.0]), y)], x_label="workers", y_label="speed", ticks=[0, 2, 8]
+    )
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "2", "8"]
     assert ax.lines[0].get_xdata().tolist() == [0, 2]
-    ax = plot_rates({"a": (10.0, 1.0), "b": (20.0, float("nan"))}, x_label="a second", level=15.0, level_label="goal")
+    ax = plot_rates(
+        {"a": (10.0, 1.0), "b": (20.0, float("nan"))},
+        x_label="a second",
+        level=15.0,
+        level_label="goal",
+    )
     assert [patch.get_width() for patch in ax.patches] == [10.0, 20.0]
     plt.close("all")

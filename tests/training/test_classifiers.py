@@ -1,4 +1,6 @@
-"""A network is trained once for its settings, found again, and scores the clusters that the other classifiers score."""
+"""A network is trained once for its settings, found again, and scores the clusters that the other
+classifiers score.
+"""
 
 from dataclasses import replace
 
@@ -15,12 +17,23 @@ from pfcalib.samples.write import write_sample
 from pfcalib.training.classifiers import read_columns, score_network, score_sample
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.learning_curve import SizeStudyConfig, study_sizes
-from pfcalib.training.networks import NetworkConfig, fit_network, network_folder, open_stream, take_clusters
+from pfcalib.training.networks import (
+    NetworkConfig,
+    fit_network,
+    network_folder,
+    open_stream,
+    take_clusters,
+)
 from pfcalib.training.trees import TreesConfig, fit_trees
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with numpy 2
+# of Keras with numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-TINY = NetworkConfig(name="dnn", options={"widths": [8, 4]}, train=TrainConfig(epochs=2, batch_size=64, learning_rate=0.003, seed=3))
+TINY = NetworkConfig(
+    name="dnn",
+    options={"widths": [8, 4]},
+    train=TrainConfig(epochs=2, batch_size=64, learning_rate=0.003, seed=3),
+)
 TREES = TreesConfig(max_iter=5)
 
 
@@ -40,11 +53,23 @@ def test_the_second_time_a_network_is_taken_from_its_folder(path, network):
     lines = []
     again = fit_network(path, TINY, say=lines.append)
     assert lines == []
-    np.testing.assert_array_equal(again.result.history["val_loss"], network.result.history["val_loss"])
-    np.testing.assert_array_equal(score_network(again, path, split="test"), score_network(network, path, split="test"))
+    np.testing.assert_array_equal(
+        again.result.history["val_loss"], network.result.history["val_loss"]
+    )
+    np.testing.assert_array_equal(
+        score_network(again, path, split="test"), score_network(network, path, split="test")
+    )
 
 
-@pytest.mark.parametrize("change", [{"n_clusters": 100}, {"kind": "layer:EMB2"}, {"options": {"widths": [8]}}, {"train": TrainConfig(epochs=3)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_clusters": 100},
+        {"kind": "layer:EMB2"},
+        {"options": {"widths": [8]}},
+        {"train": TrainConfig(epochs=3)},
+    ],
+)
 def test_other_settings_have_another_folder(path, change):
     assert network_folder(path, replace(TINY, **change)) != network_folder(path, TINY)
 
@@ -52,8 +77,12 @@ def test_other_settings_have_another_folder(path, change):
 def test_all_classifiers_score_the_same_clusters(path, network):
     columns = read_columns(path, split="train", seed=3)
     likelihood = fit_likelihood(columns, columns["is_em"])
-    trees = fit_trees(moment_table(columns), columns["is_em"], feature_names=MOMENT_FEATURES, config=TREES)
-    scored = score_sample(path, likelihood, trees, {"dnn": network}, split="test", balance=None, seed=3)
+    trees = fit_trees(
+        moment_table(columns), columns["is_em"], feature_names=MOMENT_FEATURES, config=TREES
+    )
+    scored = score_sample(
+        path, likelihood, trees, {"dnn": network}, split="test", balance=None, seed=3
+    )
     assert scored.p_em.keys() == {"likelihood", "gbdt", "dnn"}
     assert {len(score) for score in scored.p_em.values()} == {len(scored.is_em)}
     np.testing.assert_array_equal(scored.is_em, np.abs(scored.columns["truthPdgId"]) == 111)
@@ -64,10 +93,16 @@ def test_all_classifiers_score_the_same_clusters(path, network):
 def test_balancing_after_scoring_keeps_the_clusters_that_the_stream_chooses(path, network):
     columns = read_columns(path, split="train", seed=3)
     likelihood = fit_likelihood(columns, columns["is_em"])
-    trees = fit_trees(moment_table(columns), columns["is_em"], feature_names=MOMENT_FEATURES, config=TREES)
-    scored = score_sample(path, likelihood, trees, {"dnn": network}, split="test", balance=None, seed=3)
+    trees = fit_trees(
+        moment_table(columns), columns["is_em"], feature_names=MOMENT_FEATURES, config=TREES
+    )
+    scored = score_sample(
+        path, likelihood, trees, {"dnn": network}, split="test", balance=None, seed=3
+    )
     balanced = scored.balanced("cluster_ENG_CALIB_TOT", rng=np.random.default_rng(3))
-    np.testing.assert_allclose(balanced.p_em["dnn"], score_network(network, path, split="test"), atol=1e-6)
+    np.testing.assert_allclose(
+        balanced.p_em["dnn"], score_network(network, path, split="test"), atol=1e-6
+    )
     assert balanced.is_em.sum() * 2 == len(balanced.is_em)
 
 
@@ -80,15 +115,22 @@ def test_clusters_are_taken_in_the_order_of_the_stream(path):
     assert len(take_clusters(stream, 10**6)[1]) == stream.n_clusters
 
 
-@pytest.mark.parametrize("wrong", [{"name": "resnet"}, {"kind": "layer:HEC"}, {"name": "cnn", "kind": "flat"}, {"n_clusters": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": "resnet"}, {"kind": "layer:HEC"}, {"name": "cnn", "kind": "flat"}, {"n_clusters": 0}],
+)
 def test_a_network_that_cannot_be_is_refused(wrong):
     with pytest.raises(ConfigError):
         replace(TINY, **wrong)
 
 
 def test_the_study_of_sizes_gives_one_point_a_size(path):
-    columns = {split: read_columns(path, split=split, seed=3) for split in ("train", "validation", "test")}
-    points = study_sizes(path, SizeStudyConfig(sizes=(50, 150), epochs=(2, 1)), TINY, TREES, columns)
+    columns = {
+        split: read_columns(path, split=split, seed=3) for split in ("train", "validation", "test")
+    }
+    points = study_sizes(
+        path, SizeStudyConfig(sizes=(50, 150), epochs=(2, 1)), TINY, TREES, columns
+    )
     assert [point.n_clusters for point in points] == [50, 150]
     for point in points:
         assert point.lead.value == pytest.approx(point.network.value - point.trees.value)
@@ -110,7 +152,8 @@ def test_the_validation_split_stops_the_trees_of_the_study_of_sizes(path):
     sizes, trees = SizeStudyConfig(sizes=(150,), epochs=(1,)), TreesConfig(max_iter=30, patience=1)
     wrong = {**columns["validation"], "is_em": ~columns["validation"]["is_em"]}
     areas = [
-        study_sizes(path, sizes, TINY, trees, {**columns, "validation": validation})[0].trees.value for validation in (columns["validation"], wrong)
+        study_sizes(path, sizes, TINY, trees, {**columns, "validation": validation})[0].trees.value
+        for validation in (columns["validation"], wrong)
     ]
     assert areas[0] != areas[1]
 
@@ -130,7 +173,9 @@ def test_trees_learn_from_as_many_neutral_as_charged_clusters_of_each_energy(tmp
     np.testing.assert_array_equal(neutral, charged)
 
 
-@pytest.mark.parametrize(("sizes", "epochs"), [((50, 40), (1, 1)), ((50,), (1, 1)), ((), ()), ((0,), (1,))])
+@pytest.mark.parametrize(
+    ("sizes", "epochs"), [((50, 40), (1, 1)), ((50,), (1, 1)), ((), ()), ((0,), (1,))]
+)
 def test_sizes_that_make_no_study_are_refused(sizes, epochs):
     with pytest.raises(ConfigError):
         SizeStudyConfig(sizes=sizes, epochs=epochs)

@@ -1,4 +1,6 @@
-"""A training keeps its best weights, stops in time, and goes on after a kill as if nothing had happened."""
+"""A training keeps its best weights, stops in time, and goes on after a kill as if nothing had
+happened.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )  # TensorFlow 2.21 with numpy 2
 
-QUICK = TrainConfig(learning_rate=1e-2, batch_size=64, epochs=4, schedule="plateau", plateau_patience=1, seed=5)
+QUICK = TrainConfig(
+    learning_rate=1e-2, batch_size=64, epochs=4, schedule="plateau", plateau_patience=1, seed=5
+)
 SILENT = {"say": lambda line: None}
 
 
@@ -39,11 +43,17 @@ def data(rng):
     pixels = rng.normal(size=(600, 6)).astype(np.float32)
     labels = np.eye(2, dtype=np.float32)[(pixels[:, 0] + pixels[:, 1] > 0).astype(int)]
     arrays = ({"pixels": pixels}, labels, rng.uniform(0.5, 1.5, 600).astype(np.float32))
-    return tuple(cut(part, slice(0, 400)) for part in arrays), tuple(cut(part, slice(400, 600)) for part in arrays)
+    return tuple(cut(part, slice(0, 400)) for part in arrays), tuple(
+        cut(part, slice(400, 600)) for part in arrays
+    )
 
 
 def cut(part, rows):
-    return {name: array[rows] for name, array in part.items()} if isinstance(part, dict) else part[rows]
+    return (
+        {name: array[rows] for name, array in part.items()}
+        if isinstance(part, dict)
+        else part[rows]
+    )
 
 
 class Killed(Exception):
@@ -84,7 +94,9 @@ def test_a_killed_training_goes_on_as_if_unbroken(data, tmp_path, after):
     fresh_model = make_model()
     resumed = fit_model(fresh_model, *data, QUICK, out_dir=tmp_path / "broken", **SILENT)
     for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
-        np.testing.assert_allclose(resumed.history[name], unbroken.history[name], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            resumed.history[name], unbroken.history[name], rtol=1e-5, err_msg=name
+        )
     for first, second in zip(fresh_model.get_weights(), unbroken_model.get_weights(), strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
 
@@ -99,15 +111,27 @@ def test_a_finished_training_is_not_repeated(data, tmp_path):
 
 def test_the_model_ends_with_its_best_weights_and_the_file_holds_them(data, tmp_path):
     training, validation = data
-    wrong = (training[0], 1.0 - training[1], training[2])  # learns the contrary: the validation only gets worse
+    # learns the contrary: the validation only gets worse
+    wrong = (training[0], 1.0 - training[1], training[2])
     model = make_model()
-    result = fit_model(model, wrong, validation, dataclasses.replace(QUICK, epochs=20, patience=2), out_dir=tmp_path, **SILENT)
+    result = fit_model(
+        model,
+        wrong,
+        validation,
+        dataclasses.replace(QUICK, epochs=20, patience=2),
+        out_dir=tmp_path,
+        **SILENT,
+    )
     assert result.best_epoch == 0
     assert len(result.history["loss"]) == 3
     inputs, labels, weights = validation
     p = np.asarray(model(inputs, training=False))
-    assert np.mean(-weights * np.log(np.sum(p * labels, axis=1))) == pytest.approx(result.history["val_loss"][0], rel=1e-4)
-    np.testing.assert_allclose(load_model(tmp_path / "model.keras")(validation[0]), model(validation[0]), rtol=1e-6)
+    assert np.mean(-weights * np.log(np.sum(p * labels, axis=1))) == pytest.approx(
+        result.history["val_loss"][0], rel=1e-4
+    )
+    np.testing.assert_allclose(
+        load_model(tmp_path / "model.keras")(validation[0]), model(validation[0]), rtol=1e-6
+    )
 
 
 def test_only_the_last_and_the_best_checkpoint_stay(data, tmp_path):
@@ -119,16 +143,32 @@ def test_only_the_last_and_the_best_checkpoint_stay(data, tmp_path):
 def test_weights_and_no_weights_are_both_taken(data, tmp_path):
     (inputs, labels, _), (val_inputs, val_labels, _) = data
     one = dataclasses.replace(QUICK, epochs=1)
-    plain = fit_model(make_model(), (inputs, labels), (val_inputs, val_labels), one, out_dir=tmp_path / "a", **SILENT)
+    plain = fit_model(
+        make_model(),
+        (inputs, labels),
+        (val_inputs, val_labels),
+        one,
+        out_dir=tmp_path / "a",
+        **SILENT,
+    )
     ones = np.ones(len(labels), dtype=np.float32)
-    weighted = fit_model(make_model(), (inputs, labels, ones), (val_inputs, val_labels, ones[:200]), one, out_dir=tmp_path / "b", **SILENT)
+    weighted = fit_model(
+        make_model(),
+        (inputs, labels, ones),
+        (val_inputs, val_labels, ones[:200]),
+        one,
+        out_dir=tmp_path / "b",
+        **SILENT,
+    )
     assert plain.history["loss"][0] == pytest.approx(weighted.history["loss"][0], rel=1e-5)
 
 
 def test_a_folder_with_other_settings_is_refused(data, tmp_path):
     fit_model(make_model(), *data, QUICK, out_dir=tmp_path, **SILENT)
     with pytest.raises(ConfigError, match="other settings"):
-        fit_model(make_model(), *data, dataclasses.replace(QUICK, seed=6), out_dir=tmp_path, **SILENT)
+        fit_model(
+            make_model(), *data, dataclasses.replace(QUICK, seed=6), out_dir=tmp_path, **SILENT
+        )
 
 
 def test_a_broken_checkpoint_is_named(data, tmp_path):
@@ -155,21 +195,46 @@ def test_every_epoch_sees_each_cluster_once_in_an_order_of_its_own(data):
 
 
 def test_schedules_are_functions_of_the_past():
-    constant, plateau = TrainConfig(learning_rate=1.0), TrainConfig(learning_rate=1.0, schedule="plateau", plateau_patience=2)
+    constant, plateau = (
+        TrainConfig(learning_rate=1.0),
+        TrainConfig(learning_rate=1.0, schedule="plateau", plateau_patience=2),
+    )
     losses = np.array([1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.8])
     assert [learning_rate(constant, losses[:n]) for n in range(3)] == [1.0, 1.0, 1.0]
-    assert [learning_rate(plateau, losses[:n]) for n in range(8)] == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    assert [learning_rate(plateau, losses[:n]) for n in range(8)] == [
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+    ]
 
 
 def test_a_history_survives_its_file_exactly(tmp_path):
-    history = History({}).with_row({"loss": 1 / 3, "val_loss": math.nan}).with_row({"loss": 1e-17, "val_loss": 0.1})
+    history = (
+        History({})
+        .with_row({"loss": 1 / 3, "val_loss": math.nan})
+        .with_row({"loss": 1e-17, "val_loss": 0.1})
+    )
     history.write(tmp_path / "history.csv")
     loaded = History.read(tmp_path / "history.csv")
     np.testing.assert_array_equal(loaded.column("loss"), [1 / 3, 1e-17])
     assert loaded.best_epoch == 1
 
 
-@pytest.mark.parametrize("text", ["", "epoch,val_loss\n", "epoch,val_loss\n0,x\n", "epoch,val_loss\n1,0.5\n", "epoch,val_loss\n0\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "epoch,val_loss\n",
+        "epoch,val_loss\n0,x\n",
+        "epoch,val_loss\n1,0.5\n",
+        "epoch,val_loss\n0\n",
+    ],
+)
 def test_a_broken_history_is_refused(tmp_path, text):
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(BadFileError, match=r"history\.csv"):
@@ -178,7 +243,14 @@ def test_a_broken_history_is_refused(tmp_path, text):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("learning_rate", 0.0), ("batch_size", -1), ("schedule", "linear"), ("patience", 0), ("huber_delta", 0.0), ("clip_norm", 0.0)],
+    [
+        ("learning_rate", 0.0),
+        ("batch_size", -1),
+        ("schedule", "linear"),
+        ("patience", 0),
+        ("huber_delta", 0.0),
+        ("clip_norm", 0.0),
+    ],
 )
 def test_settings_out_of_range_are_refused(option, value):
     with pytest.raises(ConfigError, match=option):
@@ -194,7 +266,10 @@ def test_a_stream_from_a_file_trains_a_network_and_a_restart_sees_the_same_batch
     def train(folder, say=lambda line: None):
         keras.utils.set_random_seed(1)
         model = build_dnn(DnnConfig(widths=(4,)))
-        parts = [ClusterStream(tmp_path / "sample.root", split=split, batch_size=32) for split in ("train", "validation")]
+        parts = [
+            ClusterStream(tmp_path / "sample.root", split=split, batch_size=32)
+            for split in ("train", "validation")
+        ]
         return fit_model(model, *parts, settings, out_dir=tmp_path / folder, say=say)
 
     unbroken = train("unbroken")
@@ -210,9 +285,14 @@ def goals_of(head, pixels):
     return {"classes": labels, "class_and_energy": np.concatenate([labels, y], axis=1)}.get(head, y)
 
 
-@pytest.mark.parametrize(("head", "loss"), [(head, loss) for head, (_, losses) in HEADS.items() for loss in losses])
+@pytest.mark.parametrize(
+    ("head", "loss"), [(head, loss) for head, (_, losses) in HEADS.items() for loss in losses]
+)
 def test_every_loss_trains_its_head_and_the_file_is_read_back(head, loss, rng, tmp_path):
-    pixels, weights = rng.normal(size=(600, 6)).astype(np.float32), rng.uniform(0.5, 1.5, 600).astype(np.float32)
+    pixels, weights = (
+        rng.normal(size=(600, 6)).astype(np.float32),
+        rng.uniform(0.5, 1.5, 600).astype(np.float32),
+    )
     arrays = ({"pixels": pixels}, goals_of(head, pixels), weights)
     keras.utils.set_random_seed(1)
     model = build_dnn(DnnConfig(n_pixels=6, widths=(16,), dropout=0.05, head=head, n_components=2))
@@ -220,7 +300,9 @@ def test_every_loss_trains_its_head_and_the_file_is_read_back(head, loss, rng, t
     parts = [tuple(cut(part, rows) for part in arrays) for rows in (slice(0, 400), slice(400, 600))]
     losses = fit_model(model, *parts, config, out_dir=tmp_path, **SILENT).history["val_loss"]
     assert losses.min() < losses[0] - 0.2 * abs(losses[0])
-    np.testing.assert_array_equal(load_model(tmp_path / "model.keras")(parts[1][0]), model(parts[1][0]))
+    np.testing.assert_array_equal(
+        load_model(tmp_path / "model.keras")(parts[1][0]), model(parts[1][0])
+    )
 
 
 def test_a_killed_regression_on_augmented_clusters_goes_on_as_if_unbroken(rng, tmp_path):
@@ -232,9 +314,16 @@ def test_a_killed_regression_on_augmented_clusters_goes_on_as_if_unbroken(rng, t
     def train(folder, say=lambda line: None):
         keras.utils.set_random_seed(1)
         model = build_dnn(DnnConfig(widths=(4,), head="energy", with_scalars=True))
-        options = {"target": TargetConfig(), "balance": None, "scalars": ("clusterE", "clusterEta"), "batch_size": 32}
+        options = {
+            "target": TargetConfig(),
+            "balance": None,
+            "scalars": ("clusterE", "clusterEta"),
+            "batch_size": 32,
+        }
         training = ClusterStream(tmp_path / "sample.root", augment=AugmentConfig(), **options)
-        validation = ClusterStream(tmp_path / "sample.root", split="validation", shuffle=False, **options)
+        validation = ClusterStream(
+            tmp_path / "sample.root", split="validation", shuffle=False, **options
+        )
         return fit_model(model, training, validation, settings, out_dir=tmp_path / folder, say=say)
 
     unbroken = train("unbroken")
@@ -265,10 +354,18 @@ def test_a_watcher_sees_every_epoch_and_may_end_the_training(data, tmp_path):
 
 def test_an_unknown_loss_is_refused_before_anything_is_trained(data, tmp_path):
     with pytest.raises(ConfigError, match="loss 'hinge' is unknown"):
-        fit_model(make_model(), *data, dataclasses.replace(QUICK, loss="hinge"), out_dir=tmp_path, **SILENT)
+        fit_model(
+            make_model(),
+            *data,
+            dataclasses.replace(QUICK, loss="hinge"),
+            out_dir=tmp_path,
+            **SILENT,
+        )
 
 
 def test_a_network_without_dropout_is_trained(data, tmp_path):
     model = build_dnn(DnnConfig(n_pixels=6, widths=(8,), dropout=0.0))
-    result = fit_model(model, *data, dataclasses.replace(QUICK, epochs=1), out_dir=tmp_path, **SILENT)
+    result = fit_model(
+        model, *data, dataclasses.replace(QUICK, epochs=1), out_dir=tmp_path, **SILENT
+    )
     assert len(result.history["loss"]) == 1

@@ -1,4 +1,6 @@
-"""A mixture gives each stream its share of every batch, the first one once an epoch and the others as often as is needed."""
+"""A mixture gives each stream its share of every batch, the first one once an epoch and the others
+as often as is needed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from pfcalib.samples.write import write_sample
 from pfcalib.training.mixture import MixedStream
 from pfcalib.training.stream import ClusterStream
 
-SIZES = {"first": (300, WINDOW, 0.0), "second": (60, WINDOW, 300.0), "barrel": (90, BARREL, 600.0)}  # clusters, cells, shift of truthE
+# clusters, cells, shift of truthE
+SIZES = {"first": (300, WINDOW, 0.0), "second": (60, WINDOW, 300.0), "barrel": (90, BARREL, 600.0)}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,9 @@ def paths(tmp_path_factory):
 
 def stream(path, batch_size, **options):
     """Its one scalar is log10(truthE), the number of the cluster."""
-    return ClusterStream(path, split="all", balance=None, scalars=("truthE",), batch_size=batch_size, **options)
+    return ClusterStream(
+        path, split="all", balance=None, scalars=("truthE",), batch_size=batch_size, **options
+    )
 
 
 def numbers(batch):
@@ -42,7 +47,9 @@ def epoch_of(mixed):
 
 
 def test_the_batch_sizes_are_the_shares(paths):
-    mixed = MixedStream([stream(paths["first"], 20), stream(paths["second"], 8), stream(paths["barrel"], 4)])
+    mixed = MixedStream(
+        [stream(paths["first"], 20), stream(paths["second"], 8), stream(paths["barrel"], 4)]
+    )
     assert mixed.batch_size == 32
     for place in epoch_of(mixed)[:-1]:
         assert [np.count_nonzero(place // 300 == i) for i in range(3)] == [20, 8, 4]
@@ -63,7 +70,9 @@ def test_every_cluster_of_the_first_stream_comes_once_and_the_others_come_equall
 
 
 def test_the_epoch_alone_decides_the_order(paths):
-    one, two = (MixedStream([stream(paths["first"], 20), stream(paths["second"], 8)]) for _ in range(2))
+    one, two = (
+        MixedStream([stream(paths["first"], 20), stream(paths["second"], 8)]) for _ in range(2)
+    )
     first = epoch_of(one)
     assert all(map(np.array_equal, first, epoch_of(two)))
     one.on_epoch_end()
@@ -92,7 +101,10 @@ def test_other_cells_and_other_noise_may_be_mixed_and_stay_with_their_targets(pa
 
 def test_streams_that_do_not_go_together_are_refused(paths):
     first = stream(paths["first"], 20)
-    for other in (stream(paths["second"], 8, target=TargetConfig()), stream(paths["second"], 8, kind="layers")):
+    for other in (
+        stream(paths["second"], 8, target=TargetConfig()),
+        stream(paths["second"], 8, kind="layers"),
+    ):
         with pytest.raises(ConfigError, match="must have the same inputs, targets"):
             MixedStream([first, other])
     with pytest.raises(ConfigError, match="must have the same inputs"):

@@ -1,4 +1,6 @@
-"""A network that cannot be is refused, its folder tells all it depends on, and what it learns on toy data is what lies in them."""
+"""A network that cannot be is refused, its folder tells all it depends on, and what it learns on
+toy data is what lies in them.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,27 @@ from pfcalib.samples.select import SelectionConfig
 from pfcalib.samples.write import write_sample
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.mixture import MixedStream
-from pfcalib.training.networks import Extra, NetworkConfig, _data, apply_network, fit_network, network_folder, open_stream
+from pfcalib.training.networks import (
+    Extra,
+    NetworkConfig,
+    _data,
+    apply_network,
+    fit_network,
+    network_folder,
+    open_stream,
+)
 from pfcalib.training.regressors import SELECTION
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with numpy 2
+# of Keras with numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 QUICK = TrainConfig(epochs=1, batch_size=64, learning_rate=0.003, loss="huber", seed=3)
 ENERGY = NetworkConfig(
-    name="dnn", options={"widths": [8], "with_scalars": True, "head": "energy"}, target=TargetConfig(), select=SELECTION, train=QUICK
+    name="dnn",
+    options={"widths": [8], "with_scalars": True, "head": "energy"},
+    target=TargetConfig(),
+    select=SELECTION,
+    train=QUICK,
 )
 
 
@@ -45,7 +60,12 @@ def network(paths):
 @pytest.mark.parametrize("loss", sorted({loss for _, losses in HEADS.values() for loss in losses}))
 def test_only_losses_that_fit_a_head_are_taken(head, loss):
     target = None if head == "classes" else TargetConfig(with_class=head == "class_and_energy")
-    options = {"name": "dnn", "options": {"head": head}, "target": target, "train": TrainConfig(loss=loss)}
+    options = {
+        "name": "dnn",
+        "options": {"head": head},
+        "target": target,
+        "train": TrainConfig(loss=loss),
+    }
     if loss in HEADS[head][1]:
         assert NetworkConfig(**options).head == head
     else:
@@ -65,7 +85,9 @@ def test_only_losses_that_fit_a_head_are_taken(head, loss):
 )
 def test_a_target_that_a_head_does_not_learn_is_refused(head, loss, target):
     with pytest.raises(ConfigError, match=f"head '{head}' does not learn the target"):
-        NetworkConfig(name="dnn", options={"head": head}, target=target, train=TrainConfig(loss=loss))
+        NetworkConfig(
+            name="dnn", options={"head": head}, target=target, train=TrainConfig(loss=loss)
+        )
 
 
 def test_a_head_that_there_is_not_is_refused():
@@ -77,8 +99,13 @@ def test_a_classifier_balances_its_classes_and_a_regression_does_not(paths):
     assert NetworkConfig(name="dnn").balance == "subsample"
     assert ENERGY.balance is None
     stream = open_stream(paths[0], ENERGY, split="train")
-    assert stream.n_clusters == np.count_nonzero(stream.column("cluster_ENG_CALIB_TOT") >= SELECTION.min_deposit)
-    assert stream.n_clusters > open_stream(paths[0], ENERGY, split="train", balance="subsample").n_clusters
+    assert stream.n_clusters == np.count_nonzero(
+        stream.column("cluster_ENG_CALIB_TOT") >= SELECTION.min_deposit
+    )
+    assert (
+        stream.n_clusters
+        > open_stream(paths[0], ENERGY, split="train", balance="subsample").n_clusters
+    )
 
 
 def test_only_a_shuffled_stream_is_augmented(paths):
@@ -99,7 +126,10 @@ def test_only_a_shuffled_stream_is_augmented(paths):
         {"select": SelectionConfig(min_deposit=0.2, min_cluster_e=0.1, species="neutral")},
         {"augment": AugmentConfig()},
         {"train": replace(QUICK, huber_delta=0.2)},
-        {"options": {"widths": [8], "with_scalars": True, "head": "quantiles"}, "train": replace(QUICK, loss="pinball")},
+        {
+            "options": {"widths": [8], "with_scalars": True, "head": "quantiles"},
+            "train": replace(QUICK, loss="pinball"),
+        },
     ],
 )
 def test_what_a_regression_learns_is_part_of_its_folder(paths, change):
@@ -151,7 +181,9 @@ def test_fine_tuning_starts_from_the_given_weights(paths, network, tmp_path):
     tuned = fit_network(paths[1], slow, start=network, folder=tmp_path / "tuned")
     for first, second in zip(network.model.get_weights(), tuned.model.get_weights(), strict=True):
         np.testing.assert_allclose(first, second, atol=1e-6)
-    fresh = fit_network(paths[1], replace(slow, train=replace(slow.train, seed=4)), folder=tmp_path / "fresh")
+    fresh = fit_network(
+        paths[1], replace(slow, train=replace(slow.train, seed=4)), folder=tmp_path / "fresh"
+    )
     assert not np.allclose(fresh.model.get_weights()[0], tuned.model.get_weights()[0], atol=1e-3)
 
 
@@ -163,14 +195,25 @@ def test_fine_tuning_from_other_layers_is_refused(paths, network, tmp_path):
 
 def test_a_watcher_is_told_of_every_epoch(paths, tmp_path):
     seen = []
-    fit_network(paths[1], replace(ENERGY, train=replace(QUICK, epochs=2)), watch=lambda epoch, row: seen.append(epoch), folder=tmp_path / "watched")
+    fit_network(
+        paths[1],
+        replace(ENERGY, train=replace(QUICK, epochs=2)),
+        watch=lambda epoch, row: seen.append(epoch),
+        folder=tmp_path / "watched",
+    )
     assert seen == [0, 1]
 
 
 def test_a_known_function_of_the_clusters_is_recovered(paths, tmp_path):
-    """The deposit of the toy is clusterE for pi0, narrow and early, and 1.3 clusterE for charged pions, wide and deep."""
+    """The deposit of the toy is clusterE for pi0, narrow and early, and 1.3 clusterE for charged
+    pions, wide and deep.
+    """
     train = replace(QUICK, epochs=12, learning_rate=0.007, batch_size=32)
-    config = replace(ENERGY, options={**ENERGY.options, "widths": [32, 16], "dropout": 0.05, "pixel_power": 0.5}, train=train)
+    config = replace(
+        ENERGY,
+        options={**ENERGY.options, "widths": [32, 16], "dropout": 0.05, "pixel_power": 0.5},
+        train=train,
+    )
     network = fit_network(paths[0], config, folder=tmp_path / "known")
     stream = open_stream(paths[0], config, split="test")
     target = np.where(stream.labels[:, 1] > 0.5, 0.0, np.log(1.3))
@@ -180,7 +223,9 @@ def test_a_known_function_of_the_clusters_is_recovered(paths, tmp_path):
 
 
 def test_a_network_belongs_to_the_content_of_its_sample_not_to_its_name(paths, tmp_path):
-    """Another sample of the same name gets a network of its own; the same sample, made again elsewhere, finds its network."""
+    """Another sample of the same name gets a network of its own; the same sample, made again
+    elsewhere, finds its network.
+    """
     sample = read_sample(paths[0])
     names = []
     for folder, shift in (("first", 0.0), ("again", 0.0), ("other", 0.25)):

@@ -1,4 +1,6 @@
-"""The study of regressions gives each cluster to the network of its species, and measures widths, sizes and uncertainties whose truth is known."""
+"""The study of regressions gives each cluster to the network of its species, and measures widths,
+sizes and uncertainties whose truth is known.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +21,38 @@ from pfcalib.training.networks import NetworkConfig
 from pfcalib.training.regressors import SELECTION, for_species, read_clusters
 from pfcalib.training.trees import TreesConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with numpy 2
+# of Keras with numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 WIDTH = 0.1  # of ln(clusterE / deposit)
 OPTIONS = {"widths": [24, 12], "dropout": 0.0, "with_scalars": True}
-TRAIN = TrainConfig(epochs=8, batch_size=32, learning_rate=0.01, loss="huber", schedule="cosine", seed=3)
-ENERGY = NetworkConfig(name="dnn", kind="layer:TileBar2", options={**OPTIONS, "head": "energy"}, target=TargetConfig(), select=SELECTION, train=TRAIN)
+TRAIN = TrainConfig(
+    epochs=8, batch_size=32, learning_rate=0.01, loss="huber", schedule="cosine", seed=3
+)
+ENERGY = NetworkConfig(
+    name="dnn",
+    kind="layer:TileBar2",
+    options={**OPTIONS, "head": "energy"},
+    target=TargetConfig(),
+    select=SELECTION,
+    train=TRAIN,
+)
 TREES = TreesConfig(max_iter=30, min_samples_leaf=5)
 
 
 def with_head(head: str, loss: str) -> NetworkConfig:
-    return replace(ENERGY, options={**OPTIONS, "head": head, "n_components": 1}, train=replace(TRAIN, loss=loss, epochs=12))
+    return replace(
+        ENERGY,
+        options={**OPTIONS, "head": head, "n_components": 1},
+        train=replace(TRAIN, loss=loss, epochs=12),
+    )
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """Neutral clusters measure 0.9 of their deposit and charged ones 0.6 of it, with a Gaussian spread of the logarithm."""
+    """Neutral clusters measure 0.9 of their deposit and charged ones 0.6 of it, with a Gaussian
+    spread of the logarithm.
+    """
     rng, sample = np.random.default_rng(7), make_sample(np.random.default_rng(7), 2000)
     deposit = 10.0 ** rng.uniform(0.0, 2.0, len(sample))
     sample.scalars["cluster_ENG_CALIB_TOT"] = deposit.astype(np.float32)
@@ -62,13 +80,17 @@ def medians(energy, clusters):
 def test_each_cluster_is_calibrated_by_the_network_of_its_own_species(path, splits, pair):
     energy = study.energy_apart(pair, path, splits["test"], split="test")
     assert medians(energy, splits["test"]) == pytest.approx([1.0, 1.0], abs=0.03)
-    swapped = study.energy_apart({"pi0": pair["pic"], "pic": pair["pi0"]}, path, splits["test"], split="test")
+    swapped = study.energy_apart(
+        {"pi0": pair["pic"], "pic": pair["pi0"]}, path, splits["test"], split="test"
+    )
     assert medians(swapped, splits["test"]) == pytest.approx([1.5, 1.0 / 1.5], rel=0.06)
 
 
 def test_trees_of_each_species_calibrate_it(splits):
     trees = study.fit_trees_apart(splits["train"], splits["validation"], config=TREES)
-    assert medians(study.trees_energy_apart(trees, splits["test"]), splits["test"]) == pytest.approx([1.0, 1.0], abs=0.04)
+    assert medians(
+        study.trees_energy_apart(trees, splits["test"]), splits["test"]
+    ) == pytest.approx([1.0, 1.0], abs=0.04)
 
 
 def test_width_and_median_near_an_energy_are_those_of_the_toy(rng):
@@ -76,15 +98,21 @@ def test_width_and_median_near_an_energy_are_those_of_the_toy(rng):
     e_pred = 1.1 * e_true * (1.0 + WIDTH * rng.standard_normal(len(e_true)))
     (width,) = study.resolution_at([e_pred], e_true, 10.0, rng=rng)
     assert width.value == pytest.approx(WIDTH, abs=4.0 * width.error)
-    assert study.median_at(e_pred, e_true, np.ones(len(e_true), dtype=bool), 10.0) == pytest.approx(1.1, abs=0.01)
+    assert study.median_at(e_pred, e_true, np.ones(len(e_true), dtype=bool), 10.0) == pytest.approx(
+        1.1, abs=0.01
+    )
 
 
 def test_predicted_widths_are_true_where_the_truth_is_gaussian(path):
     for head, loss in (("mixture", "mixture"), ("quantiles", "pinball")):
-        network = study.fit_variants(path, {head: for_species(with_head(head, loss), "charged")}, split="test")[head].network
+        network = study.fit_variants(
+            path, {head: for_species(with_head(head, loss), "charged")}, split="test"
+        )[head].network
         found = study.check_uncertainty(network, path, split="test")
         assert found.width.value == pytest.approx(WIDTH, rel=0.25)
-        assert found.covered[0.68].value == pytest.approx(0.68, abs=4.0 * found.covered[0.68].error + 0.05)
+        assert found.covered[0.68].value == pytest.approx(
+            0.68, abs=4.0 * found.covered[0.68].error + 0.05
+        )
         assert np.std(np.clip(found.pulls, -4.0, 4.0)) == pytest.approx(1.0, abs=0.25)
 
 
@@ -110,7 +138,9 @@ def test_the_study_of_sizes_calibrates_the_test_split_at_each_size(path, splits)
         name: [len(alone["test"].rows)] * 2 for name in ("dnn", "gbdt")
     }
     with pytest.raises(ConfigError, match="the training split has"):
-        study.study_regression_sizes(path, SizeStudyConfig(sizes=(10**6,), epochs=(1,)), ENERGY, TREES, alone)
+        study.study_regression_sizes(
+            path, SizeStudyConfig(sizes=(10**6,), epochs=(1,)), ENERGY, TREES, alone
+        )
 
 
 def test_trees_of_the_study_of_sizes_learn_from_as_many_clusters_as_the_size_says(path, splits):
@@ -137,7 +167,9 @@ def test_closure_in_a_variable_takes_the_kept_clusters_of_each_species(splits, r
     clusters = splits["test"]
     keep = clusters.e_true > 5.0
     variable = np.where(clusters.is_em, 0.25, 0.75)
-    closures = study.closures_by_species({"em": clusters.e_em}, clusters, variable, np.array([0.0, 0.5, 1.0]), keep=keep, rng=rng)
+    closures = study.closures_by_species(
+        {"em": clusters.e_em}, clusters, variable, np.array([0.0, 0.5, 1.0]), keep=keep, rng=rng
+    )
     assert closures["em"]["pi0"].value[0] == pytest.approx(0.9, abs=0.04)
     assert closures["em"]["pic"].value[1] == pytest.approx(0.6, abs=0.04)
     assert closures["em"]["pi0"].n_clusters.tolist() == [int((clusters.is_em & keep).sum()), 0]
@@ -147,4 +179,7 @@ def test_an_exported_network_tells_its_target(path, pair):
     network = pair["pi0"].network
     report = study.export_network(network, path, n_clusters=50)
     assert report.passed
-    assert "log_ratio of the deposited energy" in read_contract(network.folder / "dnn.onnx").normalisation
+    assert (
+        "log_ratio of the deposited energy"
+        in read_contract(network.folder / "dnn.onnx").normalisation
+    )

@@ -1,4 +1,6 @@
-"""Networks and trees give the energies of the clusters that the truth is read for, and calibrate a toy whose answer is known."""
+"""Networks and trees give the energies of the clusters that the truth is read for, and calibrate a
+toy whose answer is known.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,12 @@ from pfcalib.training.regressors import (
 )
 from pfcalib.training.trees import TreesConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with numpy 2
+# of Keras with numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-TRAIN = TrainConfig(epochs=12, batch_size=32, learning_rate=0.015, loss="huber", schedule="cosine", seed=3)
+TRAIN = TrainConfig(
+    epochs=12, batch_size=32, learning_rate=0.015, loss="huber", schedule="cosine", seed=3
+)
 ENERGY = NetworkConfig(
     name="dnn",
     kind="layer:EMB2",
@@ -73,8 +78,12 @@ def splits(path):
 def test_clusters_are_those_of_the_file_that_pass_the_selection(path, splits):
     sample = read_sample(path)
     for clusters in splits.values():
-        np.testing.assert_array_equal(clusters.columns["clusterE"], sample["clusterE"][clusters.rows])
-        np.testing.assert_array_equal(clusters.e_true, sample["cluster_ENG_CALIB_TOT"][clusters.rows].astype(np.float64))
+        np.testing.assert_array_equal(
+            clusters.columns["clusterE"], sample["clusterE"][clusters.rows]
+        )
+        np.testing.assert_array_equal(
+            clusters.e_true, sample["cluster_ENG_CALIB_TOT"][clusters.rows].astype(np.float64)
+        )
         np.testing.assert_array_equal(clusters.is_em, sample.is_em[clusters.rows])
         np.testing.assert_array_equal(clusters.species["pi0"], ~clusters.species["pic"])
         assert clusters.e_em.dtype == np.float64
@@ -98,10 +107,14 @@ def test_a_network_calibrates_what_is_a_function_of_the_measured_energy(path, sp
 
 
 def test_energies_come_in_the_order_of_the_clusters(path, regressor):
-    """Each energy is that of the network on the one row, decoded with its own clusterE and inverted."""
+    """Each energy is that of the network on the one row, decoded with its own clusterE and
+    inverted.
+    """
     clusters = read_clusters(path, split="test")
     plain = network_energy(regressor.network, path, split="test")
-    np.testing.assert_array_equal(regressor.inversion.apply(plain), regressor.energy(path, split="test"))
+    np.testing.assert_array_equal(
+        regressor.inversion.apply(plain), regressor.energy(path, split="test")
+    )
     stream = open_stream(path, ENERGY, split="test")
     np.testing.assert_array_equal(stream.rows, clusters.rows)
     y = np.asarray(regressor.network.model(stream[0][0], training=False))[:, 0]
@@ -111,26 +124,41 @@ def test_energies_come_in_the_order_of_the_clusters(path, regressor):
 def test_without_inversion_a_regressor_gives_what_its_network_says(path, regressor):
     bare = fit_regressor(path, ENERGY, invert=False)
     assert bare.inversion is None
-    np.testing.assert_array_equal(bare.energy(path, split="test"), network_energy(regressor.network, path, split="test"))
+    np.testing.assert_array_equal(
+        bare.energy(path, split="test"), network_energy(regressor.network, path, split="test")
+    )
 
 
 def test_a_selection_of_one_species_gives_its_energies(path, splits, regressor):
     for species in ("neutral", "charged"):
         select = replace(SELECTION, species=species)
         keep = splits["test"].is_em == (species == "neutral")
-        np.testing.assert_allclose(regressor.energy(path, split="test", select=select), regressor.energy(path, split="test")[keep], rtol=1e-5)
+        np.testing.assert_allclose(
+            regressor.energy(path, split="test", select=select),
+            regressor.energy(path, split="test")[keep],
+            rtol=1e-5,
+        )
 
 
 def test_a_network_of_one_species_is_told_all_clusters_when_it_is_applied(path, splits):
     config = for_species(replace(ENERGY, train=replace(TRAIN, epochs=1)), "neutral")
     assert config.select == replace(SELECTION, species="neutral")
-    assert for_species(replace(ENERGY, select=None), "charged").select == replace(SELECTION, species="charged")
+    assert for_species(replace(ENERGY, select=None), "charged").select == replace(
+        SELECTION, species="charged"
+    )
     assert len(fit_regressor(path, config).energy(path, split="test")) == len(splits["test"].rows)
 
 
-@pytest.mark.parametrize("target", [TargetConfig(), TargetConfig(scale="ratio"), TargetConfig(scale="log", flat=False)])
+@pytest.mark.parametrize(
+    "target", [TargetConfig(), TargetConfig(scale="ratio"), TargetConfig(scale="log", flat=False)]
+)
 def test_trees_calibrate_what_is_a_function_of_the_measured_energy(splits, target):
-    trees = fit_energy_trees(splits["train"], splits["validation"], target=target, config=TreesConfig(max_iter=60, learning_rate=0.2))
+    trees = fit_energy_trees(
+        splits["train"],
+        splits["validation"],
+        target=target,
+        config=TreesConfig(max_iter=60, learning_rate=0.2),
+    )
     clusters = splits["test"]
     inside = (clusters.e_true > 1.0) & (clusters.e_true < 200.0)
     ratio = (trees.energy(clusters.columns) / clusters.e_true)[inside]
@@ -143,10 +171,14 @@ def test_trees_of_a_species_know_only_its_clusters(splits):
     doubled = {}
     for name, clusters in splits.items():
         deposit = np.where(clusters.is_em, 1.0, 2.0) * clusters.e_true
-        doubled[name] = clusters._replace(columns={**clusters.columns, "cluster_ENG_CALIB_TOT": deposit}, e_true=deposit)
+        doubled[name] = clusters._replace(
+            columns={**clusters.columns, "cluster_ENG_CALIB_TOT": deposit}, e_true=deposit
+        )
     config = TreesConfig(max_iter=20)
     energies = [
-        fit_energy_trees(part["train"], part["validation"], species="neutral", config=config).energy(splits["test"].columns)
+        fit_energy_trees(
+            part["train"], part["validation"], species="neutral", config=config
+        ).energy(splits["test"].columns)
         for part in (splits, doubled)
     ]
     np.testing.assert_array_equal(energies[0], energies[1])
@@ -169,12 +201,18 @@ def test_every_head_is_read_as_the_energy_that_it_speaks_of(head, rng):
         "mixture": np.column_stack([np.full((20, 2), np.log(0.5)), y - 0.1, y + 0.1, wide, wide]),
         "class_and_energy": np.column_stack([np.full((20, 2), 0.5), y]),
     }[head]
-    np.testing.assert_allclose(output_energy(config, output.astype(np.float32), cluster_e), np.exp(y) * cluster_e, rtol=1e-5)
+    np.testing.assert_allclose(
+        output_energy(config, output.astype(np.float32), cluster_e),
+        np.exp(y) * cluster_e,
+        rtol=1e-5,
+    )
 
 
 def test_an_energy_that_a_linear_scale_puts_below_zero_is_raised():
     config = replace(ENERGY, target=TargetConfig(scale="ratio"))
-    assert output_energy(config, np.array([[-0.5], [0.5]], dtype=np.float32), np.array([2.0, 2.0])).tolist() == [LOWEST_ENERGY, 1.0]
+    assert output_energy(
+        config, np.array([[-0.5], [0.5]], dtype=np.float32), np.array([2.0, 2.0])
+    ).tolist() == [LOWEST_ENERGY, 1.0]
 
 
 def test_a_classifier_gives_no_energy():
@@ -187,7 +225,10 @@ def points(inversion):
 
 
 def test_the_inversion_of_a_regressor_is_that_of_the_validation_split(path, regressor):
-    of_validation, of_test = (points(measure_inversion(regressor.network, path, split=split)) for split in ("validation", "test"))
+    of_validation, of_test = (
+        points(measure_inversion(regressor.network, path, split=split))
+        for split in ("validation", "test")
+    )
     np.testing.assert_array_equal(points(regressor.inversion), of_validation)
     np.testing.assert_array_equal(points(measure_inversion(regressor.network, path)), of_validation)
     assert of_validation.shape != of_test.shape or not np.allclose(of_validation, of_test)

@@ -1,4 +1,6 @@
-"""Tuned settings fit their networks, a broken file is named, and configurations made of them are the same for all who ask."""
+"""Tuned settings fit their networks, a broken file is named, and configurations made of them are
+the same for all who ask.
+"""
 
 import json
 
@@ -9,7 +11,13 @@ from pfcalib.features.targets import TargetConfig
 from pfcalib.models.families import build_model
 from pfcalib.training import settings as tuned
 from pfcalib.training.regressors import SELECTION
-from pfcalib.training.settings import FAMILIES, LOSSES, classifier_config, read_tuned, regression_config
+from pfcalib.training.settings import (
+    FAMILIES,
+    LOSSES,
+    classifier_config,
+    read_tuned,
+    regression_config,
+)
 
 
 @pytest.fixture
@@ -31,25 +39,47 @@ def test_a_regression_has_the_loss_and_target_of_its_head_and_runs_all_epochs(he
     config = regression_config("cnn", species="neutral", epochs=7, seed=3, head=head)
     assert config.train.loss == loss
     assert config.target == TargetConfig(with_class=head == "class_and_energy")
-    assert (config.train.epochs, config.train.patience, config.train.schedule, config.train.seed) == (7, 7, "cosine", 3)
+    assert (
+        config.train.epochs,
+        config.train.patience,
+        config.train.schedule,
+        config.train.seed,
+    ) == (7, 7, "cosine", 3)
     assert config.select is not None
     assert (config.select.species, config.select.min_deposit) == ("neutral", SELECTION.min_deposit)
 
 
 def test_given_options_go_over_the_tuned_ones_and_further_fields_are_passed_on():
     config = regression_config(
-        "dnn", epochs=2, seed=1, options={"widths": [4]}, train={"batch_size": 32}, n_clusters=9, target=TargetConfig(scale="ratio")
+        "dnn",
+        epochs=2,
+        seed=1,
+        options={"widths": [4]},
+        train={"batch_size": 32},
+        n_clusters=9,
+        target=TargetConfig(scale="ratio"),
     )
     assert config.options == {**read_tuned("dnn").options, "widths": [4], "head": "energy"}
-    assert (config.train.batch_size, config.n_clusters, config.target) == (32, 9, TargetConfig(scale="ratio"))
-    assert classifier_config("dnn", epochs=2, seed=1, options={"widths": [4]}).options["widths"] == [4]
+    assert (config.train.batch_size, config.n_clusters, config.target) == (
+        32,
+        9,
+        TargetConfig(scale="ratio"),
+    )
+    assert classifier_config("dnn", epochs=2, seed=1, options={"widths": [4]}).options[
+        "widths"
+    ] == [4]
 
 
 def test_the_same_question_has_the_same_answer():
-    assert regression_config("cnn", epochs=2, seed=1) == regression_config("cnn", epochs=2, seed=1, species="all", options={}, head="energy")
+    assert regression_config("cnn", epochs=2, seed=1) == regression_config(
+        "cnn", epochs=2, seed=1, species="all", options={}, head="energy"
+    )
 
 
-@pytest.mark.parametrize("wrong", [{"name": "resnet"}, {"head": "classes"}, {"species": "muon"}, {"train": {"epochs": 0}}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": "resnet"}, {"head": "classes"}, {"species": "muon"}, {"train": {"epochs": 0}}],
+)
 def test_a_configuration_that_cannot_be_is_refused(wrong):
     with pytest.raises(ConfigError):
         regression_config(**{"name": "cnn", "epochs": 2, "seed": 1, **wrong})

@@ -1,4 +1,6 @@
-"""Boosted trees give scikit-learn's probabilities and numbers, survive a file without pickle, and refuse files that are not theirs."""
+"""Boosted trees give scikit-learn's probabilities and numbers, survive a file without pickle, and
+refuse files that are not theirs.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.metrics.roc import auc
-from pfcalib.training.trees import BoostedTrees, TreesConfig, _from_sklearn, fit_regression_trees, fit_trees
+from pfcalib.training.trees import (
+    BoostedTrees,
+    TreesConfig,
+    _from_sklearn,
+    fit_regression_trees,
+    fit_trees,
+)
 
 NAMES = ("a", "b", "c")
 SMALL = TreesConfig(max_iter=30, seed=3)
@@ -23,11 +31,22 @@ def data(rng):
 
 def test_probabilities_are_those_of_scikit_learn(data, rng):
     table, is_em = data
-    model = HistGradientBoostingClassifier(max_iter=40, early_stopping=False, random_state=0).fit(table, is_em, sample_weight=rng.random(len(table)))
-    other = np.concatenate([rng.normal(size=(2000, 3)), np.full((1, 3), np.nan), np.full((1, 3), np.inf), -np.full((1, 3), np.inf)])
+    model = HistGradientBoostingClassifier(max_iter=40, early_stopping=False, random_state=0).fit(
+        table, is_em, sample_weight=rng.random(len(table))
+    )
+    other = np.concatenate(
+        [
+            rng.normal(size=(2000, 3)),
+            np.full((1, 3), np.nan),
+            np.full((1, 3), np.inf),
+            -np.full((1, 3), np.inf),
+        ]
+    )
     trees = _from_sklearn(model, NAMES)
     for rows in (table, other):
-        np.testing.assert_allclose(trees.p_em(rows), model.predict_proba(rows)[:, 1], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            trees.p_em(rows), model.predict_proba(rows)[:, 1], rtol=0, atol=1e-12
+        )
 
 
 def test_trees_learn_a_product_of_two_features(data):
@@ -44,7 +63,13 @@ def test_the_same_seed_gives_the_same_trees(data):
 def test_a_validation_part_stops_the_boosting(data, rng):
     table, is_em = data
     noise = rng.random(1000) < 0.5
-    trees = fit_trees(table, is_em, feature_names=NAMES, validation=(table[:1000], noise, None), config=TreesConfig(max_iter=200, patience=5))
+    trees = fit_trees(
+        table,
+        is_em,
+        feature_names=NAMES,
+        validation=(table[:1000], noise, None),
+        config=TreesConfig(max_iter=200, patience=5),
+    )
     assert trees.n_trees < 50
     assert fit_trees(table, is_em, feature_names=NAMES, config=SMALL).n_trees == SMALL.max_iter
 
@@ -64,7 +89,9 @@ def test_a_file_with_a_pickled_object_is_refused(tmp_path):
         BoostedTrees.load(tmp_path / "evil.npz")
 
 
-@pytest.mark.parametrize(("field", "value"), [("left", 0), ("right", 10_000), ("feature_idx", 3), ("feature_idx", -1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("left", 0), ("right", 10_000), ("feature_idx", 3), ("feature_idx", -1)]
+)
 def test_a_tree_that_leads_astray_is_refused(data, tmp_path, field, value):
     trees = fit_trees(*data, feature_names=NAMES, config=SMALL)
     trees.nodes[field][0] = value
@@ -97,18 +124,37 @@ def test_a_regression_gives_the_numbers_of_scikit_learn(data, rng, loss):
     table = data[0]
     target = np.nan_to_num(table[:, 0] * table[:, 1]) + 0.1 * rng.normal(size=len(table))
     weights = rng.random(len(table))
-    trees = fit_regression_trees(table, target, feature_names=NAMES, weights=weights, config=TreesConfig(max_iter=30, loss=loss, seed=3))
-    model = HistGradientBoostingRegressor(loss=loss, max_iter=30, early_stopping=False, random_state=3).fit(table, target, sample_weight=weights)
-    other = np.concatenate([rng.normal(size=(2000, 3)), np.full((1, 3), np.nan), np.full((1, 3), np.inf), -np.full((1, 3), np.inf)])
+    trees = fit_regression_trees(
+        table,
+        target,
+        feature_names=NAMES,
+        weights=weights,
+        config=TreesConfig(max_iter=30, loss=loss, seed=3),
+    )
+    model = HistGradientBoostingRegressor(
+        loss=loss, max_iter=30, early_stopping=False, random_state=3
+    ).fit(table, target, sample_weight=weights)
+    other = np.concatenate(
+        [
+            rng.normal(size=(2000, 3)),
+            np.full((1, 3), np.nan),
+            np.full((1, 3), np.inf),
+            -np.full((1, 3), np.inf),
+        ]
+    )
     for rows in (table, other):
         np.testing.assert_allclose(trees.raw(rows), model.predict(rows), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("loss", "wanted"), [("squared_error", np.mean), ("absolute_error", np.median)])
+@pytest.mark.parametrize(
+    ("loss", "wanted"), [("squared_error", np.mean), ("absolute_error", np.median)]
+)
 def test_the_loss_decides_between_mean_and_median(loss, wanted, rng):
     side = rng.random(6000) < 0.5
     target = rng.exponential(size=6000) + 2.0 * side
-    trees = fit_regression_trees(side[:, None], target, feature_names=("side",), config=TreesConfig(max_iter=200, loss=loss))
+    trees = fit_regression_trees(
+        side[:, None], target, feature_names=("side",), config=TreesConfig(max_iter=200, loss=loss)
+    )
     for value in (False, True):
         assert trees.raw([[value]])[0] == pytest.approx(wanted(target[side == value]), abs=0.02)
 
@@ -117,10 +163,18 @@ def test_a_regression_stops_at_its_validation_part_and_survives_its_file(data, r
     table = data[0]
     target, noise = np.nan_to_num(table[:, 0]), rng.normal(size=1000)
     settings = TreesConfig(max_iter=200, patience=5)
-    trees = fit_regression_trees(table, target, feature_names=NAMES, validation=(table[:1000], noise, np.ones(1000)), config=settings)
+    trees = fit_regression_trees(
+        table,
+        target,
+        feature_names=NAMES,
+        validation=(table[:1000], noise, np.ones(1000)),
+        config=settings,
+    )
     assert trees.n_trees < 50
     trees.save(tmp_path / "trees.npz")
-    np.testing.assert_array_equal(BoostedTrees.load(tmp_path / "trees.npz").raw(table), trees.raw(table))
+    np.testing.assert_array_equal(
+        BoostedTrees.load(tmp_path / "trees.npz").raw(table), trees.raw(table)
+    )
 
 
 def test_a_loss_that_is_none_of_a_regression_is_refused():

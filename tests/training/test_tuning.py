@@ -1,4 +1,6 @@
-"""A study of hyper-parameters goes on where it stopped, shares its trials among workers, and keeps the best settings."""
+"""A study of hyper-parameters goes on where it stopped, shares its trials among workers, and keeps
+the best settings.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,11 @@ from pfcalib.training.space import DEFAULTS, SPACES, Choice, Range, settings, su
 from pfcalib.training.tuning import TuneConfig, open_study, study_place, tune_network
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # of Keras with numpy 2
-    pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`:UserWarning"),
+    # of Keras with numpy 2
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:The object being serialized includes a `lambda`:UserWarning"
+    ),
 ]
 TINY = TuneConfig(family="dnn", n_trials=3, n_clusters=100, n_validation=40, epochs=2, seed=3)
 
@@ -38,12 +43,18 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def losses(monkeypatch):
-    """Trainings that take no time: the loss of a learning rate is what is in the list of functions, 3 - epoch by default."""
-    said = SimpleNamespace(rates=[], loss=lambda rate, epoch: abs(np.log10(rate) + 3.0) + 0.1 * (3 - epoch))
+    """Trainings that take no time: the loss of a learning rate is what is in the list of functions,
+    3 - epoch by default.
+    """
+    said = SimpleNamespace(
+        rates=[], loss=lambda rate, epoch: abs(np.log10(rate) + 3.0) + 0.1 * (3 - epoch)
+    )
 
     def train(model, training, validation, config, *, out_dir, say, watch):
         said.rates.append(config.learning_rate)
-        values = np.array([said.loss(config.learning_rate, epoch) for epoch in range(config.epochs)])
+        values = np.array(
+            [said.loss(config.learning_rate, epoch) for epoch in range(config.epochs)]
+        )
         for epoch, value in enumerate(values):
             watch(epoch, {"val_loss": value})
         return SimpleNamespace(history={"val_loss": values}, best_epoch=int(np.argmin(values)))
@@ -54,7 +65,13 @@ def losses(monkeypatch):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_corner_of_a_space_is_a_network(family):
-    corners = [{name: (p.values[i] if isinstance(p, Choice) else (p.low, p.high)[i]) for name, p in SPACES[family].items()} for i in (0, -1)]
+    corners = [
+        {
+            name: (p.values[i] if isinstance(p, Choice) else (p.low, p.high)[i])
+            for name, p in SPACES[family].items()
+        }
+        for i in (0, -1)
+    ]
     for parameters in (*corners, DEFAULTS[family]):
         network = TuneConfig(family=family).network(parameters)
         build_model(network.name, **network.model_options)
@@ -66,18 +83,29 @@ def test_every_corner_of_a_space_is_a_network(family):
 def test_the_default_settings_lie_in_the_space(family):
     for name, parameter in SPACES[family].items():
         value = DEFAULTS[family][name]
-        assert parameter.low <= value <= parameter.high if isinstance(parameter, Range) else value in parameter.values
+        assert (
+            parameter.low <= value <= parameter.high
+            if isinstance(parameter, Range)
+            else value in parameter.values
+        )
 
 
-def test_a_real_study_trains_networks_and_throws_their_checkpoints_away(path, tmp_path, monkeypatch):
+def test_a_real_study_trains_networks_and_throws_their_checkpoints_away(
+    path, tmp_path, monkeypatch
+):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     lines = []
-    study = tune_network(path, replace(TINY, n_trials=2), storage=tmp_path / "tune.db", say=lines.append)
+    study = tune_network(
+        path, replace(TINY, n_trials=2), storage=tmp_path / "tune.db", say=lines.append
+    )
     trials = tune_results.read_trials(study)
     assert len(trials) == len(lines) == 2
     assert trials[0].parameters == DEFAULTS["dnn"]
-    assert all(trial.n_parameters > 0 and trial.seconds > 0.0 and np.isfinite(trial.loss) for trial in trials)
+    assert all(
+        trial.n_parameters > 0 and trial.seconds > 0.0 and np.isfinite(trial.loss)
+        for trial in trials
+    )
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
@@ -108,16 +136,24 @@ def test_a_trial_behind_the_median_is_pruned_and_so_is_one_that_diverges(path, t
     losses.loss = lambda rate, epoch: 99.0
     tune_network(path, replace(config, n_trials=config.n_trials + 1), storage=tmp_path / "tune.db")
     losses.loss = lambda rate, epoch: float("nan")
-    study = tune_network(path, replace(config, n_trials=config.n_trials + 2), storage=tmp_path / "tune.db")
+    study = tune_network(
+        path, replace(config, n_trials=config.n_trials + 2), storage=tmp_path / "tune.db"
+    )
     trials = tune_results.read_trials(study)
     assert [trial.pruned for trial in trials] == [False] * config.n_trials + [True, True]
     assert [len(trial.epochs) for trial in trials[-2:]] == [2, 0]
-    assert tune_results.best_trial(trials).loss == min(trial.loss for trial in trials[: config.n_trials]) == study.best_value
+    assert (
+        tune_results.best_trial(trials).loss
+        == min(trial.loss for trial in trials[: config.n_trials])
+        == study.best_value
+    )
 
 
 def test_workers_share_a_study_and_stop_when_there_are_enough(path, tmp_path):
     lines = []
-    study = tune_network(path, replace(TINY, n_workers=2, epochs=1), storage=tmp_path / "tune.db", say=lines.append)
+    study = tune_network(
+        path, replace(TINY, n_workers=2, epochs=1), storage=tmp_path / "tune.db", say=lines.append
+    )
     assert len(study.trials) == len(lines) == TINY.n_trials
     assert len({str(trial.params) for trial in study.trials}) == TINY.n_trials
 
@@ -128,16 +164,24 @@ def test_no_trial_starts_after_the_timeout(path, tmp_path, losses):
     assert len(tune_results.read_trials(study)) < 3
 
 
-@pytest.mark.parametrize("change", [{"family": "cnn"}, {"epochs": 3}, {"seed": 4}, {"n_clusters": 99}, {"n_validation": 39}])
+@pytest.mark.parametrize(
+    "change",
+    [{"family": "cnn"}, {"epochs": 3}, {"seed": 4}, {"n_clusters": 99}, {"n_validation": 39}],
+)
 def test_other_settings_are_another_study(path, change):
     assert study_place(path, replace(TINY, **change)) != study_place(path, TINY)
 
 
 def test_more_trials_or_workers_are_the_same_study(path):
-    assert study_place(path, replace(TINY, n_trials=99, n_workers=4, timeout=5.0)) == study_place(path, TINY)
+    assert study_place(path, replace(TINY, n_trials=99, n_workers=4, timeout=5.0)) == study_place(
+        path, TINY
+    )
 
 
-@pytest.mark.parametrize("wrong", [{"family": "resnet"}, {"n_trials": 0}, {"epochs": 0}, {"n_workers": 0}, {"timeout": 0.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"family": "resnet"}, {"n_trials": 0}, {"epochs": 0}, {"n_workers": 0}, {"timeout": 0.0}],
+)
 def test_a_study_that_cannot_be_is_refused(wrong):
     with pytest.raises(ConfigError):
         replace(TINY, **wrong)
@@ -156,7 +200,9 @@ def test_what_is_no_storage_or_sample_is_named(path, tmp_path, losses):
 
 def test_the_best_settings_are_written_and_found_to_be_the_best(path, tmp_path, losses):
     study = tune_network(path, TINY, storage=tmp_path / "tune.db")
-    tuned = read_tuned("dnn", path=tune_results.write_tuned(study, tmp_path / "dnn.json", config=TINY, sample=path))
+    tuned = read_tuned(
+        "dnn", path=tune_results.write_tuned(study, tmp_path / "dnn.json", config=TINY, sample=path)
+    )
     best = min((abs(np.log10(rate) + 3.0), rate) for rate in losses.rates)[1]
     assert tuned.train["learning_rate"] == pytest.approx(best, rel=0.01)
     assert tuned.provenance.value == study.best_value
@@ -176,7 +222,10 @@ def test_nothing_is_said_about_a_study_without_complete_trials(path, tmp_path):
 
 def test_the_parameter_that_alone_decides_has_all_importance():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    study.optimize(lambda trial: trial.suggest_float("a", 0.0, 1.0) + 0.0 * trial.suggest_float("b", 0.0, 1.0), n_trials=30)
+    study.optimize(
+        lambda trial: trial.suggest_float("a", 0.0, 1.0) + 0.0 * trial.suggest_float("b", 0.0, 1.0),
+        n_trials=30,
+    )
     found = tune_results.importances(study, seed=1, n_resampled=4)
     assert list(found) == ["a", "b"]
     assert found["a"].value > 0.9
@@ -186,11 +235,22 @@ def test_the_parameter_that_alone_decides_has_all_importance():
 
 def test_losses_of_two_networks_are_compared_on_the_same_clusters(path):
     good = tune_results.fit_again(path, TINY, {**DEFAULTS["dnn"], "width": 64}, seed=1)
-    poor = tune_results.fit_again(path, TINY, {**DEFAULTS["dnn"], "width": 64, "learning_rate": 1e-6}, seed=1)
-    same = tune_results.compare_losses(path, [good], [good], split="validation", rng=np.random.default_rng(1), n_resampled=5)
+    poor = tune_results.fit_again(
+        path, TINY, {**DEFAULTS["dnn"], "width": 64, "learning_rate": 1e-6}, seed=1
+    )
+    same = tune_results.compare_losses(
+        path, [good], [good], split="validation", rng=np.random.default_rng(1), n_resampled=5
+    )
     assert (same.gain, same.error) == (0.0, 0.0)
     assert same.first == pytest.approx(good.best_loss, rel=1e-4)  # as Keras found it
-    gain = tune_results.compare_losses(path, [poor, poor], [good, good], split="validation", rng=np.random.default_rng(1), n_resampled=50)
+    gain = tune_results.compare_losses(
+        path,
+        [poor, poor],
+        [good, good],
+        split="validation",
+        rng=np.random.default_rng(1),
+        n_resampled=50,
+    )
     assert gain.gain == pytest.approx(gain.first - gain.second)
     assert gain.gain > 3.0 * gain.error > 0.0
     assert gain.spread == 0.0
@@ -200,7 +260,19 @@ def test_losses_of_two_networks_are_compared_on_the_same_clusters(path):
 
 def test_the_command_does_everything_and_goes_on(path, tmp_path, losses):
     out = tmp_path / "dnn.json"
-    options = [str(path), "--family", "dnn", "--clusters", "100", "--epochs", "2", "--storage", str(tmp_path / "tune.db"), "--out", str(out)]
+    options = [
+        str(path),
+        "--family",
+        "dnn",
+        "--clusters",
+        "100",
+        "--epochs",
+        "2",
+        "--storage",
+        str(tmp_path / "tune.db"),
+        "--out",
+        str(out),
+    ]
     first = CliRunner().invoke(cli.app, ["tune", *options, "--trials", "2"])
     assert first.exit_code == 0, first.output
     assert first.output.count("trial ") >= 2
@@ -217,7 +289,9 @@ def test_the_command_refuses_a_name_that_is_not_json(path):
 
 
 def test_settings_of_a_trial_are_options_of_network_and_training():
-    options, train = settings("dnn", {**DEFAULTS["dnn"], "n_layers": 4, "width": 64, "taper": "each"})
+    options, train = settings(
+        "dnn", {**DEFAULTS["dnn"], "n_layers": 4, "width": 64, "taper": "each"}
+    )
     assert options["widths"] == [64, 32, 16, 16]
     assert train == {"learning_rate": 1e-3, "batch_size": 256}
     assert settings("densenet", DEFAULTS["densenet"])[0]["block_layers"] == [2, 2]

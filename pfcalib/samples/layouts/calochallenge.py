@@ -1,4 +1,5 @@
-"""Showers of the CaloChallenge's first data set: HDF5 with ``incident_energies`` and ``showers`` in MeV, one row a shower.
+"""Showers of the CaloChallenge's first data set: HDF5 with ``incident_energies`` and ``showers`` in
+MeV, one row a shower.
 
 Public source: doi.org/10.5281/zenodo.6234054 (data), arXiv:2410.21611 (challenge).
 """
@@ -30,8 +31,9 @@ _GEV = 1e-3  # GeV in a MeV
 class CaloChallengeReader:
     """An open file; see `Reader`.
 
-    A shower is one cluster, the only one of its event, with its row as eventNumber. Its cells are the voxels with energy, in the frame
-    of `voxel_cells`, where clusterEta = clusterPhi = 0 is the axis of the particle; clusterE is the sum of the voxels.
+    A shower is one cluster, the only one of its event, with its row as eventNumber. Its cells are
+    the voxels with energy, in the frame of `voxel_cells`, where clusterEta = clusterPhi = 0 is the
+    axis of the particle; clusterE is the sum of the voxels.
     """
 
     layout, unit, tree = "CaloChallenge", "shower", SHOWERS
@@ -41,10 +43,16 @@ class CaloChallengeReader:
         self._energies, self._showers = (_numbers(path, file, name) for name in (ENERGIES, SHOWERS))
         self.n_entries, n_voxels = self._showers.shape
         if self._energies.shape != (self.n_entries, 1):
-            raise BadFileError(f"{path}: {ENERGIES} has shape {self._energies.shape}, expected ({self.n_entries}, 1) as {SHOWERS} has rows")
+            raise BadFileError(
+                f"{path}: {ENERGIES} has shape {self._energies.shape}, expected ({self.n_entries}, "
+                f"1) as {SHOWERS} has rows"
+            )
         self._binning = binning if binning is not None else _find_binning(path, n_voxels)
         if self._binning.n_voxels != n_voxels:
-            raise BadFileError(f"{path}: {SHOWERS} has {n_voxels} voxels, binning {self._binning.name} has {self._binning.n_voxels}")
+            raise BadFileError(
+                f"{path}: {SHOWERS} has {n_voxels} voxels, binning {self._binning.name} has "
+                f"{self._binning.n_voxels}"
+            )
         self.found: tuple[str, ...] = (ENERGIES, SHOWERS)
         self.missing: tuple[str, ...] = ()
         self.geo = voxel_cells(self._binning)
@@ -59,7 +67,9 @@ class CaloChallengeReader:
         if len(negative):
             row, voxel = negative[0]
             reason = f"voxel {voxel} is {voxels[row, voxel] / _GEV} MeV, it must not be negative"
-            raise BadEntriesError(self._path, SHOWERS, "", start + int(row), start + int(row) + 1, reason)
+            raise BadEntriesError(
+                self._path, SHOWERS, "", start + int(row), start + int(row) + 1, reason
+            )
         row, voxel = np.nonzero(voxels)
         n_cells = np.bincount(row, minlength=stop - start)
         total = voxels.sum(axis=1)
@@ -77,10 +87,22 @@ class CaloChallengeReader:
             "cluster_sumCellE": total,
         }
         layers = np.add.reduceat(voxels, self._binning.starts, axis=1)
-        scalars |= {f"cluster_E_{NAMES[layer.sampling]}": layers[:, i] for i, layer in enumerate(self._binning.layers)}
+        scalars |= {
+            f"cluster_E_{NAMES[layer.sampling]}": layers[:, i]
+            for i, layer in enumerate(self._binning.layers)
+        }
         cells = {"cluster_cell_ID": voxel, "cluster_cell_E": voxels[row, voxel]}
-        typed = [{name: array.astype(COLUMNS[name].dtype) for name, array in part.items()} for part in (scalars, cells)]
-        return Sample(typed[0], np.concatenate([[0], np.cumsum(n_cells)]).astype(np.int64), typed[1], self.geo, self.metadata)
+        typed = [
+            {name: array.astype(COLUMNS[name].dtype) for name, array in part.items()}
+            for part in (scalars, cells)
+        ]
+        return Sample(
+            typed[0],
+            np.concatenate([[0], np.cumsum(n_cells)]).astype(np.int64),
+            typed[1],
+            self.geo,
+            self.metadata,
+        )
 
 
 @contextlib.contextmanager
@@ -92,13 +114,15 @@ def open_showers(path: PathLike, *, binning: PathLike | Binning | None = None) -
     path : path-like
         File or URL.
     binning : path-like or Binning, optional
-        The binning or its XML. Otherwise the XML beside the file is taken, of the same name or, with the right number of voxels, of a
-        name ``binning*.xml``; and last the published one of as many voxels: 368 of photons, 533 of pions.
+        The binning or its XML. Otherwise the XML beside the file is taken, of the same name or,
+        with the right number of voxels, of a name ``binning*.xml``; and last the published one of
+        as many voxels: 368 of photons, 533 of pions.
 
     Raises
     ------
     BadFileError
-        If the file or the XML cannot be read, a data set is missing or of the wrong shape or type, or the number of voxels is another.
+        If the file or the XML cannot be read, a data set is missing or of the wrong shape or type,
+        or the number of voxels is another.
     """
     require_readable(path)
     chosen = binning if isinstance(binning, Binning) or binning is None else read_binning(binning)
@@ -113,9 +137,14 @@ def _numbers(path: PathLike, file: h5py.File, name: str) -> Any:
     with reading(path, f"data set {name} cannot be read"):
         there, data = sorted(file), file.get(name)
     if not isinstance(data, h5py.Dataset):
-        raise BadFileError(f"{path}: no data set {name!r}; the file has {', '.join(there) or 'none at all'}")
+        raise BadFileError(
+            f"{path}: no data set {name!r}; the file has {', '.join(there) or 'none at all'}"
+        )
     if data.dtype.kind not in "fiu" or data.ndim != 2:
-        raise BadFileError(f"{path}: {name} is of type {data.dtype} and shape {data.shape}, expected rows of numbers")
+        raise BadFileError(
+            f"{path}: {name} is of type {data.dtype} and shape {data.shape}, expected rows of "
+            "numbers"
+        )
     return data
 
 
@@ -128,12 +157,18 @@ def _find_binning(path: PathLike, n_voxels: int) -> Binning:
         beside = [read_binning(file) for file in sorted(Path(path).parent.glob("binning*.xml"))]
         fitting = [binning for binning in beside if binning.n_voxels == n_voxels]
         if len({binning.layers for binning in fitting}) > 1:
-            raise BadFileError(f"{path}: {' and '.join(binning.name for binning in fitting)} fit its {n_voxels} voxels: name one {own.name}")
+            raise BadFileError(
+                f"{path}: {' and '.join(binning.name for binning in fitting)} fit its {n_voxels} "
+                f"voxels: name one {own.name}"
+            )
         if fitting:
             return fitting[0]
     if n_voxels not in PUBLISHED:
         known = ", ".join(f"{binning.n_voxels} ({binning.name})" for binning in PUBLISHED.values())
-        raise BadFileError(f"{path}: {SHOWERS} has {n_voxels} voxels, known are {known}; other binnings need their XML beside the file")
+        raise BadFileError(
+            f"{path}: {SHOWERS} has {n_voxels} voxels, known are {known}; other binnings need "
+            "their XML beside the file"
+        )
     return PUBLISHED[n_voxels]
 
 

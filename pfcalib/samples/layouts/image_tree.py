@@ -1,7 +1,9 @@
-"""The earlier MLTree layout: ``ClusterTree`` with one entry a cluster and dense images in place of cells.
+"""The earlier MLTree layout: ``ClusterTree`` with one entry a cluster and dense images in place of
+cells.
 
-Images as in ATL-PHYS-PUB-2020-018: a pixel is a cell of the window around the cluster's central cell, its value the cell's energy times
-the cluster's share of the cell, over the energy of the cluster.
+Images as in ATL-PHYS-PUB-2020-018: a pixel is a cell of the window around the cluster's central
+cell, its value the cell's energy times the cluster's share of the cell, over the energy of the
+cluster.
 """
 
 from __future__ import annotations
@@ -20,7 +22,17 @@ from pfcalib.errors import BadFileError
 from pfcalib.geometry import Grid, build_grid
 from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.protocol import Layout, Reader
-from pfcalib.samples.rootfile import PathLike, as_column, get_tree, open_sample, read_branches, reading, require_branches, require_numbers, root_trees
+from pfcalib.samples.rootfile import (
+    PathLike,
+    as_column,
+    get_tree,
+    open_sample,
+    read_branches,
+    reading,
+    require_branches,
+    require_numbers,
+    root_trees,
+)
 from pfcalib.samples.schema import CLUSTER_TREE, CellGeo, Sample
 
 IMAGES = {  # branch: sampling of the grid, pixels in eta and phi
@@ -33,14 +45,34 @@ IMAGES = {  # branch: sampling of the grid, pixels in eta and phi
     "TileBar2": (6, 2, 4),
 }
 _CENTRE = LAYER_NAMES.index("EMB2")
-_EDGE = 1e-3  # of a cell: a centre that lies on a pixel's edge but for rounding belongs to the upper pixel
+# of a cell: a centre that lies on a pixel's edge but for rounding belongs to the upper pixel
+_EDGE = 1e-3
 _NEEDED = ("clusterE", "clusterEta", "clusterPhi")  # what makes cells of pixels
 _WHOLE = tuple(name for name, column in COLUMNS.items() if column.numpy_dtype.kind in "iu")
-_SIGNATURE = ("truthE", "truthEta", "truthPhi")  # the same for all clusters of an event, and for no other event
+# the same for all clusters of an event, and for no other event
+_SIGNATURE = ("truthE", "truthEta", "truthPhi")
 _CELLS = ("cluster_cell_ID", "cluster_cell_E")
 _FILE_SCALARS = (  # of formats in the wild; pfcalib's further columns are read where they are there
-    *("truthE", "truthPt", "truthEta", "truthPhi", "clusterE", "clusterECalib", "clusterPt", "clusterEta", "clusterPhi", "clusterIndex", "nCluster"),
-    *("cluster_nCells", "cluster_sumCellE", "cluster_ENG_CALIB_TOT", "cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT"),
+    *(
+        "truthE",
+        "truthPt",
+        "truthEta",
+        "truthPhi",
+        "clusterE",
+        "clusterECalib",
+        "clusterPt",
+        "clusterEta",
+        "clusterPhi",
+        "clusterIndex",
+        "nCluster",
+    ),
+    *(
+        "cluster_nCells",
+        "cluster_sumCellE",
+        "cluster_ENG_CALIB_TOT",
+        "cluster_ENG_CALIB_OUT_T",
+        "cluster_ENG_CALIB_DEAD_TOT",
+    ),
     *("cluster_EM_PROBABILITY", "cluster_HAD_WEIGHT", "cluster_OOC_WEIGHT", "cluster_DM_WEIGHT"),
     *("cluster_CENTER_MAG", "cluster_FIRST_ENG_DENS", "cluster_CENTER_LAMBDA", "cluster_ISOLATION"),
 )
@@ -48,7 +80,9 @@ _FILE_SCALARS = (  # of formats in the wild; pfcalib's further columns are read 
 
 @lru_cache(maxsize=1)
 def image_grid() -> Grid:
-    """The cells of the barrel, continued to |eta| < 1.6: as far as images reach that are centred in the barrel."""
+    """The cells of the barrel, continued to |eta| < 1.6: as far as images reach that are centred in
+    the barrel.
+    """
     return build_grid("images", eta_max=1.6, phi_max=np.pi, n_towers_phi=64, wraps=True)
 
 
@@ -61,17 +95,20 @@ class _Pixels(NamedTuple):
     """What each pixel of a flat row of images is; all arrays have shape (n_pixels,)."""
 
     layer: NDArray[np.int64]
-    eta: NDArray[np.int64]  # index within the image, minus half of its size: pixels from the edge of the window's centre
+    # index within the image, minus half of its size: pixels from the edge of the window's centre
+    eta: NDArray[np.int64]
     phi: NDArray[np.int64]
 
 
 class ImageReader:
     """An open file; see `Reader`.
 
-    The cells are those of the barrel's grid around the EMB2 cell that holds the barycentre (clusterEta, clusterPhi), with pixel x clusterE as
-    cluster_cell_E, so that `pfcalib.features.images` makes the same images of them. Pixels of zero are no cells. The images hold no truth
-    by cell, no noise, and no cells outside their window. Where the file has no eventNumber, it is a hash of the truth particle's
-    energy and direction, which the clusters of an event share; there is no PDG id.
+    The cells are those of the barrel's grid around the EMB2 cell that holds the barycentre
+    (clusterEta, clusterPhi), with pixel x clusterE as cluster_cell_E, so that
+    `pfcalib.features.images` makes the same images of them. Pixels of zero are no cells. The images
+    hold no truth by cell, no noise, and no cells outside their window. Where the file has no
+    eventNumber, it is a hash of the truth particle's energy and direction, which the clusters of an
+    event share; there is no PDG id.
     """
 
     layout, unit, tree = "ClusterTree images", "cluster", CLUSTER_TREE
@@ -83,14 +120,23 @@ class ImageReader:
         names = (*SCALARS, *EXTRA, *IMAGES)
         self.found = tuple(name for name in names if name in there)
         self.missing = tuple(name for name in (*_FILE_SCALARS, *IMAGES) if name not in there)
-        require_numbers(path, self._tree, [name for name in self.found if name not in IMAGES], depth=0, whole=_WHOLE)
+        require_numbers(
+            path,
+            self._tree,
+            [name for name in self.found if name not in IMAGES],
+            depth=0,
+            whole=_WHOLE,
+        )
         self._images = tuple(name for name in IMAGES if name in there)
         for name in self._images:
             self._require_shape(name)
         self._pixels = _pixels(self._images)
         self.n_entries = int(self._tree.num_entries)
         self.geo = _image_geo()
-        self.metadata = {"layout": self.layout, "cells": "made from images: pixel x clusterE, on the barrel's grid around the central cell"}
+        self.metadata = {
+            "layout": self.layout,
+            "cells": "made from images: pixel x clusterE, on the barrel's grid around the central cell",
+        }
 
     def _require_shape(self, name: str) -> None:
         branch, shape = self._tree[name], IMAGES[name][1:]
@@ -101,40 +147,88 @@ class ImageReader:
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
         """See `Reader.read`."""
-        wanted = [name for name in (*self.found, "eventNumber", *_CELLS) if columns is None or name in columns]
+        wanted = [
+            name
+            for name in (*self.found, "eventNumber", *_CELLS)
+            if columns is None or name in columns
+        ]
         with_cells = any(name in _CELLS for name in wanted)
-        hashed = "eventNumber" in wanted and "eventNumber" not in self.found and set(_SIGNATURE) <= set(self.found)
-        names = {name for name in wanted if name not in IMAGES} | (set(_SIGNATURE) if hashed else set())
+        hashed = (
+            "eventNumber" in wanted
+            and "eventNumber" not in self.found
+            and set(_SIGNATURE) <= set(self.found)
+        )
+        names = {name for name in wanted if name not in IMAGES} | (
+            set(_SIGNATURE) if hashed else set()
+        )
         names |= {*_NEEDED, *self._images} if with_cells else {_NEEDED[0]}
-        arrays = read_branches(self._path, self._tree, [name for name in self.found if name in names], start, stop)
+        arrays = read_branches(
+            self._path, self._tree, [name for name in self.found if name in names], start, stop
+        )
         with reading(self._path, f"{CLUSTER_TREE}: entries {start} to {stop} cannot be unpacked"):
             flat = {name: ak.to_numpy(arrays[name]) for name in arrays.fields}
-        scalars = {name: as_column(name, flat[name]) for name in wanted if name in flat and name in COLUMNS}
+        scalars = {
+            name: as_column(name, flat[name]) for name in wanted if name in flat and name in COLUMNS
+        }
         if hashed:
             scalars["eventNumber"] = event_hash([flat[name] for name in _SIGNATURE])
-        offsets, cells = self._cells(flat, start) if with_cells else (np.zeros(stop - start + 1, dtype=np.int64), {})
-        return Sample(scalars, offsets, {name: cells[name] for name in wanted if name in cells}, self.geo, self.metadata)
+        offsets, cells = (
+            self._cells(flat, start)
+            if with_cells
+            else (np.zeros(stop - start + 1, dtype=np.int64), {})
+        )
+        return Sample(
+            scalars,
+            offsets,
+            {name: cells[name] for name in wanted if name in cells},
+            self.geo,
+            self.metadata,
+        )
 
-    def _cells(self, flat: dict[str, NDArray[Any]], start: int) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    def _cells(
+        self, flat: dict[str, NDArray[Any]], start: int
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         """Jagged cells of the pixels that are not zero."""
         n = len(flat["clusterE"])
-        images = [flat[name].reshape(n, np.prod(flat[name].shape[1:], dtype=int)) for name in self._images]
+        images = [
+            flat[name].reshape(n, np.prod(flat[name].shape[1:], dtype=int)) for name in self._images
+        ]
         rows = np.concatenate([np.zeros((n, 0), dtype=np.float32), *images], axis=1)
         cluster, pixel = np.nonzero(rows)
-        direction = [np.nan_to_num(flat[name], nan=0.0, posinf=0.0, neginf=0.0) for name in ("clusterEta", "clusterPhi")]
-        cell = _cell_of(direction[0][cluster], direction[1][cluster], _Pixels(*(part[pixel] for part in self._pixels)))
+        direction = [
+            np.nan_to_num(flat[name], nan=0.0, posinf=0.0, neginf=0.0)
+            for name in ("clusterEta", "clusterPhi")
+        ]
+        cell = _cell_of(
+            direction[0][cluster],
+            direction[1][cluster],
+            _Pixels(*(part[pixel] for part in self._pixels)),
+        )
         outside = np.flatnonzero(cell < 0)
         if len(outside):
             entry = start + int(cluster[outside[0]])
-            raise BadEntriesError(self._path, CLUSTER_TREE, "clusterEta", entry, entry + 1, f"puts pixels beyond |eta| = {-image_grid().eta_min}")
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is reported by those who judge values
-            energy = (rows[cluster, pixel] * flat["clusterE"][cluster].astype(np.float64)).astype(np.float32)
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(cluster, minlength=n))]).astype(np.int64)
+            raise BadEntriesError(
+                self._path,
+                CLUSTER_TREE,
+                "clusterEta",
+                entry,
+                entry + 1,
+                f"puts pixels beyond |eta| = {-image_grid().eta_min}",
+            )
+        # what is not finite is reported by those who judge values
+        with np.errstate(invalid="ignore", over="ignore"):
+            energy = (rows[cluster, pixel] * flat["clusterE"][cluster].astype(np.float64)).astype(
+                np.float32
+            )
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(cluster, minlength=n))]).astype(
+            np.int64
+        )
         return offsets, {"cluster_cell_ID": cell.astype(np.uint64), "cluster_cell_E": energy}
 
 
 def event_hash(signature: Sequence[NDArray[np.floating]]) -> NDArray[np.int64]:
-    """A number of 63 bits for each event, made from what its clusters share; equal signatures give equal numbers.
+    """A number of 63 bits for each event, made from what its clusters share; equal signatures give
+    equal numbers.
 
     Parameters
     ----------
@@ -161,18 +255,27 @@ def _pixels(images: Sequence[str]) -> _Pixels:
     return _Pixels(layer, eta, phi)
 
 
-def _cell_of(eta: NDArray[np.floating], phi: NDArray[np.floating], pixels: _Pixels) -> NDArray[np.int64]:
-    """Cell under each pixel of an image about the EMB2 cell that is nearest to a direction; -1 outside the grid.
+def _cell_of(
+    eta: NDArray[np.floating], phi: NDArray[np.floating], pixels: _Pixels
+) -> NDArray[np.int64]:
+    """Cell under each pixel of an image about the EMB2 cell that is nearest to a direction; -1
+    outside the grid.
 
-    A pixel k holds the one cell whose centre lies in [k, k + 1) cells from the centre of the central cell.
+    A pixel k holds the one cell whose centre lies in [k, k + 1) cells from the centre of the
+    central cell.
     """
     grid = image_grid()
     central = grid.layers[_CENTRE]
-    i_eta = np.clip(np.floor((eta.astype(np.float64) - grid.eta_min) / central.d_eta), 0, central.n_eta - 1)
+    i_eta = np.clip(
+        np.floor((eta.astype(np.float64) - grid.eta_min) / central.d_eta), 0, central.n_eta - 1
+    )
     i_phi = np.floor((phi.astype(np.float64) - grid.phi_min) / central.d_phi)
     sizes = np.array([(layer.n_eta, layer.n_phi) for layer in grid.layers])[pixels.layer]
     steps = np.array([(layer.d_eta, layer.d_phi) for layer in grid.layers])[pixels.layer]
-    from_eta, from_phi = (i_eta + 0.5) * central.d_eta / steps[:, 0], (i_phi + 0.5) * central.d_phi / steps[:, 1]
+    from_eta, from_phi = (
+        (i_eta + 0.5) * central.d_eta / steps[:, 0],
+        (i_phi + 0.5) * central.d_phi / steps[:, 1],
+    )
     k_eta = np.ceil(pixels.eta + from_eta - 0.5 - _EDGE).astype(np.int64)
     k_phi = np.ceil(pixels.phi + from_phi - 0.5 - _EDGE).astype(np.int64) % sizes[:, 1]
     inside = (k_eta >= 0) & (k_eta < sizes[:, 0])
@@ -190,4 +293,9 @@ def _open(path: PathLike) -> Iterator[Reader]:
         yield ImageReader(path, file)
 
 
-LAYOUT = Layout("ClusterTree images", "ClusterTree: one entry a cluster, dense images of the earlier MLTree", _matches, _open)
+LAYOUT = Layout(
+    "ClusterTree images",
+    "ClusterTree: one entry a cluster, dense images of the earlier MLTree",
+    _matches,
+    _open,
+)

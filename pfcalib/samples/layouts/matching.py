@@ -9,7 +9,8 @@ from scipy.spatial import cKDTree
 _APART = 1000.0  # distance of two events in the search; any two points of one event are closer
 _MAX_ETA = 100.0
 _NEUTRINOS = (12, 14, 16)
-FIRST_SECONDARY = 200_000  # barcodes from here on are of particles that the simulation of the detector made
+# barcodes from here on are of particles that the simulation of the detector made
+FIRST_SECONDARY = 200_000
 
 
 def makes_clusters(
@@ -19,7 +20,8 @@ def makes_clusters(
     status: NDArray[np.integer] | None = None,
     barcode: NDArray[np.integer] | None = None,
 ) -> NDArray[np.bool_]:
-    """Particles that may make clusters: stable (status 1), no neutrino, not made by the detector simulation; all where an event has none such.
+    """Particles that may make clusters: stable (status 1), no neutrino, not made by the detector
+    simulation; all where an event has none such.
 
     Parameters
     ----------
@@ -45,7 +47,8 @@ def nearest_particle(
     particle_eta: NDArray[np.floating],
     particle_phi: NDArray[np.floating],
 ) -> NDArray[np.int64]:
-    """Particle of the same event that is nearest in dR = sqrt(d_eta^2 + d_phi^2), whatever the distance.
+    """Particle of the same event that is nearest in dR = sqrt(d_eta^2 + d_phi^2), whatever the
+    distance.
 
     Parameters
     ----------
@@ -65,14 +68,23 @@ def nearest_particle(
     usable = np.flatnonzero(np.isfinite(particle_eta) & np.isfinite(particle_phi))
     if not len(usable) or not len(event):
         return np.full(len(event), -1, dtype=np.int64)
-    tree = cKDTree(_points(particle_event[usable], particle_eta[usable], particle_phi[usable]), boxsize=[0.0, 0.0, 2.0 * np.pi])
+    tree = cKDTree(
+        _points(particle_event[usable], particle_eta[usable], particle_phi[usable]),
+        boxsize=[0.0, 0.0, 2.0 * np.pi],
+    )
     nearest = usable[tree.query(_points(event, eta, phi))[1]]
     return np.where(particle_event[nearest] == event, nearest, -1)
 
 
-def _points(event: NDArray[np.int64], eta: NDArray[np.floating], phi: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Positions in which events are far apart and phi is in 0 <= phi < 2 pi; values that are not finite are set to zero."""
-    turned = np.mod(np.nan_to_num(phi, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64), 2.0 * np.pi)
+def _points(
+    event: NDArray[np.int64], eta: NDArray[np.floating], phi: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Positions in which events are far apart and phi is in 0 <= phi < 2 pi; values that are not
+    finite are set to zero.
+    """
+    turned = np.mod(
+        np.nan_to_num(phi, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64), 2.0 * np.pi
+    )
     turned[turned >= 2.0 * np.pi] = 0.0  # by rounding
     flat_eta = np.clip(np.nan_to_num(eta, nan=0.0).astype(np.float64), -_MAX_ETA, _MAX_ETA)
     return np.column_stack([_APART * event, flat_eta, turned])

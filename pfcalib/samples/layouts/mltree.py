@@ -1,6 +1,8 @@
-"""The MLTree layout: ``EventTree`` with one entry an event, clusters as vectors, their cells as vectors of vectors, and ``CellGeo``.
+"""The MLTree layout: ``EventTree`` with one entry an event, clusters as vectors, their cells as
+vectors of vectors, and ``CellGeo``.
 
-Branches are those of the public ATLAS ntuple maker MLTree and of the notebooks that read it (caloml-atlas, LCStudies).
+Branches are those of the public ATLAS ntuple maker MLTree and of the notebooks that read it
+(caloml-atlas, LCStudies).
 """
 
 from __future__ import annotations
@@ -34,17 +36,37 @@ from pfcalib.samples.schema import GEO_TREE, CellGeo, Sample
 
 EVENT_TREE = "EventTree"
 _EVENT = ("eventNumber", "nCluster")
-_RENAMED = {"clusterE": "cluster_E", "clusterPt": "cluster_Pt", "clusterEta": "cluster_Eta", "clusterPhi": "cluster_Phi"}
+_RENAMED = {
+    "clusterE": "cluster_E",
+    "clusterPt": "cluster_Pt",
+    "clusterEta": "cluster_Eta",
+    "clusterPhi": "cluster_Phi",
+}
 _RENAMED |= {"clusterECalib": "cluster_E_LCCalib"}
 _SAME = (
-    *("cluster_nCells", "cluster_ENG_CALIB_TOT", "cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT", "cluster_CENTER_MAG"),
-    *("cluster_FIRST_ENG_DENS", "cluster_CENTER_LAMBDA", "cluster_ISOLATION", *(name for name in EXTRA if name.startswith("cluster_"))),
+    *(
+        "cluster_nCells",
+        "cluster_ENG_CALIB_TOT",
+        "cluster_ENG_CALIB_OUT_T",
+        "cluster_ENG_CALIB_DEAD_TOT",
+        "cluster_CENTER_MAG",
+    ),
+    *(
+        "cluster_FIRST_ENG_DENS",
+        "cluster_CENTER_LAMBDA",
+        "cluster_ISOLATION",
+        *(name for name in EXTRA if name.startswith("cluster_")),
+    ),
 )
 _CLUSTER = _RENAMED | {name: name for name in _SAME}  # column: vector with one value a cluster
-_TRUTH = {f"truth{name}": f"truthPart{name}" for name in ("PdgId", "E", "Pt", "Eta", "Phi")}  # column: vector with one value a particle
+# column: vector with one value a particle
+_TRUTH = {f"truth{name}": f"truthPart{name}" for name in ("PdgId", "E", "Pt", "Eta", "Phi")}
 _TRUTH_FLAGS = ("truthPartStatus", "truthPartBarcode")
 _SUMS = {"cluster_sumCellE": "cluster_cell_E", "cluster_ENG_CALIB_EM": "cluster_cell_hitsE_EM"}
-_LAYER_COLUMNS = {f"cluster_E_{name}": sampling for name, sampling in zip(LAYER_NAMES, (0, 1, 2, 3, 12, 13, 14), strict=True)}
+_LAYER_COLUMNS = {
+    f"cluster_E_{name}": sampling
+    for name, sampling in zip(LAYER_NAMES, (0, 1, 2, 3, 12, 13, 14), strict=True)
+}
 _WHOLE = (*_EVENT, "truthPartPdgId", *_TRUTH_FLAGS, "cluster_nCells", "cluster_cell_ID")
 _LOOK = 1000  # events looked at for the mean number of clusters
 
@@ -52,10 +74,12 @@ _LOOK = 1000  # events looked at for the mean number of clusters
 class MLTreeReader:
     """An open file; see `Reader`.
 
-    Clusters come in the order of the file; clusterIndex is their rank in the event by falling energy. A cluster belongs to the stable
-    truth particle (status 1, barcode below 200000, no neutrino; any particle where an event has none of these) of its event that is nearest
-    in dR: in files of single particles this is the one particle. An event without any particle gives truthPdgId 0 and truthE NaN, which
-    `samples.read` reports. The sums cluster_sumCellE, cluster_ENG_CALIB_EM and cluster_E_<layer> are made from the cells.
+    Clusters come in the order of the file; clusterIndex is their rank in the event by falling
+    energy. A cluster belongs to the stable truth particle (status 1, barcode below 200000, no
+    neutrino; any particle where an event has none of these) of its event that is nearest in dR: in
+    files of single particles this is the one particle. An event without any particle gives
+    truthPdgId 0 and truthE NaN, which `samples.read` reports. The sums cluster_sumCellE,
+    cluster_ENG_CALIB_EM and cluster_E_<layer> are made from the cells.
     """
 
     layout, unit, tree = "MLTree", "event", EVENT_TREE
@@ -67,8 +91,16 @@ class MLTreeReader:
         wanted = (*_EVENT, *_TRUTH.values(), *_TRUTH_FLAGS, *_CLUSTER.values(), *JAGGED)
         self.found = tuple(name for name in wanted if name in there)
         self.missing = tuple(name for name in wanted if name not in there)
-        for depth, names in enumerate((_EVENT, (*_TRUTH.values(), *_TRUTH_FLAGS, *_CLUSTER.values()), JAGGED)):
-            require_numbers(path, self._tree, [name for name in names if name in there], depth=depth, whole=_WHOLE)
+        for depth, names in enumerate(
+            (_EVENT, (*_TRUTH.values(), *_TRUTH_FLAGS, *_CLUSTER.values()), JAGGED)
+        ):
+            require_numbers(
+                path,
+                self._tree,
+                [name for name in names if name in there],
+                depth=depth,
+                whole=_WHOLE,
+            )
         self.n_entries = int(self._tree.num_entries)
         self.metadata = {"layout": self.layout}
         has_geo = GEO_TREE in root_trees(path) or any(name in there for name in JAGGED)
@@ -94,7 +126,9 @@ class MLTreeReader:
             if branch in arrays.fields:
                 scalars[name] = self._flat(arrays, branch, counts, start)
         offsets, cells = self._cells(arrays, counts, start)
-        scalars |= self._of_events(arrays, wanted, counts) | self._truth(arrays, wanted, event, scalars)
+        scalars |= self._of_events(arrays, wanted, counts) | self._truth(
+            arrays, wanted, event, scalars
+        )
         scalars |= _sums(wanted, offsets, cells, self.geo)
         kept = {name: as_column(name, scalars[name]) for name in wanted if name in scalars}
         cells = {name: as_column(name, cells[name]) for name in wanted if name in cells}
@@ -111,90 +145,170 @@ class MLTreeReader:
         names |= {cell for name, cell in _SUMS.items() if name in wanted}
         return [name for name in self.found if name in names]
 
-    def _flat(self, arrays: ak.Array, branch: str, counts: NDArray[np.int64], start: int) -> NDArray[Any]:
+    def _flat(
+        self, arrays: ak.Array, branch: str, counts: NDArray[np.int64], start: int
+    ) -> NDArray[Any]:
         """Values of a vector that must have one value a cluster."""
-        with reading(self._path, f"{EVENT_TREE}: entries {start} to {start + len(counts)}: {branch} cannot be unpacked"):
-            own, values = ak.to_numpy(ak.num(arrays[branch])), ak.to_numpy(ak.flatten(arrays[branch]))
-        self._require_equal(own, counts, start + np.arange(len(counts)), branch, _CLUSTER["clusterE"])
+        with reading(
+            self._path,
+            f"{EVENT_TREE}: entries {start} to {start + len(counts)}: {branch} cannot be unpacked",
+        ):
+            own, values = (
+                ak.to_numpy(ak.num(arrays[branch])),
+                ak.to_numpy(ak.flatten(arrays[branch])),
+            )
+        self._require_equal(
+            own, counts, start + np.arange(len(counts)), branch, _CLUSTER["clusterE"]
+        )
         return values
 
-    def _cells(self, arrays: ak.Array, counts: NDArray[np.int64], start: int) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    def _cells(
+        self, arrays: ak.Array, counts: NDArray[np.int64], start: int
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         offsets = np.zeros(counts.sum() + 1, dtype=np.int64)
         cells: dict[str, NDArray[Any]] = {}
         entry = start + np.repeat(np.arange(len(counts)), counts)
         for name in (name for name in JAGGED if name in arrays.fields):
-            with reading(self._path, f"{EVENT_TREE}: entries {start} to {start + len(counts)}: {name} cannot be unpacked"):
+            with reading(
+                self._path,
+                f"{EVENT_TREE}: entries {start} to {start + len(counts)}: {name} cannot be "
+                "unpacked",
+            ):
                 n_clusters, clusters = ak.to_numpy(ak.num(arrays[name])), ak.flatten(arrays[name])
-                n_cells, values = ak.to_numpy(ak.num(clusters)).astype(np.int64), ak.to_numpy(ak.flatten(clusters))
-            self._require_equal(n_clusters, counts, start + np.arange(len(counts)), name, _CLUSTER["clusterE"])
+                n_cells, values = (
+                    ak.to_numpy(ak.num(clusters)).astype(np.int64),
+                    ak.to_numpy(ak.flatten(clusters)),
+                )
+            self._require_equal(
+                n_clusters, counts, start + np.arange(len(counts)), name, _CLUSTER["clusterE"]
+            )
             if cells:
                 self._require_equal(n_cells, np.diff(offsets), entry, name, next(iter(cells)))
             offsets, cells[name] = np.concatenate([[0], np.cumsum(n_cells)]), values
         return offsets, cells
 
-    def _require_equal(self, own: NDArray[np.integer], counts: NDArray[np.int64], entry: NDArray[np.int64], name: str, other: str) -> None:
+    def _require_equal(
+        self,
+        own: NDArray[np.integer],
+        counts: NDArray[np.int64],
+        entry: NDArray[np.int64],
+        name: str,
+        other: str,
+    ) -> None:
         bad = np.flatnonzero(own != counts)
         if len(bad):
             i = int(entry[bad[0]])
-            reason = f"does not have the same length as {other} ({own[bad[0]]} and {counts[bad[0]]})"
+            reason = (
+                f"does not have the same length as {other} ({own[bad[0]]} and {counts[bad[0]]})"
+            )
             raise BadEntriesError(self._path, EVENT_TREE, name, i, i + 1, reason)
 
-    def _of_events(self, arrays: ak.Array, wanted: Sequence[str], counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        columns = {name: np.repeat(ak.to_numpy(arrays[name]), counts) for name in _EVENT if name in arrays.fields}
+    def _of_events(
+        self, arrays: ak.Array, wanted: Sequence[str], counts: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        columns = {
+            name: np.repeat(ak.to_numpy(arrays[name]), counts)
+            for name in _EVENT
+            if name in arrays.fields
+        }
         columns.setdefault("nCluster", np.repeat(counts, counts))
         if "clusterIndex" in wanted:
-            rank = ak.argsort(ak.argsort(arrays[_CLUSTER["clusterE"]], ascending=False, stable=True), stable=True)
+            rank = ak.argsort(
+                ak.argsort(arrays[_CLUSTER["clusterE"]], ascending=False, stable=True), stable=True
+            )
             columns["clusterIndex"] = ak.to_numpy(ak.flatten(rank))
         return columns
 
     def _truth(
-        self, arrays: ak.Array, wanted: Sequence[str], event: NDArray[np.int64], scalars: Mapping[str, NDArray[Any]]
+        self,
+        arrays: ak.Array,
+        wanted: Sequence[str],
+        event: NDArray[np.int64],
+        scalars: Mapping[str, NDArray[Any]],
     ) -> dict[str, NDArray[Any]]:
         """Columns of the particle that each cluster belongs to."""
         names = [name for name in wanted if name in _TRUTH]
         if not names:
             return {}
         counts = ak.to_numpy(ak.num(arrays[_TRUTH["truthE"]])).astype(np.int64)
-        owner, first = np.repeat(np.arange(len(counts)), counts), int(scalars[ENTRY][0] - event[0]) if len(event) else 0
+        owner, first = (
+            np.repeat(np.arange(len(counts)), counts),
+            int(scalars[ENTRY][0] - event[0]) if len(event) else 0,
+        )
         flat: dict[str, NDArray[Any]] = {}
-        for branch in (branch for branch in (*_TRUTH.values(), *_TRUTH_FLAGS) if branch in arrays.fields):
-            own, flat[branch] = ak.to_numpy(ak.num(arrays[branch])), ak.to_numpy(ak.flatten(arrays[branch]))
-            self._require_equal(own, counts, first + np.arange(len(counts)), branch, _TRUTH["truthE"])
-        flags = {"pdg_id": flat.get(_TRUTH["truthPdgId"]), "status": flat.get("truthPartStatus"), "barcode": flat.get("truthPartBarcode")}
+        for branch in (
+            branch for branch in (*_TRUTH.values(), *_TRUTH_FLAGS) if branch in arrays.fields
+        ):
+            own, flat[branch] = (
+                ak.to_numpy(ak.num(arrays[branch])),
+                ak.to_numpy(ak.flatten(arrays[branch])),
+            )
+            self._require_equal(
+                own, counts, first + np.arange(len(counts)), branch, _TRUTH["truthE"]
+            )
+        flags = {
+            "pdg_id": flat.get(_TRUTH["truthPdgId"]),
+            "status": flat.get("truthPartStatus"),
+            "barcode": flat.get("truthPartBarcode"),
+        }
         rows = np.flatnonzero(makes_clusters(owner, **flags))
         place = (owner[rows], flat[_TRUTH["truthEta"]][rows], flat[_TRUTH["truthPhi"]][rows])
         nearest = nearest_particle(event, scalars["clusterEta"], scalars["clusterPhi"], *place)
         found = nearest >= 0
         columns: dict[str, NDArray[Any]] = {}
         for name in names:
-            columns[name] = np.full(len(event), 0 if name == "truthPdgId" else np.nan, dtype=COLUMNS[name].dtype)
+            columns[name] = np.full(
+                len(event), 0 if name == "truthPdgId" else np.nan, dtype=COLUMNS[name].dtype
+            )
             columns[name][found] = as_column(name, flat[_TRUTH[name]][rows[nearest[found]]])
         return columns
 
 
 def _columns_of(branches: set[str]) -> tuple[str, ...]:
     """Columns that can be made from some branches, in the order of `pfcalib.columns`."""
-    columns = {name for name, branch in _CLUSTER.items() if branch in branches} | {"nCluster", "clusterIndex"}
-    columns |= {name for name in ("eventNumber", *JAGGED) if name in branches} | {name for name, cell in _SUMS.items() if cell in branches}
-    if {_TRUTH["truthE"], _TRUTH["truthEta"], _TRUTH["truthPhi"], "cluster_Eta", "cluster_Phi"} <= branches:
+    columns = {name for name, branch in _CLUSTER.items() if branch in branches} | {
+        "nCluster",
+        "clusterIndex",
+    }
+    columns |= {name for name in ("eventNumber", *JAGGED) if name in branches} | {
+        name for name, cell in _SUMS.items() if cell in branches
+    }
+    if {
+        _TRUTH["truthE"],
+        _TRUTH["truthEta"],
+        _TRUTH["truthPhi"],
+        "cluster_Eta",
+        "cluster_Phi",
+    } <= branches:
         columns |= {name for name, branch in _TRUTH.items() if branch in branches}
     if {"cluster_cell_ID", "cluster_cell_E"} <= branches:
         columns |= set(_LAYER_COLUMNS)
     return tuple(name for name in (*SCALARS, *EXTRA, *JAGGED) if name in columns)
 
 
-def _sums(wanted: Sequence[str], offsets: NDArray[np.int64], cells: Mapping[str, NDArray[Any]], geo: CellGeo) -> dict[str, NDArray[Any]]:
+def _sums(
+    wanted: Sequence[str],
+    offsets: NDArray[np.int64],
+    cells: Mapping[str, NDArray[Any]],
+    geo: CellGeo,
+) -> dict[str, NDArray[Any]]:
     """Sums over the cells of each cluster: all, electromagnetic truth, and by sampling."""
     n_clusters = len(offsets) - 1
     owner = np.repeat(np.arange(n_clusters), np.diff(offsets))
-    columns = {name: np.bincount(owner, weights=cells[cell], minlength=n_clusters) for name, cell in _SUMS.items() if name in wanted}
+    columns = {
+        name: np.bincount(owner, weights=cells[cell], minlength=n_clusters)
+        for name, cell in _SUMS.items()
+        if name in wanted
+    }
     layers = [name for name in wanted if name in _LAYER_COLUMNS]
     if layers:
         row = geo.rows(cells["cluster_cell_ID"])
         sampling = np.where(row >= 0, np.append(geo.sampling, -1)[row], -1)
         for name in layers:
             here = sampling == _LAYER_COLUMNS[name]
-            columns[name] = np.bincount(owner[here], weights=cells["cluster_cell_E"][here], minlength=n_clusters)
+            columns[name] = np.bincount(
+                owner[here], weights=cells["cluster_cell_E"][here], minlength=n_clusters
+            )
     return columns
 
 
@@ -204,4 +318,9 @@ def _open(path: PathLike) -> Iterator[Reader]:
         yield MLTreeReader(path, file)
 
 
-LAYOUT = Layout("MLTree", "EventTree: one entry an event, clusters and cells as nested vectors", lambda path: EVENT_TREE in root_trees(path), _open)
+LAYOUT = Layout(
+    "MLTree",
+    "EventTree: one entry an event, clusters and cells as nested vectors",
+    lambda path: EVENT_TREE in root_trees(path),
+    _open,
+)

@@ -1,4 +1,6 @@
-"""pfcalib's own layout: ``ClusterTree`` with one entry a cluster and jagged cells, and ``CellGeo``."""
+"""pfcalib's own layout: ``ClusterTree`` with one entry a cluster and jagged cells, and
+``CellGeo``.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class PfcalibReader:
         """See `Reader.read`."""
         names = self.found if columns is None else [name for name in self.found if name in columns]
         if not names:
-            return Sample({}, np.zeros(stop - start + 1, dtype=np.int64), {}, self.geo, self.metadata)
+            return Sample(
+                {}, np.zeros(stop - start + 1, dtype=np.int64), {}, self.geo, self.metadata
+            )
         new = [name for name in names if name not in self._checked]
         for depth in (0, 1):
             names_here = [name for name in new if COLUMNS[name].jagged == bool(depth)]
@@ -66,18 +70,33 @@ class PfcalibReader:
 def read_tree_columns(
     path: PathLike, tree: Any, columns: Sequence[str], entries: tuple[int, int]
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """Scalars, offsets and cells of a range of entries, as they are; only the lengths of jagged branches are checked."""
+    """Scalars, offsets and cells of a range of entries, as they are; only the lengths of jagged
+    branches are checked.
+    """
     arrays = read_branches(path, tree, columns, *entries)
-    scalars = {name: as_column(name, ak.to_numpy(arrays[name])) for name in columns if not COLUMNS[name].jagged}
+    scalars = {
+        name: as_column(name, ak.to_numpy(arrays[name]))
+        for name in columns
+        if not COLUMNS[name].jagged
+    }
     offsets = np.zeros(entries[1] - entries[0] + 1, dtype=np.int64)
     cells: dict[str, NDArray[Any]] = {}
     for name in (name for name in columns if COLUMNS[name].jagged):
-        with reading(path, f"{tree.name}: entries {entries[0]} to {entries[1]}: {name} cannot be unpacked"):
+        with reading(
+            path, f"{tree.name}: entries {entries[0]} to {entries[1]}: {name} cannot be unpacked"
+        ):
             own, values = jagged_parts(arrays[name])
         if cells and not np.array_equal(own, offsets):
             entry = entries[0] + int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
             first = next(iter(cells))
-            raise BadEntriesError(path, tree.name, "", entry, entry + 1, f"{name} and {first} do not have the same length")
+            raise BadEntriesError(
+                path,
+                tree.name,
+                "",
+                entry,
+                entry + 1,
+                f"{name} and {first} do not have the same length",
+            )
         offsets, cells[name] = own, as_column(name, values)
     return scalars, offsets, cells
 
@@ -97,4 +116,9 @@ def _open(path: PathLike) -> Iterator[Reader]:
         yield PfcalibReader(path, file)
 
 
-LAYOUT = Layout("pfcalib", "ClusterTree: one entry a cluster, jagged cells", lambda path: CLUSTER_TREE in root_trees(path), _open)
+LAYOUT = Layout(
+    "pfcalib",
+    "ClusterTree: one entry a cluster, jagged cells",
+    lambda path: CLUSTER_TREE in root_trees(path),
+    _open,
+)

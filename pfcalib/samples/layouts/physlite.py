@@ -1,4 +1,5 @@
-"""Calorimeter clusters of ATLAS AOD, DAOD and PHYSLITE files, one entry an event; energies there are in MeV.
+"""Calorimeter clusters of ATLAS AOD, DAOD and PHYSLITE files, one entry an event; energies there
+are in MeV.
 
 Public source: the headers of xAOD::CaloCluster_v1 and CaloSampling in gitlab.cern.ch/atlas/athena.
 """
@@ -20,33 +21,91 @@ from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.protocol import ENTRY, Layout, Reader
 from pfcalib.samples.layouts.xaod import GEV, TREE, variables
 from pfcalib.samples.locate import PathLike
-from pfcalib.samples.rootfile import get_tree, no_cells, open_sample, read_branches, reading, require_numbers, root_trees
+from pfcalib.samples.rootfile import (
+    get_tree,
+    no_cells,
+    open_sample,
+    read_branches,
+    reading,
+    require_numbers,
+    root_trees,
+)
 from pfcalib.samples.schema import Sample
 
 PREFERRED = ("CaloCalTopoClusters", "egammaClusters")
 SAMPLINGS = (  # CaloSampling: the bits of samplingPattern
-    *("PreSamplerB", "EMB1", "EMB2", "EMB3", "PreSamplerE", "EME1", "EME2", "EME3", "HEC0", "HEC1", "HEC2", "HEC3"),
-    *("TileBar0", "TileBar1", "TileBar2", "TileGap1", "TileGap2", "TileGap3", "TileExt0", "TileExt1", "TileExt2"),
+    *(
+        "PreSamplerB",
+        "EMB1",
+        "EMB2",
+        "EMB3",
+        "PreSamplerE",
+        "EME1",
+        "EME2",
+        "EME3",
+        "HEC0",
+        "HEC1",
+        "HEC2",
+        "HEC3",
+    ),
+    *(
+        "TileBar0",
+        "TileBar1",
+        "TileBar2",
+        "TileGap1",
+        "TileGap2",
+        "TileGap3",
+        "TileExt0",
+        "TileExt1",
+        "TileExt2",
+    ),
     *("FCAL0", "FCAL1", "FCAL2", "MINIFCAL0", "MINIFCAL1", "MINIFCAL2", "MINIFCAL3"),
 )
 _MOMENTS = {  # variable: its unit in that of the column cluster_<variable>
-    **dict.fromkeys(("ENG_CALIB_TOT", "ENG_CALIB_OUT_T", "ENG_CALIB_DEAD_TOT", "FIRST_ENG_DENS", "ENG_POS"), GEV),
-    **dict.fromkeys(("CENTER_MAG", "CENTER_LAMBDA", "ISOLATION", "LATERAL", "LONGITUDINAL", "SECOND_R", "SECOND_LAMBDA"), 1.0),
-    **dict.fromkeys(("DELTA_ALPHA", "SIGNIFICANCE", "CELL_SIGNIFICANCE", "PTD", "ENG_FRAC_EM", "ENG_FRAC_MAX", "ENG_FRAC_CORE"), 1.0),
+    **dict.fromkeys(
+        ("ENG_CALIB_TOT", "ENG_CALIB_OUT_T", "ENG_CALIB_DEAD_TOT", "FIRST_ENG_DENS", "ENG_POS"), GEV
+    ),
+    **dict.fromkeys(
+        (
+            "CENTER_MAG",
+            "CENTER_LAMBDA",
+            "ISOLATION",
+            "LATERAL",
+            "LONGITUDINAL",
+            "SECOND_R",
+            "SECOND_LAMBDA",
+        ),
+        1.0,
+    ),
+    **dict.fromkeys(
+        (
+            "DELTA_ALPHA",
+            "SIGNIFICANCE",
+            "CELL_SIGNIFICANCE",
+            "PTD",
+            "ENG_FRAC_EM",
+            "ENG_FRAC_MAX",
+            "ENG_FRAC_CORE",
+        ),
+        1.0,
+    ),
     **dict.fromkeys(("EM_PROBABILITY", "HAD_WEIGHT", "OOC_WEIGHT", "DM_WEIGHT"), 1.0),
 }
 _KINEMATICS = ("rawE", "rawEta", "rawPhi", "calE", "calEta", "calPhi")
-_PATTERN = uproot.AsJagged(uproot.AsDtype(">u4"), header_bytes=16)  # a DataVector of clusters holds samplingPattern alone, member by member
+# a DataVector of clusters holds samplingPattern alone, member by member
+_PATTERN = uproot.AsJagged(uproot.AsDtype(">u4"), header_bytes=16)
 _LOOK = 1000  # events looked at for the mean number of clusters
 
 
 class PhysliteReader:
     """An open file; see `Reader`.
 
-    There are no cells and no truth particles of clusters. Energy and direction are those of the EM scale (rawE, rawEta, rawPhi) and
-    clusterECalib is calE; where rawE is missing they are calE, calEta, calPhi, which `missing` and metadata["energy_scale"] say. The
-    layers of the barrel get their cluster_E_<layer> from e_sampl; energy in any other sampling is in no column, and
-    metadata["samplings_without_column"] says how many clusters of the file have cells there. clusterIndex is the rank in the event.
+    There are no cells and no truth particles of clusters. Energy and direction are those of the EM
+    scale (rawE, rawEta, rawPhi) and clusterECalib is calE; where rawE is missing they are calE,
+    calEta, calPhi, which `missing` and metadata["energy_scale"] say. The layers of the barrel get
+    their cluster_E_<layer> from e_sampl; energy in any other sampling is in no column, and
+    metadata["samplings_without_column"] says how many clusters of the file have cells there.
+    clusterIndex is the rank in the event.
     """
 
     layout, unit, tree = "PHYSLITE", "event", TREE
@@ -56,31 +115,52 @@ class PhysliteReader:
         with reading(path, f"{TREE}: the branches cannot be listed"):
             known = variables(self._tree.keys())
         self.container = _choose(path, known, container)
-        there = known[self.container] | ({"eventNumber": known["EventInfo"]["eventNumber"]} if "eventNumber" in known.get("EventInfo", {}) else {})
+        there = known[self.container] | (
+            {"eventNumber": known["EventInfo"]["eventNumber"]}
+            if "eventNumber" in known.get("EventInfo", {})
+            else {}
+        )
         wanted = ("eventNumber", *_KINEMATICS, "e_sampl", *_MOMENTS)
         self._branches = {name: there[name] for name in wanted if name in there}
         for depth, names in enumerate((("eventNumber",), (*_KINEMATICS, *_MOMENTS), ("e_sampl",))):
-            require_numbers(path, self._tree, [self._branches[name] for name in names if name in there], depth=depth)
+            require_numbers(
+                path,
+                self._tree,
+                [self._branches[name] for name in names if name in there],
+                depth=depth,
+            )
         self._raw = "rawE" in there
         pattern = self._look_at_patterns()
         self.found = (*self._branches, *(() if pattern is None else ("samplingPattern",)))
-        self.missing = tuple(name for name in (*wanted, "samplingPattern") if name not in self.found)
+        self.missing = tuple(
+            name for name in (*wanted, "samplingPattern") if name not in self.found
+        )
         self.n_entries, self.geo = int(self._tree.num_entries), no_cells()
         self.metadata: dict[str, Any] = {"layout": self.layout, "container": self.container}
-        self.metadata["energy_scale"] = "EM (rawE)" if self._raw else "calibrated (calE): the file has no rawE"
+        self.metadata["energy_scale"] = (
+            "EM (rawE)" if self._raw else "calibrated (calE): the file has no rawE"
+        )
         self.metadata["samplings_without_column"] = "unknown" if pattern is None else pattern
 
     def clusters_per_entry(self) -> float:
         """Mean number of clusters of the first events; 1 where they cannot be read."""
         with contextlib.suppress(Exception):
-            counts = ak.num(self._tree[self._branches["rawE" if self._raw else "calE"]].array(entry_stop=_LOOK))
+            counts = ak.num(
+                self._tree[self._branches["rawE" if self._raw else "calE"]].array(entry_stop=_LOOK)
+            )
             return float(ak.mean(counts)) if len(counts) else 1.0
         return 1.0
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
         """See `Reader.read`."""
-        with_layers = "samplingPattern" in self.found and (columns is None or any(name.startswith("cluster_E_") for name in columns))
-        branches = {name: branch for name, branch in self._branches.items() if name != "e_sampl" or with_layers}
+        with_layers = "samplingPattern" in self.found and (
+            columns is None or any(name.startswith("cluster_E_") for name in columns)
+        )
+        branches = {
+            name: branch
+            for name, branch in self._branches.items()
+            if name != "e_sampl" or with_layers
+        }
         arrays = read_branches(self._path, self._tree, list(branches.values()), start, stop)
         by_name = {name: arrays[branch] for name, branch in branches.items()}
         energy = by_name["rawE" if self._raw else "calE"]
@@ -88,21 +168,41 @@ class PhysliteReader:
         event = np.repeat(np.arange(stop - start), counts)
         flat = {}
         for name in (name for name in by_name if name not in ("eventNumber", "e_sampl")):
-            self._require_equal(ak.to_numpy(ak.num(by_name[name])), counts, start + np.arange(len(counts)), name)
+            self._require_equal(
+                ak.to_numpy(ak.num(by_name[name])), counts, start + np.arange(len(counts)), name
+            )
             flat[name] = ak.to_numpy(ak.flatten(by_name[name])).astype(np.float64)
-        scalars = {"clusterE": flat["rawE" if self._raw else "calE"] * GEV, "nCluster": counts[event]}
-        number = ak.to_numpy(by_name["eventNumber"]) if "eventNumber" in by_name else np.arange(start, stop)
-        scalars |= {"eventNumber": number.astype(np.int64)[event], "clusterIndex": _rank(scalars["clusterE"], counts)}
+        scalars = {
+            "clusterE": flat["rawE" if self._raw else "calE"] * GEV,
+            "nCluster": counts[event],
+        }
+        number = (
+            ak.to_numpy(by_name["eventNumber"])
+            if "eventNumber" in by_name
+            else np.arange(start, stop)
+        )
+        scalars |= {
+            "eventNumber": number.astype(np.int64)[event],
+            "clusterIndex": _rank(scalars["clusterE"], counts),
+        }
         scalars |= {f"cluster{name}": flat[source] for name, source in self._direction().items()}
         if "clusterEta" in scalars:
             scalars["clusterPt"] = scalars["clusterE"] / np.cosh(scalars["clusterEta"])
         if self._raw and "calE" in flat:
             scalars["clusterECalib"] = flat["calE"] * GEV
-        scalars |= {f"cluster_{name}": flat[name] * unit for name, unit in _MOMENTS.items() if name in flat}
+        scalars |= {
+            f"cluster_{name}": flat[name] * unit for name, unit in _MOMENTS.items() if name in flat
+        }
         if with_layers:
             scalars |= self._layers(by_name["e_sampl"], counts, event, (start, stop))
         typed = {name: array.astype(COLUMNS[name].dtype) for name, array in scalars.items()}
-        return Sample({ENTRY: start + event} | typed, np.zeros(len(event) + 1, dtype=np.int64), {}, self.geo, self.metadata)
+        return Sample(
+            {ENTRY: start + event} | typed,
+            np.zeros(len(event) + 1, dtype=np.int64),
+            {},
+            self.geo,
+            self.metadata,
+        )
 
     def _direction(self) -> dict[str, str]:
         kind = "raw" if self._raw else "cal"
@@ -113,35 +213,72 @@ class PhysliteReader:
         return self._tree[self.container].array(_PATTERN, entry_start=start, entry_stop=stop)
 
     def _look_at_patterns(self) -> dict[str, int] | None:
-        """Clusters in each sampling of the file that has no column; None where e_sampl or the patterns cannot be read or do not agree."""
-        if "e_sampl" not in self._branches or self.container not in self._tree.keys(recursive=False):
+        """Clusters in each sampling of the file that has no column; None where e_sampl or the
+        patterns cannot be read or do not agree.
+        """
+        if "e_sampl" not in self._branches or self.container not in self._tree.keys(
+            recursive=False
+        ):
             return None
         with contextlib.suppress(Exception):
             first = ak.num(self._tree[self._branches["e_sampl"]].array(entry_stop=_LOOK), axis=2)
             bits = _bits(ak.to_numpy(ak.flatten(self._patterns(0, None))))
             n_first = int(ak.count(first))
             if np.array_equal(bits[:n_first].sum(axis=1), ak.to_numpy(ak.flatten(first))):
-                return {name: int(n) for name, n in zip(SAMPLINGS, bits.sum(axis=0), strict=True) if n and f"cluster_E_{name}" not in COLUMNS}
+                return {
+                    name: int(n)
+                    for name, n in zip(SAMPLINGS, bits.sum(axis=0), strict=True)
+                    if n and f"cluster_E_{name}" not in COLUMNS
+                }
         return None
 
-    def _layers(self, e_sampl: ak.Array, counts: NDArray[np.int64], event: NDArray[np.int64], entries: tuple[int, int]) -> dict[str, Any]:
-        """Energy in each layer of the barrel; e_sampl has one value for each bit of samplingPattern, in the order of the bits."""
-        with reading(self._path, f"{TREE}: entries {entries[0]} to {entries[1]}: the elements of {self.container} cannot be read"):
+    def _layers(
+        self,
+        e_sampl: ak.Array,
+        counts: NDArray[np.int64],
+        event: NDArray[np.int64],
+        entries: tuple[int, int],
+    ) -> dict[str, Any]:
+        """Energy in each layer of the barrel; e_sampl has one value for each bit of
+        samplingPattern, in the order of the bits.
+        """
+        with reading(
+            self._path,
+            f"{TREE}: entries {entries[0]} to {entries[1]}: the elements of {self.container} "
+            "cannot be read",
+        ):
             patterns = self._patterns(*entries)
         for name, array in (("samplingPattern", patterns), ("e_sampl", e_sampl)):
-            self._require_equal(ak.to_numpy(ak.num(array)), counts, entries[0] + np.arange(len(counts)), name)
+            self._require_equal(
+                ak.to_numpy(ak.num(array)), counts, entries[0] + np.arange(len(counts)), name
+            )
         cluster, sampling = np.nonzero(_bits(ak.to_numpy(ak.flatten(patterns))))
         clusters = ak.flatten(e_sampl)
-        self._require_equal(ak.to_numpy(ak.num(clusters)), np.bincount(cluster, minlength=len(event)), entries[0] + event, "e_sampl", "bits set")
+        self._require_equal(
+            ak.to_numpy(ak.num(clusters)),
+            np.bincount(cluster, minlength=len(event)),
+            entries[0] + event,
+            "e_sampl",
+            "bits set",
+        )
         energy = ak.to_numpy(ak.flatten(clusters)).astype(np.float64) * GEV
         columns = {}
         for number, name in enumerate(SAMPLINGS):
             if f"cluster_E_{name}" in COLUMNS:
                 columns[f"cluster_E_{name}"] = np.zeros(len(event))
-                columns[f"cluster_E_{name}"][cluster[sampling == number]] = energy[sampling == number]
+                columns[f"cluster_E_{name}"][cluster[sampling == number]] = energy[
+                    sampling == number
+                ]
         return columns
 
-    def _require_equal(self, own: NDArray[Any], counts: NDArray[np.int64], entry: NDArray[np.int64], name: str, other: str = "clusters") -> None:
+    def _require_equal(
+        self,
+        own: NDArray[Any],
+        counts: NDArray[np.int64],
+        entry: NDArray[np.int64],
+        name: str,
+        other: str = "clusters",
+    ) -> None:
         bad = np.flatnonzero(own != counts)
         if len(bad):
             i = int(entry[bad[0]])
@@ -157,8 +294,8 @@ def open_clusters(path: PathLike, *, container: str | None = None) -> Iterator[R
     ----------
     path : path-like
     container : str, optional
-        Name of the clusters. Otherwise CaloCalTopoClusters or else egammaClusters or else the first other one in the alphabet that
-        has rawE or calE.
+        Name of the clusters. Otherwise CaloCalTopoClusters or else egammaClusters or else the first
+        other one in the alphabet that has rawE or calE.
 
     Raises
     ------
@@ -172,26 +309,42 @@ def open_clusters(path: PathLike, *, container: str | None = None) -> Iterator[R
 def cluster_containers(branches: Sequence[str]) -> list[str]:
     """Containers of clusters in the order in which they are looked for."""
     known = variables(branches)
-    return sorted((name for name in known if {"rawE", "calE"} & known[name].keys()), key=lambda name: ((*PREFERRED, name).index(name), name))
+    return sorted(
+        (name for name in known if {"rawE", "calE"} & known[name].keys()),
+        key=lambda name: ((*PREFERRED, name).index(name), name),
+    )
 
 
 def _choose(path: PathLike, known: dict[str, dict[str, str]], container: str | None) -> str:
-    names = cluster_containers([branch for variable in known.values() for branch in variable.values()])
+    names = cluster_containers(
+        [branch for variable in known.values() for branch in variable.values()]
+    )
     if container is not None and container not in names:
-        raise BadFileError(f"{path}: {TREE} has no clusters {container!r}; it has {', '.join(names) or 'none at all'}")
+        raise BadFileError(
+            f"{path}: {TREE} has no clusters {container!r}; it has "
+            f"{', '.join(names) or 'none at all'}"
+        )
     if not names:
-        raise BadFileError(f"{path}: {TREE} has no calorimeter clusters (a container with rawE or calE); its containers: {', '.join(sorted(known))}")
+        raise BadFileError(
+            f"{path}: {TREE} has no calorimeter clusters (a container with rawE or calE); its "
+            f"containers: {', '.join(sorted(known))}"
+        )
     return container or names[0]
 
 
 def _bits(patterns: NDArray[np.unsignedinteger]) -> NDArray[np.bool_]:
     """Which samplings each cluster has, shape (n_clusters, 28)."""
-    return ((patterns.astype(np.uint32)[:, None] >> np.arange(len(SAMPLINGS), dtype=np.uint32)) & 1).astype(np.bool_)
+    return (
+        (patterns.astype(np.uint32)[:, None] >> np.arange(len(SAMPLINGS), dtype=np.uint32)) & 1
+    ).astype(np.bool_)
 
 
 def _rank(energy: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Place of each cluster in its event by falling energy."""
-    event, first = np.repeat(np.arange(len(counts)), counts), np.repeat(np.cumsum(counts) - counts, counts)
+    event, first = (
+        np.repeat(np.arange(len(counts)), counts),
+        np.repeat(np.cumsum(counts) - counts, counts),
+    )
     rank = np.empty(len(energy), dtype=np.int64)
     rank[np.lexsort((-energy, event))] = np.arange(len(energy)) - first
     return rank
@@ -201,4 +354,9 @@ def _matches(path: PathLike) -> bool:
     return TREE in root_trees(path)
 
 
-LAYOUT = Layout("PHYSLITE", "CollectionTree: calorimeter clusters of ATLAS AOD, DAOD and PHYSLITE", _matches, open_clusters)
+LAYOUT = Layout(
+    "PHYSLITE",
+    "CollectionTree: calorimeter clusters of ATLAS AOD, DAOD and PHYSLITE",
+    _matches,
+    open_clusters,
+)

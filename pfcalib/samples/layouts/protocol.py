@@ -1,4 +1,6 @@
-"""What a layout is: how a file of its kind is told from others, and how it is opened and read as samples."""
+"""What a layout is: how a file of its kind is told from others, and how it is opened and read as
+samples.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,16 @@ from typing import Any, Protocol
 from pfcalib.samples.rootfile import PathLike
 from pfcalib.samples.schema import CellGeo, Sample
 
-ENTRY = "entry"  # scalar that readers of events add to their samples: the entry (int64) of each cluster; `samples.read` takes it out
+# scalar that readers of events add to their samples: the entry (int64) of each cluster;
+# `samples.read` takes it out
+ENTRY = "entry"
 
 
 class Reader(Protocol):
     """An open file of one layout.
 
-    A reader of events may also have a method ``clusters_per_entry()``, the mean number of clusters in one, by which chunks are cut.
+    A reader of events may also have a method ``clusters_per_entry()``, the mean number of clusters
+    in one, by which chunks are cut.
     """
 
     layout: str  # name of the layout
@@ -29,14 +34,17 @@ class Reader(Protocol):
     metadata: dict[str, Any]  # of the file; a foreign layout adds its name as "layout"
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
-        """All clusters of entries [start, stop), with every column of `pfcalib.columns` that the file can give; values are not judged.
+        """All clusters of entries [start, stop), with every column of `pfcalib.columns` that the
+        file can give; values are not judged.
 
         Parameters
         ----------
         start, stop : int
-            Entries, 0 <= start <= stop <= n_entries; an empty range gives an empty sample with all columns.
+            Entries, 0 <= start <= stop <= n_entries; an empty range gives an empty sample with all
+            columns.
         columns : sequence of str, optional
-            What is wanted, to save time: the sample may have more columns, and lacks those that the file cannot give.
+            What is wanted, to save time: the sample may have more columns, and lacks those that the
+            file cannot give.
 
         Raises
         ------

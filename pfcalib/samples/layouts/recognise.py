@@ -6,7 +6,14 @@ import contextlib
 from collections.abc import Iterator
 
 from pfcalib.errors import BadFileError
-from pfcalib.samples.layouts import calochallenge, image_tree, mltree, pfcalib_tree, physlite, shower_tree
+from pfcalib.samples.layouts import (
+    calochallenge,
+    image_tree,
+    mltree,
+    pfcalib_tree,
+    physlite,
+    shower_tree,
+)
 from pfcalib.samples.layouts.protocol import Layout, Reader
 from pfcalib.samples.rootfile import PathLike, open_sample, require_readable, root_trees
 
@@ -29,7 +36,9 @@ def recognise(path: PathLike) -> Layout:
     with open_sample(path):  # says what is wrong where the file is no ROOT file either
         trees = ", ".join(root_trees(path)) or "none"
     known = ", ".join(layout.name for layout in LAYOUTS)
-    raise BadFileError(f"{path}: is of none of the known layouts ({known}); the file has trees: {trees}")
+    raise BadFileError(
+        f"{path}: is of none of the known layouts ({known}); the file has trees: {trees}"
+    )
 
 
 @contextlib.contextmanager
@@ -46,7 +55,8 @@ def open_reader(path: PathLike, *, binning: PathLike | None = None) -> Iterator[
     Raises
     ------
     BadFileError
-        As `recognise`, or if the file does not hold what its layout promises, or a binning was given for another layout.
+        As `recognise`, or if the file does not hold what its layout promises, or a binning was
+        given for another layout.
     """
     layout = recognise(path)
     if binning is None:
@@ -54,6 +64,9 @@ def open_reader(path: PathLike, *, binning: PathLike | None = None) -> Iterator[
     elif layout is calochallenge.LAYOUT:
         opened = calochallenge.open_showers(path, binning=binning)
     else:
-        raise BadFileError(f"{path}: is of layout {layout.name}, a binning goes with {calochallenge.LAYOUT.name} only")
+        raise BadFileError(
+            f"{path}: is of layout {layout.name}, a binning goes with {calochallenge.LAYOUT.name} "
+            "only"
+        )
     with opened as reader:
         yield reader

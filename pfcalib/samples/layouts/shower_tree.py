@@ -1,4 +1,6 @@
-"""Files of single showers before noise and clustering (`pfcalib.samples.showerfile`): ``ShowerTree`` with one entry a shower."""
+"""Files of single showers before noise and clustering (`pfcalib.samples.showerfile`):
+``ShowerTree`` with one entry a shower.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,9 @@ _MADE = ("eventNumber", "truthPt", "clusterE", "cluster_nCells")
 class ShowerReader:
     """An open file; see `Reader`.
 
-    What it gives are no clusters: the cells are all cells of a shower without noise, clusterE is their sum and cluster_nCells their number;
-    eventNumber is the entry. The metadata say so under "unit".
+    What it gives are no clusters: the cells are all cells of a shower without noise, clusterE is
+    their sum and cluster_nCells their number; eventNumber is the entry. The metadata say so under
+    "unit".
     """
 
     layout, unit, tree = "showers", "shower", SHOWER_TREE
@@ -53,7 +56,10 @@ class ShowerReader:
         require_numbers(path, self._tree, tuple(_CELLS.values()), depth=1, whole=("hit_ID",))
         self.n_entries = int(self._tree.num_entries)
         self.geo = read_geo(path, file)
-        mark = {"layout": self.layout, "unit": "shower: all cells without noise, not a cluster; clusterE is their sum"}
+        mark = {
+            "layout": self.layout,
+            "unit": "shower: all cells without noise, not a cluster; clusterE is their sum",
+        }
         self.metadata = read_metadata(path, file) | mark
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
@@ -67,9 +73,17 @@ class ShowerReader:
         bad = np.flatnonzero(np.diff(own) != np.diff(offsets))
         if len(bad):
             entry = start + int(bad[0])
-            raise BadEntriesError(self._path, SHOWER_TREE, "hit_E", entry, entry + 1, "does not have the same length as hit_ID")
+            raise BadEntriesError(
+                self._path,
+                SHOWER_TREE,
+                "hit_E",
+                entry,
+                entry + 1,
+                "does not have the same length as hit_ID",
+            )
         owner = np.repeat(np.arange(stop - start), np.diff(offsets))
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is reported by those who judge values
+        # what is not finite is reported by those who judge values
+        with np.errstate(invalid="ignore", over="ignore"):
             pt = scalars["truthE"] / np.cosh(scalars["truthEta"], dtype=np.float64)
         total = np.bincount(owner, weights=cells["cluster_cell_E"], minlength=stop - start)
         made = (np.arange(start, stop), pt, total, np.diff(offsets))
@@ -86,4 +100,9 @@ def _open(path: PathLike) -> Iterator[Reader]:
         yield ShowerReader(path, file)
 
 
-LAYOUT = Layout("showers", "ShowerTree: one entry a shower without noise", lambda path: SHOWER_TREE in root_trees(path), _open)
+LAYOUT = Layout(
+    "showers",
+    "ShowerTree: one entry a shower without noise",
+    lambda path: SHOWER_TREE in root_trees(path),
+    _open,
+)

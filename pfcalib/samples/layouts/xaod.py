@@ -1,6 +1,8 @@
-"""Variables of ATLAS xAOD containers in the tree ``CollectionTree`` of AOD, DAOD and PHYSLITE files.
+"""Variables of ATLAS xAOD containers in the tree ``CollectionTree`` of AOD, DAOD and PHYSLITE
+files.
 
-In these files a variable of a container is a branch ``<container>Aux.<variable>`` or ``<container>AuxDyn.<variable>``.
+In these files a variable of a container is a branch ``<container>Aux.<variable>`` or
+``<container>AuxDyn.<variable>``.
 """
 
 from __future__ import annotations

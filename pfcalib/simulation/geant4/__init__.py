@@ -1,1 +1,3 @@
-"""Geant4 as an engine: the reference slice, its scoring with calibration truth, and sessions that shoot rows of particles."""
+"""Geant4 as an engine: the reference slice, its scoring with calibration truth, and sessions that
+shoot rows of particles.
+"""

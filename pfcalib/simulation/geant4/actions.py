@@ -1,4 +1,6 @@
-"""Geant4 set going: physics list, detector, particle gun, and the calls at both ends of an event."""
+"""Geant4 set going: physics list, detector, particle gun, and the calls at both ends of an
+event.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,11 @@ class Started(NamedTuple):
 
 
 def start_geant4(
-    stack: Stack, records: Records, config: Geant4Config, begin_event: Callable[[Any, Any], None], end_event: Callable[[], None]
+    stack: Stack,
+    records: Records,
+    config: Geant4Config,
+    begin_event: Callable[[Any, Any], None],
+    end_event: Callable[[], None],
 ) -> Started:
     """Build and initialise the run manager of this process.
 
@@ -45,7 +51,9 @@ def start_geant4(
     manager = g4.G4RunManager()
     physics = _physics(config)
     manager.SetUserInitialization(physics)  # makes the particles
-    energy = MeasurableEnergy(g4.G4ParticleTable.GetParticleTable().FindParticle("proton").GetPDGMass())
+    energy = MeasurableEnergy(
+        g4.G4ParticleTable.GetParticleTable().FindParticle("proton").GetPDGMass()
+    )
     construction = _construction(stack, records, energy, config)
     actions = _actions(records, energy, config, begin_event, end_event)
     manager.SetUserInitialization(construction)
@@ -53,7 +61,8 @@ def start_geant4(
     manager.SetVerboseLevel(0)
     manager.SetPrintProgress(0)
     manager.Initialize()
-    g4.G4UImanager.GetUIpointer().ApplyCommand(f"/run/setCut {config.cut} mm")  # a cut set before this is forgotten
+    # a cut set before this is forgotten
+    g4.G4UImanager.GetUIpointer().ApplyCommand(f"/run/setCut {config.cut} mm")
     return Started(manager, energy, (physics, construction, actions))
 
 
@@ -72,7 +81,9 @@ def _physics(config: Geant4Config) -> Any:
     return physics
 
 
-def _construction(stack: Stack, records: Records, energy: MeasurableEnergy, config: Geant4Config) -> Any:
+def _construction(
+    stack: Stack, records: Records, energy: MeasurableEnergy, config: Geant4Config
+) -> Any:
     import geant4_pybind as g4
 
     class Construction(g4.G4VUserDetectorConstruction):
@@ -81,17 +92,25 @@ def _construction(stack: Stack, records: Records, energy: MeasurableEnergy, conf
             return self.volumes.world
 
         def ConstructSDandField(self) -> None:
-            self.scorers = attach_scorers(self, self.volumes, records, energy, calibration_truth=config.calibration_truth)
+            self.scorers = attach_scorers(
+                self, self.volumes, records, energy, calibration_truth=config.calibration_truth
+            )
 
     return Construction()
 
 
 def _actions(
-    records: Records, energy: MeasurableEnergy, config: Geant4Config, begin_event: Callable[[Any, Any], None], end_event: Callable[[], None]
+    records: Records,
+    energy: MeasurableEnergy,
+    config: Geant4Config,
+    begin_event: Callable[[Any, Any], None],
+    end_event: Callable[[], None],
 ) -> Any:
     import geant4_pybind as g4
 
-    gamma, neutron = (g4.G4ParticleTable.GetParticleTable().FindParticle(name) for name in ("gamma", "neutron"))
+    gamma, neutron = (
+        g4.G4ParticleTable.GetParticleTable().FindParticle(name) for name in ("gamma", "neutron")
+    )
 
     class Gun(g4.G4VUserPrimaryGeneratorAction):
         def __init__(self) -> None:

@@ -1,7 +1,8 @@
-"""Jobs for Geant4 workers as files: rows cut into pieces of about equal energy, and the hits that come back.
+"""Jobs for Geant4 workers as files: rows cut into pieces of about equal energy, and the hits that
+come back.
 
-Every file is written under a temporary name and renamed, so a file under its own name is complete; what an interrupted job has shot is found
-again by its name.
+Every file is written under a temporary name and renamed, so a file under its own name is complete;
+what an interrupted job has shot is found again by its name.
 """
 
 from __future__ import annotations
@@ -37,8 +38,15 @@ class Result(NamedTuple):
     seconds: float  # processor time of the shooting
 
 
-def cut_batch(event: NDArray[np.int64], energy: NDArray[np.float64], n_events: int, *, job_energy: float = JOB_ENERGY) -> list[tuple[slice, slice]]:
-    """Cut a batch between events into pieces of about equal energy, to which the time of Geant4 is proportional.
+def cut_batch(
+    event: NDArray[np.int64],
+    energy: NDArray[np.float64],
+    n_events: int,
+    *,
+    job_energy: float = JOB_ENERGY,
+) -> list[tuple[slice, slice]]:
+    """Cut a batch between events into pieces of about equal energy, to which the time of Geant4 is
+    proportional.
 
     Parameters
     ----------
@@ -64,10 +72,15 @@ def cut_batch(event: NDArray[np.int64], energy: NDArray[np.float64], n_events: i
     _, first = np.unique(np.floor(before / job_energy), return_index=True)
     edges = [*first.tolist(), n_events]
     row_edges = np.searchsorted(event, edges).tolist()
-    return [(slice(edges[i], edges[i + 1]), slice(row_edges[i], row_edges[i + 1])) for i in range(len(first))]
+    return [
+        (slice(edges[i], edges[i + 1]), slice(row_edges[i], row_edges[i + 1]))
+        for i in range(len(first))
+    ]
 
 
-def write_job(path: Path, rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]) -> None:
+def write_job(
+    path: Path, rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]
+) -> None:
     """Write the rows of a job, (n, 7), with their particles, (n,), and seeds, (n, 2)."""
     _write(path, rows=rows, pdg_id=pdg_id, seeds=seeds)
 
@@ -99,8 +112,15 @@ def read_result(path: Path, n_rows: int) -> Result:
     """
     arrays = _read(path, (*RowHits._fields, "seconds"))
     hits = RowHits(*(arrays[name] for name in RowHits._fields))
-    if len(hits.offsets) != n_rows + 1 or len(hits.e_dead) != n_rows or len(hits.cell) != hits.offsets[-1]:
-        raise BadFileError(f"{path}: holds {len(hits.offsets) - 1} rows and {len(hits.cell)} hits: expected {n_rows} rows")
+    if (
+        len(hits.offsets) != n_rows + 1
+        or len(hits.e_dead) != n_rows
+        or len(hits.cell) != hits.offsets[-1]
+    ):
+        raise BadFileError(
+            f"{path}: holds {len(hits.offsets) - 1} rows and {len(hits.cell)} hits: expected "
+            f"{n_rows} rows"
+        )
     return Result(hits, float(arrays["seconds"]))
 
 
@@ -119,4 +139,6 @@ def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in names}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BadFileError(f"{path}: not a complete file of {', '.join(names)} ({error})") from error
+        raise BadFileError(
+            f"{path}: not a complete file of {', '.join(names)} ({error})"
+        ) from error

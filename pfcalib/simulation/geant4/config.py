@@ -16,13 +16,15 @@ class Geant4Config:
     Parameters
     ----------
     calibration_truth : bool
-        Score the absorbers and the energy balance of hadrons as well; without it all truth columns are zero and showers are faster.
+        Score the absorbers and the energy balance of hadrons as well; without it all truth columns
+        are zero and showers are faster.
     cut : float, mm
         Range cut for the production of photons, electrons and positrons.
     gate : float, ns
         What is deposited later after the collision gives no signal.
     birks_lar, birks_scintillator : float, mm / MeV
-        Birks' constant; in liquid argon the signal is normalised to a minimum ionising particle by `norm_lar`.
+        Birks' constant; in liquid argon the signal is normalised to a minimum ionising particle by
+        `norm_lar`.
     norm_lar : float
     lar_scale, tile_scale : float
         Visible energy to the EM scale.
@@ -40,13 +42,19 @@ class Geant4Config:
     def __post_init__(self) -> None:
         for name in ("cut", "gate", "norm_lar", "lar_scale", "tile_scale"):
             if not getattr(self, name) > 0.0:
-                raise ConfigError(f"Geant4Config.{name} must be positive, not {getattr(self, name)}")
+                raise ConfigError(
+                    f"Geant4Config.{name} must be positive, not {getattr(self, name)}"
+                )
         for name in ("birks_lar", "birks_scintillator"):
             if not getattr(self, name) >= 0.0:
-                raise ConfigError(f"Geant4Config.{name} must not be negative, not {getattr(self, name)}")
+                raise ConfigError(
+                    f"Geant4Config.{name} must not be negative, not {getattr(self, name)}"
+                )
 
 
 def require_geant4() -> None:
     """Raise ConfigError where geant4-pybind is not installed; imports nothing."""
     if importlib.util.find_spec("geant4_pybind") is None:
-        raise ConfigError("the Geant4 engine needs the package geant4-pybind: pip install 'pfcalib[geant4]'")
+        raise ConfigError(
+            "the Geant4 engine needs the package geant4-pybind: pip install 'pfcalib[geant4]'"
+        )

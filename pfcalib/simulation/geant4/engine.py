@@ -1,7 +1,9 @@
-"""Showers by Geant4 with the inputs and the output of the parametrised engine, by any number of worker processes.
+"""Showers by Geant4 with the inputs and the output of the parametrised engine, by any number of
+worker processes.
 
-Geant4 allows one run manager a process, so the work is done by processes of their own, job by job (see `chunks`). Every row has its own seeds, so
-the hits depend neither on the number of workers nor on how the rows were cut into jobs, nor on where an earlier attempt stopped.
+Geant4 allows one run manager a process, so the work is done by processes of their own, job by job
+(see `chunks`). Every row has its own seeds, so the hits depend neither on the number of workers nor
+on how the rows were cut into jobs, nor on where an earlier attempt stopped.
 """
 
 from __future__ import annotations
@@ -45,11 +47,15 @@ class Batch(NamedTuple):
 
 
 def describe_geant4(data: DataSets, config: Geant4Config | None = None) -> dict[str, str]:
-    """What the metadata of a file of Geant4 showers say: generator, data sets, physics, cuts and readout."""
+    """What the metadata of a file of Geant4 showers say: generator, data sets, physics, cuts and
+    readout.
+    """
     config = config or Geant4Config()
     return {
         "generator": data.label,
-        "data sets": "tables written from formulas, not the evaluated ones" if data.synthetic else "evaluated",
+        "data sets": "tables written from formulas, not the evaluated ones"
+        if data.synthetic
+        else "evaluated",
         "physics": f"FTFP_BERT without extra EM physics, geant4-pybind {version('geant4-pybind')}: {', '.join(PHYSICS)}",
         "cuts": f"range cut {config.cut:g} mm, neutron tracking cut",
         "readout": f"Birks' law and a gate of {config.gate:g} ns; no noise, no field in the calorimeter",
@@ -61,9 +67,11 @@ def simulate_showers_geant4(
     particles: Particles, grid: Grid, rng: np.random.Generator, *, field: float = 0.0, config: Geant4Config | None = None,
     n_processes: int = 1, folder: Path | None = None, progress: Callable[[int], None] | None = None,
 ) -> Hits:  # fmt: skip
-    """Showers of a batch of particles, as `simulation.showers.simulate_showers` makes them, by Geant4.
+    """Showers of a batch of particles, as `simulation.showers.simulate_showers` makes them, by
+    Geant4.
 
-    With a generator in the same state both engines shower the same particles: the decays of neutral pions are drawn first.
+    With a generator in the same state both engines shower the same particles: the decays of neutral
+    pions are drawn first.
 
     Parameters
     ----------
@@ -79,7 +87,8 @@ def simulate_showers_geant4(
     n_processes : int
         Workers; the hits do not depend on it.
     folder : Path, optional
-        Where results are kept, so that an interrupted call goes on there; by default a temporary one.
+        Where results are kept, so that an interrupted call goes on there; by default a temporary
+        one.
     progress : callable, optional
         Called with the number of events finished since the last call.
 
@@ -92,9 +101,15 @@ def simulate_showers_geant4(
     """
     shots = build_shots(particles, rng, field=field)
     with contextlib.ExitStack() as stack:
-        folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pfcalib-geant4-")))
+        folder = folder or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="pfcalib-geant4-"))
+        )
         batches = stack.enter_context(
-            contextlib.closing(simulate_batches([shots], grid, folder, config=config, n_processes=n_processes, progress=progress))
+            contextlib.closing(
+                simulate_batches(
+                    [shots], grid, folder, config=config, n_processes=n_processes, progress=progress
+                )
+            )
         )
         return next(batches).hits
 
@@ -103,7 +118,8 @@ def simulate_batches(
     batches: Sequence[Shots], grid: Grid, folder: Path, *, config: Geant4Config | None = None, data: DataSets | None = None,
     n_processes: int = 1, job_energy: float = JOB_ENERGY, progress: Callable[[int], None] | None = None,
 ) -> Generator[Batch, None, None]:  # fmt: skip
-    """Showers of batches of events, each when it is complete; what lies in the folder already is not shot again.
+    """Showers of batches of events, each when it is complete; what lies in the folder already is
+    not shot again.
 
     Parameters
     ----------
@@ -111,7 +127,8 @@ def simulate_batches(
     grid : Grid
         One of `geometry.GRIDS`.
     folder : Path
-        For jobs and results, in a folder named after all that decides the hits; the caller removes it when the hits are safe.
+        For jobs and results, in a folder named after all that decides the hits; the caller removes
+        it when the hits are safe.
     config : Geant4Config, optional
     data : DataSets, optional
         By default those that `tables.find_data` finds or writes.
@@ -133,17 +150,30 @@ def simulate_batches(
         stale.unlink(missing_ok=True)
     write_setup(folder / "setup.json", grid, data, config)
     jobs = [_jobs(number, shots, folder, job_energy) for number, shots in enumerate(batches)]
-    yield from _merge(batches, jobs, grid, _shoot(batches, jobs, folder, n_processes=n_processes), progress or (lambda n_events: None))
+    yield from _merge(
+        batches,
+        jobs,
+        grid,
+        _shoot(batches, jobs, folder, n_processes=n_processes),
+        progress or (lambda n_events: None),
+    )
 
 
 def _jobs(number: int, shots: Shots, folder: Path, job_energy: float) -> list[Job]:
-    """Jobs of one batch; their number and size are part of their names, so another cut makes other files."""
+    """Jobs of one batch; their number and size are part of their names, so another cut makes other
+    files.
+    """
     cuts = cut_batch(shots.event, shots.rows[:, 1], shots.n_events, job_energy=job_energy)
     names = [f"{number:05d}-{rows.start:05d}-{rows.stop:05d}" for _, rows in cuts]
-    return [Job(number, events, rows, folder / f"{name}.job.npz", folder / f"{name}.npz") for name, (events, rows) in zip(names, cuts, strict=True)]
+    return [
+        Job(number, events, rows, folder / f"{name}.job.npz", folder / f"{name}.npz")
+        for name, (events, rows) in zip(names, cuts, strict=True)
+    ]
 
 
-def _shoot(batches: Sequence[Shots], jobs: Sequence[Sequence[Job]], folder: Path, *, n_processes: int) -> Generator[Job, None, None]:
+def _shoot(
+    batches: Sequence[Shots], jobs: Sequence[Sequence[Job]], folder: Path, *, n_processes: int
+) -> Generator[Job, None, None]:
     """Every job, when its result is there; those of an earlier attempt first."""
     missing = []
     for job in (job for batch in jobs for job in batch):
@@ -168,9 +198,15 @@ def _is_complete(job: Job) -> bool:
 
 
 def _merge(
-    batches: Sequence[Shots], jobs: Sequence[Sequence[Job]], grid: Grid, finished: Generator[Job, None, None], progress: Callable[[int], None]
+    batches: Sequence[Shots],
+    jobs: Sequence[Sequence[Job]],
+    grid: Grid,
+    finished: Generator[Job, None, None],
+    progress: Callable[[int], None],
 ) -> Generator[Batch, None, None]:
-    """Batches in their order, each as soon as all of its jobs and all batches before it are there."""
+    """Batches in their order, each as soon as all of its jobs and all batches before it are
+    there.
+    """
     left = [len(batch) for batch in jobs]
     with contextlib.closing(finished):
         for number, shots in enumerate(batches):
@@ -189,9 +225,13 @@ def _batch(shots: Shots, jobs: Sequence[Job], grid: Grid) -> Batch:
 
 
 def work_key(batches: Sequence[Shots], grid: Grid, config: Geant4Config, data: DataSets) -> str:
-    """Name of the folder of a job: it changes with whatever decides the hits, so nothing of another job is taken for this one's."""
+    """Name of the folder of a job: it changes with whatever decides the hits, so nothing of another
+    job is taken for this one's.
+    """
     digest = hashlib.sha256()
     for shots in batches:
         for array in (shots.rows, shots.pdg_id, shots.seeds, shots.event):
             digest.update(np.ascontiguousarray(array).tobytes())
-    return cache_key("geant4", shots=digest.hexdigest(), grid=grid.name, config=config, data=data.label)
+    return cache_key(
+        "geant4", shots=digest.hexdigest(), grid=grid.name, config=config, data=data.label
+    )

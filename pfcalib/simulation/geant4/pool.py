@@ -1,4 +1,6 @@
-"""Worker processes that shoot jobs: restarted when they crash, ended with the process that started them."""
+"""Worker processes that shoot jobs: restarted when they crash, ended with the process that started
+them.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,17 @@ class Worker:
         self._log = log
         with log.open("wb") as errors:
             command = [sys.executable, "-m", "pfcalib.simulation.geant4.worker", str(setup)]
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0
+            )
         assert self.process.stdin is not None and self.process.stdout is not None  # noqa: PT018  # both are pipes
         self._input, self.output = self.process.stdin, self.process.stdout
 
     def give(self, job: Job) -> None:
         """Add a job to those that the worker holds."""
         self.jobs.append(job)
-        with contextlib.suppress(BrokenPipeError):  # it is dead: its output has ended too, which is seen there
+        # it is dead: its output has ended too, which is seen there
+        with contextlib.suppress(BrokenPipeError):
             self._input.write(json.dumps([str(job.job), str(job.result)]).encode() + b"\n")
 
     def answers(self) -> int:
@@ -49,7 +54,9 @@ class Worker:
 
     def last_words(self) -> str:
         """The end of what it wrote on standard error."""
-        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
+        return "\n".join(
+            self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+        )
 
     def end(self, *, patience: float = 0.0) -> int:
         """End the process, if it does not within so many seconds; returns its exit code."""
@@ -130,7 +137,10 @@ class Pool:
             job = worker.jobs[0].job
             self._crashes[job] += 1
             if self._crashes[job] == ATTEMPTS:
-                raise WorkerError(f"a Geant4 worker crashed {ATTEMPTS} times at {job.name}, exit code {code}:\n{worker.last_words()}")
+                raise WorkerError(
+                    f"a Geant4 worker crashed {ATTEMPTS} times at {job.name}, exit code "
+                    f"{code}:\n{worker.last_words()}"
+                )
             self._waiting.extendleft(reversed(worker.jobs))
         if self._waiting:
             self._start()

@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 
 NEUTRINOS = frozenset((12, 14, 16, -12, -14, -16))
 NEUTRAL_PIONS = frozenset((111, 221))  # pi0 and eta
-ACTIVE_COLUMNS = 8  # layer, deposit, x, y, z, 1 for electrons and photons and 0 for others, time, step length (0 for neutral particles)
+# layer, deposit, x, y, z, 1 for electrons and photons and 0 for others, time, step length (0 for
+# neutral particles)
+ACTIVE_COLUMNS = 8
 PASSIVE_COLUMNS = 6  # the first six of these
 BALANCE_COLUMNS = 6  # layer, energy, x, y, z, 1 for escaped and 0 for invisible
 
 
 class Stopped:
-    """A hadron or muon at rest, and what is left of its rest energy once its descendants are known."""
+    """A hadron or muon at rest, and what is left of its rest energy once its descendants are
+    known.
+    """
 
     def __init__(self, layer: int, point: Any, energy: float) -> None:
         self.layer, self.energy, self.escaped = layer, energy, 0.0  # MeV
@@ -21,7 +25,9 @@ class Stopped:
 
 
 class Records(NamedTuple):
-    """Numbers of the present event in MeV, mm and ns: flat arrays of doubles that the callbacks extend, and particles at rest."""
+    """Numbers of the present event in MeV, mm and ns: flat arrays of doubles that the callbacks
+    extend, and particles at rest.
+    """
 
     active: array[float]
     passive: array[float]
@@ -50,10 +56,11 @@ def new_records() -> Records:
 
 
 class MeasurableEnergy:
-    """What a particle brings besides its kinetic energy, in MeV, so that sums are conserved but for nuclear binding.
+    """What a particle brings besides its kinetic energy, in MeV, so that sums are conserved but for
+    nuclear binding.
 
-    Nucleons, nuclei and electrons bring nothing more; their antiparticles 2 m; hyperons what they weigh more than a nucleon; mesons, muons,
-    photons and neutrinos their mass.
+    Nucleons, nuclei and electrons bring nothing more; their antiparticles 2 m; hyperons what they
+    weigh more than a nucleon; mesons, muons, photons and neutrinos their mass.
     """
 
     def __init__(self, nucleon: float) -> None:

@@ -1,7 +1,8 @@
 """Callbacks: deposits by place, the energy balance of hadrons, and what leaves.
 
-Geant4 calls Python, through filters in C++, for steps of charged particles and of neutral hadrons only; photons are asked once, at their end.
-Callbacks append plain numbers; `pfcalib.simulation.geant4.cells` makes cells of them once an event.
+Geant4 calls Python, through filters in C++, for steps of charged particles and of neutral hadrons
+only; photons are asked once, at their end. Callbacks append plain numbers;
+`pfcalib.simulation.geant4.cells` makes cells of them once an event.
 """
 
 from __future__ import annotations
@@ -9,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pfcalib.simulation.geant4.records import NEUTRAL_PIONS, NEUTRINOS, MeasurableEnergy, Records, Stopped
+from pfcalib.simulation.geant4.records import (
+    NEUTRAL_PIONS,
+    NEUTRINOS,
+    MeasurableEnergy,
+    Records,
+    Stopped,
+)
 from pfcalib.simulation.geant4.slice import Volumes, part_of
 
 STOPPED = 1  # fStopButAlive of G4TrackStatus
@@ -20,7 +27,9 @@ _LIGHT = 1.0  # MeV; of what is charged only electrons and positrons weigh less
 
 
 def neutral_particles() -> list[Any]:
-    """Definitions of all neutral hadrons that are tracked, the frequent ones first; excited states, such as N(1440), decay where they are made."""
+    """Definitions of all neutral hadrons that are tracked, the frequent ones first; excited states,
+    such as N(1440), decay where they are made.
+    """
     import geant4_pybind as g4
 
     table = g4.G4ParticleTable.GetParticleTable()
@@ -29,13 +38,26 @@ def neutral_particles() -> list[Any]:
     chosen = {name: table.FindParticle(name) for name in first}
     for particle in everything:
         name = particle.GetParticleName()
-        if particle.GetParticleType() in ("meson", "baryon") and particle.GetPDGCharge() == 0.0 and "(" not in name:
+        if (
+            particle.GetParticleType() in ("meson", "baryon")
+            and particle.GetPDGCharge() == 0.0
+            and "(" not in name
+        ):
             chosen.setdefault(name, particle)
     return list(chosen.values())
 
 
-def charged_scorer(name: str, layer: int, records: Records, energy: MeasurableEnergy, *, is_active: bool, balance: bool) -> Any:
-    """Scorer of charged particles in a volume: their deposits, and the balance of each step but for electrons and positrons.
+def charged_scorer(
+    name: str,
+    layer: int,
+    records: Records,
+    energy: MeasurableEnergy,
+    *,
+    is_active: bool,
+    balance: bool,
+) -> Any:
+    """Scorer of charged particles in a volume: their deposits, and the balance of each step but for
+    electrons and positrons.
 
     Parameters
     ----------
@@ -53,7 +75,8 @@ def charged_scorer(name: str, layer: int, records: Records, energy: MeasurableEn
 
     extend = (records.active if is_active else records.passive).extend
     balance_step = _balance(layer, records, energy)
-    getters: list[Any] = []  # Geant4 has one step, filled again and again: its getters are bound once
+    # Geant4 has one step, filled again and again: its getters are bound once
+    getters: list[Any] = []
 
     class ChargedScorer(g4.G4VPrimitiveScorer):
         def Initialize(self, collections: Any) -> None:
@@ -62,12 +85,22 @@ def charged_scorer(name: str, layer: int, records: Records, energy: MeasurableEn
         def ProcessHits(self, step: Any, history: Any) -> bool:
             if not getters:
                 pre = step.GetPreStepPoint()
-                getters.extend((step.GetTotalEnergyDeposit, pre.GetPosition, pre.GetMass, pre.GetGlobalTime, step.GetStepLength))
+                getters.extend(
+                    (
+                        step.GetTotalEnergyDeposit,
+                        pre.GetPosition,
+                        pre.GetMass,
+                        pre.GetGlobalTime,
+                        step.GetStepLength,
+                    )
+                )
             get_deposit, get_position, get_mass, get_time, get_length = getters
             deposit, point = get_deposit(), get_position()
             electron = get_mass() < _LIGHT
             if is_active:
-                extend((layer, deposit, point.x, point.y, point.z, electron, get_time(), get_length()))
+                extend(
+                    (layer, deposit, point.x, point.y, point.z, electron, get_time(), get_length())
+                )
             else:
                 extend((layer, deposit, point.x, point.y, point.z, electron))
             if not electron and balance:
@@ -77,8 +110,18 @@ def charged_scorer(name: str, layer: int, records: Records, energy: MeasurableEn
     return ChargedScorer(name)
 
 
-def neutral_scorer(name: str, layer: int, records: Records, energy: MeasurableEnergy, *, is_active: bool, balance: bool) -> Any:
-    """Scorer of neutral hadrons in a volume, most of whose steps change nothing; parameters as of `charged_scorer`."""
+def neutral_scorer(
+    name: str,
+    layer: int,
+    records: Records,
+    energy: MeasurableEnergy,
+    *,
+    is_active: bool,
+    balance: bool,
+) -> Any:
+    """Scorer of neutral hadrons in a volume, most of whose steps change nothing; parameters as of
+    `charged_scorer`.
+    """
     import geant4_pybind as g4
 
     extend = (records.active if is_active else records.passive).extend
@@ -93,10 +136,13 @@ def neutral_scorer(name: str, layer: int, records: Records, energy: MeasurableEn
             if not getters:
                 pre, post = step.GetPreStepPoint(), step.GetPostStepPoint()
                 made = step.GetNumberOfSecondariesInCurrentStep
-                getters.extend((step.GetTotalEnergyDeposit, made, pre.GetKineticEnergy, post.GetKineticEnergy))
+                getters.extend(
+                    (step.GetTotalEnergyDeposit, made, pre.GetKineticEnergy, post.GetKineticEnergy)
+                )
             get_deposit, get_made, get_before, get_after = getters
             deposit = get_deposit()
-            if deposit == 0.0 and get_made() == 0 and get_before() == get_after():  # should it end a track, `end_neutral` will know
+            # should it end a track, `end_neutral` will know
+            if deposit == 0.0 and get_made() == 0 and get_before() == get_after():
                 return False
             if deposit > 0.0:
                 pre = step.GetPreStepPoint()
@@ -110,13 +156,22 @@ def neutral_scorer(name: str, layer: int, records: Records, energy: MeasurableEn
     return NeutralScorer(name)
 
 
-def _balance(layer: int, records: Records, energy: MeasurableEnergy) -> Callable[[Any, float], None]:
-    """Function that notes what a step makes invisible, gives to neutrinos, and makes of pi0 and eta.
+def _balance(
+    layer: int, records: Records, energy: MeasurableEnergy
+) -> Callable[[Any, float], None]:
+    """Function that notes what a step makes invisible, gives to neutrinos, and makes of pi0 and
+    eta.
 
-    Invisible is the measurable energy before, less that after, the deposit, and that of all secondaries; what is stopped without descendants,
-    such as a neutron after the tracking cut, is lost where it ends.
+    Invisible is the measurable energy before, less that after, the deposit, and that of all
+    secondaries; what is stopped without descendants, such as a neutron after the tracking cut, is
+    lost where it ends.
     """
-    extend, neutral, rest, stopped = records.balance.extend, records.neutral.append, energy.rest, records.stopped
+    extend, neutral, rest, stopped = (
+        records.balance.extend,
+        records.neutral.append,
+        energy.rest,
+        records.stopped,
+    )
 
     def balance_step(step: Any, deposit: float) -> None:
         track, post = step.GetTrack(), step.GetPostStepPoint()
@@ -146,7 +201,8 @@ def _balance(layer: int, records: Records, energy: MeasurableEnergy) -> Callable
 
 
 def new_track(track: Any, records: Records, energy: MeasurableEnergy) -> None:
-    """Subtract a new track from the particle at rest that made it: Geant4 shows steps at rest to no sensitive detector.
+    """Subtract a new track from the particle at rest that made it: Geant4 shows steps at rest to no
+    sensitive detector.
 
     A secondary of the last steps in flight was counted then; it starts elsewhere.
     """
@@ -173,20 +229,37 @@ def end_photon(track: Any, records: Records) -> None:
         point = step.GetPostStepPoint().GetPosition()
         layer, is_active = part_of(pre.GetTouchable().GetCopyNumber(0))
         if is_active:
-            records.active.extend((layer, deposit, point.x, point.y, point.z, 1.0, pre.GetGlobalTime(), 0.0))
+            records.active.extend(
+                (layer, deposit, point.x, point.y, point.z, 1.0, pre.GetGlobalTime(), 0.0)
+            )
         else:
             records.passive.extend((layer, deposit, point.x, point.y, point.z, 1.0))
 
 
 def end_neutral(track: Any, records: Records, energy: MeasurableEnergy) -> None:
-    """Note as invisible what a neutral hadron brings to its end where it ends without a trace, as do neutrons after the tracking cut."""
+    """Note as invisible what a neutral hadron brings to its end where it ends without a trace, as
+    do neutrons after the tracking cut.
+    """
     step = track.GetStep()
     pre, post = step.GetPreStepPoint(), step.GetPostStepPoint()
-    if step.GetTotalEnergyDeposit() > 0.0 or step.GetNumberOfSecondariesInCurrentStep() or pre.GetKineticEnergy() != post.GetKineticEnergy():
+    if (
+        step.GetTotalEnergyDeposit() > 0.0
+        or step.GetNumberOfSecondariesInCurrentStep()
+        or pre.GetKineticEnergy() != post.GetKineticEnergy()
+    ):
         return  # balanced as a step
     if int(track.GetTrackStatus()) in ENDED and int(post.GetStepStatus()) != WORLD_BOUNDARY:
         point, (layer, _) = post.GetPosition(), part_of(pre.GetTouchable().GetCopyNumber(0))
-        records.balance.extend((layer, post.GetKineticEnergy() + energy.rest(track.GetDefinition()), point.x, point.y, point.z, 0.0))
+        records.balance.extend(
+            (
+                layer,
+                post.GetKineticEnergy() + energy.rest(track.GetDefinition()),
+                point.x,
+                point.y,
+                point.z,
+                0.0,
+            )
+        )
 
 
 def exit_detector(records: Records, energy: MeasurableEnergy) -> Any:
@@ -196,7 +269,10 @@ def exit_detector(records: Records, energy: MeasurableEnergy) -> Any:
     class ExitDetector(g4.G4VSensitiveDetector):
         def ProcessHits(self, step: Any, history: Any) -> bool:
             post, definition = step.GetPostStepPoint(), step.GetTrack().GetDefinition()
-            if int(post.GetStepStatus()) == WORLD_BOUNDARY and definition.GetPDGEncoding() not in NEUTRINOS:
+            if (
+                int(post.GetStepStatus()) == WORLD_BOUNDARY
+                and definition.GetPDGEncoding() not in NEUTRINOS
+            ):
                 records.leak.append(post.GetKineticEnergy() + energy.rest(definition))
             return True
 
@@ -210,7 +286,14 @@ class Scorers(NamedTuple):
     kept: tuple[Any, ...]
 
 
-def attach_scorers(construction: Any, volumes: Volumes, records: Records, energy: MeasurableEnergy, *, calibration_truth: bool) -> Scorers:
+def attach_scorers(
+    construction: Any,
+    volumes: Volumes,
+    records: Records,
+    energy: MeasurableEnergy,
+    *,
+    calibration_truth: bool,
+) -> Scorers:
     """Make the volumes sensitive; to be called from `ConstructSDandField`."""
     import geant4_pybind as g4
 
@@ -223,11 +306,15 @@ def attach_scorers(construction: Any, volumes: Volumes, records: Records, energy
         if not (is_active or calibration_truth):
             continue
         if (layer, is_active) not in detectors:
-            detector = g4.G4MultiFunctionalDetector(f"layer{layer}_{'active' if is_active else 'passive'}")
+            detector = g4.G4MultiFunctionalDetector(
+                f"layer{layer}_{'active' if is_active else 'passive'}"
+            )
             manager.AddNewDetector(detector)
             for name, chosen in zip(("charged", "neutral"), filters, strict=True):
                 make = charged_scorer if name == "charged" else neutral_scorer
-                scorer = make(name, layer, records, energy, is_active=is_active, balance=calibration_truth)
+                scorer = make(
+                    name, layer, records, energy, is_active=is_active, balance=calibration_truth
+                )
                 scorer.SetFilter(chosen)
                 detector.RegisterPrimitive(scorer)
                 kept.append(scorer)

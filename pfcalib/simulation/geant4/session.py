@@ -1,4 +1,6 @@
-"""A session of Geant4: run manager, physics and detector of one process, shooting rows of particles into the slice."""
+"""A session of Geant4: run manager, physics and detector of one process, shooting rows of particles
+into the slice.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,15 @@ _STEP_BACK = 1.0  # mm of vacuum, so that no track begins on a surface
 class RowHits(NamedTuple):
     """Jagged cells of rows; the hits of row i are ``offsets[i]:offsets[i + 1]``, sorted by cell.
 
-    The four components of truth over the cells plus `e_dead` plus `e_leak` make up the energy of the row.
+    The four components of truth over the cells plus `e_dead` plus `e_leak` make up the energy of
+    the row.
     """
 
     offsets: NDArray[np.int64]  # (n_rows + 1,)
     cell: NDArray[np.int32]  # (n_hits,) flat index in the grid
     signal: NDArray[np.float64]  # (n_hits,) GeV at the EM scale, without noise
-    em: NDArray[np.float64]  # (n_hits,) GeV deposited by electrons, positrons and photons, absorbers included
+    # (n_hits,) GeV deposited by electrons, positrons and photons, absorbers included
+    em: NDArray[np.float64]
     non_em: NDArray[np.float64]  # (n_hits,) GeV deposited by others
     invisible: NDArray[np.float64]  # (n_hits,) GeV lost to nuclear binding and slow neutrons
     escaped: NDArray[np.float64]  # (n_hits,) GeV carried away by neutrinos made in the cell
@@ -59,41 +63,60 @@ class Session:
     Raises
     ------
     ConfigError
-        If geant4-pybind is missing or cannot find its data, or there is a session in this process already.
+        If geant4-pybind is missing or cannot find its data, or there is a session in this process
+        already.
 
     Notes
     -----
-    Leave the process with ``os._exit`` after the output is written: Geant4 and Python do not agree on the order of the end.
+    Leave the process with ``os._exit`` after the output is written: Geant4 and Python do not agree
+    on the order of the end.
     """
 
     _alive = False
 
-    def __init__(self, grid: Grid, data: DataSets, config: Geant4Config | None = None, *, stack: Stack | None = None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        data: DataSets,
+        config: Geant4Config | None = None,
+        *,
+        stack: Stack | None = None,
+    ) -> None:
         require_geant4()
         if Session._alive:
-            raise ConfigError("Geant4 has one run manager a process: start another process for another session")
+            raise ConfigError(
+                "Geant4 has one run manager a process: start another process for another session"
+            )
         Session._alive = True
         self.grid, self.data, self.config = grid, data, config or Geant4Config()
         self.stack = stack or reference_stack(grid)
-        self.unattributed = np.zeros(0)  # (n_rows,) GeV of the last rows: their energy less all truth, what the balance cannot place
-        self.tally = np.zeros((0, grid.n_layers, 2))  # (n_rows, n_layers, 2) GeV in absorbers and in active material, cells or not
+        # (n_rows,) GeV of the last rows: their energy less all truth, what the balance cannot place
+        self.unattributed = np.zeros(0)
+        # (n_rows, n_layers, 2) GeV in absorbers and in active material, cells or not
+        self.tally = np.zeros((0, grid.n_layers, 2))
         data.export()
         self._records = new_records()
         self._events: list[EventHits] = []
         self._queue: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] = (
             np.zeros((0, 7)), np.zeros(0, np.int64), np.zeros((0, 2), np.int64),
         )  # fmt: skip
-        self._geant4 = start_geant4(self.stack, self._records, self.config, self._begin_event, self._end_event)
+        self._geant4 = start_geant4(
+            self.stack, self._records, self.config, self._begin_event, self._end_event
+        )
 
-    def shoot(self, rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]) -> RowHits:
-        """Shoot each row as one event, seeded for itself: a row gives the same bits whatever was shot before.
+    def shoot(
+        self, rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]
+    ) -> RowHits:
+        """Shoot each row as one event, seeded for itself: a row gives the same bits whatever was
+        shot before.
 
         Parameters
         ----------
         rows : ndarray, shape (n, 7)
-            (kind, energy, phi_axis, z, ux, uy, uz) as `simulate_showers` makes them: GeV; rad; mm at the front; unit vector in the frame
-            turned by phi_axis. The kind is not read. The energy is what can be measured: kinetic energy of nucleons and electrons, kinetic
-            energy and 2 m of positrons, total energy of the others.
+            (kind, energy, phi_axis, z, ux, uy, uz) as `simulate_showers` makes them: GeV; rad; mm
+            at the front; unit vector in the frame turned by phi_axis. The kind is not read. The
+            energy is what can be measured: kinetic energy of nucleons and electrons, kinetic energy
+            and 2 m of positrons, total energy of the others.
         pdg_id : ndarray, shape (n,)
             One of PARTICLES.
         seeds : ndarray, shape (n, 2)
@@ -102,9 +125,14 @@ class Session:
         Raises
         ------
         ConfigError
-            If shapes, particles or seeds are not as above, or an energy is not enough to make the particle.
+            If shapes, particles or seeds are not as above, or an energy is not enough to make the
+            particle.
         """
-        rows, pdg_id, seeds = np.asarray(rows, np.float64), np.asarray(pdg_id, np.int64), np.asarray(seeds, np.int64)
+        rows, pdg_id, seeds = (
+            np.asarray(rows, np.float64),
+            np.asarray(pdg_id, np.int64),
+            np.asarray(seeds, np.int64),
+        )
         require_rows(rows, pdg_id, seeds)
         self._events.clear()
         self._queue = (rows, pdg_id, seeds)
@@ -113,9 +141,15 @@ class Session:
         if len(self._events) != len(rows):
             raise ConfigError(f"Geant4 ended after {len(self._events)} of {len(rows)} rows")
         offsets, cell, values = stack_events(self._events)
-        per_row = np.array([(event.e_dead, event.e_leak, event.e_pi0) for event in self._events]).reshape(-1, 3)
-        hits = RowHits(offsets, cell, *(np.ascontiguousarray(column) for column in (*values.T, *per_row.T)))
-        self.tally = np.array([event.tally for event in self._events]).reshape(-1, self.grid.n_layers, 2)
+        per_row = np.array(
+            [(event.e_dead, event.e_leak, event.e_pi0) for event in self._events]
+        ).reshape(-1, 3)
+        hits = RowHits(
+            offsets, cell, *(np.ascontiguousarray(column) for column in (*values.T, *per_row.T))
+        )
+        self.tally = np.array([event.tally for event in self._events]).reshape(
+            -1, self.grid.n_layers, 2
+        )
         found = np.array([event.values[:, 1:].sum() for event in self._events])
         self.unattributed = rows[:, 1] - found - hits.e_dead - hits.e_leak
         return hits
@@ -128,11 +162,15 @@ class Session:
         i = len(self._events)
         g4.HepRandom.setTheSeeds([*seeds[i].tolist(), 0], 2)  # the list ends with its first zero
         _, energy, _, z, ux, uy, uz = rows[i].tolist()
-        definition = g4.G4ParticleTable.GetParticleTable().FindParticle(PARTICLES[int(pdg_id[i])][0])
+        definition = g4.G4ParticleTable.GetParticleTable().FindParticle(
+            PARTICLES[int(pdg_id[i])][0]
+        )
         gun.SetParticleDefinition(definition)
         gun.SetParticleEnergy(1e3 * energy - self._geant4.energy.rest(definition))
         back = _STEP_BACK / ux
-        gun.SetParticlePosition(g4.G4ThreeVector(self.stack.front - _STEP_BACK, -back * uy, z - back * uz))
+        gun.SetParticlePosition(
+            g4.G4ThreeVector(self.stack.front - _STEP_BACK, -back * uy, z - back * uz)
+        )
         gun.SetParticleMomentumDirection(g4.G4ThreeVector(ux, uy, uz))
         gun.SetParticleTime(float(np.hypot(self.stack.front, z)) / _LIGHT_SPEED)
         gun.GeneratePrimaryVertex(event)
@@ -145,18 +183,30 @@ class Session:
         self._events.append(collect_event(self._records, self.grid, phi_axis, self.config))
 
 
-def require_rows(rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]) -> None:
+def require_rows(
+    rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]
+) -> None:
     """Raise ConfigError where rows, particles or seeds are not what `Session.shoot` takes."""
     n = len(rows)
     if rows.shape != (n, 7) or pdg_id.shape != (n,) or seeds.shape != (n, 2):
-        raise ConfigError(f"expected rows (n, 7), pdg_id (n,), seeds (n, 2), not {rows.shape}, {pdg_id.shape}, {seeds.shape}")
+        raise ConfigError(
+            f"expected rows (n, 7), pdg_id (n,), seeds (n, 2), not {rows.shape}, {pdg_id.shape}, "
+            f"{seeds.shape}"
+        )
     unknown = sorted(set(pdg_id.tolist()) - set(PARTICLES))
     if unknown:
         raise ConfigError(f"Geant4 rows may hold PDG ids {sorted(PARTICLES)}, not {unknown}")
     bad = np.flatnonzero(~((seeds > 0) & (seeds < MAX_SEED)).all(axis=1))
     if len(bad):
-        raise ConfigError(f"row {bad[0]}: seeds must be from 1 below 2^32, not {seeds[bad[0]].tolist()}")
+        raise ConfigError(
+            f"row {bad[0]}: seeds must be from 1 below 2^32, not {seeds[bad[0]].tolist()}"
+        )
     floor = np.array([PARTICLES[int(code)][1] for code in pdg_id])
-    bad = np.flatnonzero(~(np.isfinite(rows).all(axis=1) & (rows[:, 1] > floor) & (rows[:, 4] > 0.0)))
+    bad = np.flatnonzero(
+        ~(np.isfinite(rows).all(axis=1) & (rows[:, 1] > floor) & (rows[:, 4] > 0.0))
+    )
     if len(bad):
-        raise ConfigError(f"row {bad[0]}: needs finite numbers, an energy above {floor[bad[0]]:.5f} GeV and ux > 0, not {rows[bad[0]].tolist()}")
+        raise ConfigError(
+            f"row {bad[0]}: needs finite numbers, an energy above {floor[bad[0]]:.5f} GeV and ux > "
+            f"0, not {rows[bad[0]].tolist()}"
+        )

@@ -1,7 +1,8 @@
-"""From particles to rows that Geant4 shoots one by one, and from the hits of the rows back to events.
+"""From particles to rows that Geant4 shoots one by one, and from the hits of the rows back to
+events.
 
-The rows are those of the parametrised engine: with the same particles and the same generator both engines shower the same photons and hadrons
-at the same places.
+The rows are those of the parametrised engine: with the same particles and the same generator both
+engines shower the same photons and hadrons at the same places.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ _SEEDS = (1, 2**31 - 1)
 
 
 class Shots(NamedTuple):
-    """Rows to be shot, sorted by event, and the energy of the events; what curls up in the field has no row."""
+    """Rows to be shot, sorted by event, and the energy of the events; what curls up in the field
+    has no row.
+    """
 
-    rows: NDArray[np.float64]  # (n_rows, 7): kind, energy (kinetic of nucleons), phi_axis, z, ux, uy, uz
+    # (n_rows, 7): kind, energy (kinetic of nucleons), phi_axis, z, ux, uy, uz
+    rows: NDArray[np.float64]
     pdg_id: NDArray[np.int64]  # (n_rows,)
     seeds: NDArray[np.int64]  # (n_rows, 2)
     event: NDArray[np.int64]  # (n_rows,)
@@ -39,12 +43,14 @@ class Shots(NamedTuple):
 
 
 def build_shots(particles: Particles, rng: np.random.Generator, *, field: float = 0.0) -> Shots:
-    """Rows of a batch of particles: neutral pions decay, the field bends, every row gets seeds of its own.
+    """Rows of a batch of particles: neutral pions decay, the field bends, every row gets seeds of
+    its own.
 
     Parameters
     ----------
     particles : Particles
-        Sorted by event, events counted from 0 without gaps: pi0, pi+-, photons, electrons, protons and neutrons.
+        Sorted by event, events counted from 0 without gaps: pi0, pi+-, photons, electrons, protons
+        and neutrons.
     rng : numpy.random.Generator
         Source of the decays and, after them, of the seeds.
     field : float, tesla
@@ -56,21 +62,34 @@ def build_shots(particles: Particles, rng: np.random.Generator, *, field: float 
         If a particle is of a kind that is not shot.
     """
     if unknown := set(np.unique(particles.pdg_id).tolist()) - {*KIND, 111}:
-        raise ConfigError(f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted([*KIND, 111])}")
+        raise ConfigError(
+            f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted([*KIND, 111])}"
+        )
     n_events = int(particles.event[-1]) + 1 if len(particles.event) else 0
     particles = decay_pi0(particles, rng)
     entry = propagate(particles, field=field)
     energy = particles.energy - PROTON_MASS * np.isin(particles.pdg_id, NUCLEONS)
     kind = np.array([KIND[int(pdg_id)] for pdg_id in particles.pdg_id], dtype=np.float64)
     rows = np.column_stack([kind, energy, entry.phi_axis, entry.z, entry.direction])
-    e_total, e_curled = (np.bincount(particles.event, e, n_events).astype(np.float64) for e in (energy, energy * ~entry.reaches))
+    e_total, e_curled = (
+        np.bincount(particles.event, e, n_events).astype(np.float64)
+        for e in (energy, energy * ~entry.reaches)
+    )
     seeds = rng.integers(*_SEEDS, size=(len(rows), 2))
     reaches = entry.reaches
-    return Shots(rows[reaches], particles.pdg_id[reaches].astype(np.int64), seeds[reaches], particles.event[reaches], e_total, e_curled)
+    return Shots(
+        rows[reaches],
+        particles.pdg_id[reaches].astype(np.int64),
+        seeds[reaches],
+        particles.event[reaches],
+        e_total,
+        e_curled,
+    )
 
 
 def merge_rows(shots: Shots, rows: RowHits, grid: Grid) -> Hits:
-    """Hits of events from those of their rows; a cell that several rows of an event hit becomes one.
+    """Hits of events from those of their rows; a cell that several rows of an event hit becomes
+    one.
 
     Parameters
     ----------
@@ -83,19 +102,37 @@ def merge_rows(shots: Shots, rows: RowHits, grid: Grid) -> Hits:
     key = np.repeat(shots.event, np.diff(rows.offsets)) * grid.n_cells + rows.cell
     keys, place = np.unique(key, return_inverse=True)
     signal, em, non_em, invisible, escaped = (
-        np.bincount(place, column, len(keys)).astype(np.float64) for column in (rows.signal, rows.em, rows.non_em, rows.invisible, rows.escaped)
+        np.bincount(place, column, len(keys)).astype(np.float64)
+        for column in (rows.signal, rows.em, rows.non_em, rows.invisible, rows.escaped)
     )
-    e_dead, e_leak, e_pi0 = (np.bincount(shots.event, column, n_events).astype(np.float64) for column in (rows.e_dead, rows.e_leak, rows.e_pi0))
+    e_dead, e_leak, e_pi0 = (
+        np.bincount(shots.event, column, n_events).astype(np.float64)
+        for column in (rows.e_dead, rows.e_leak, rows.e_pi0)
+    )
     offsets = np.searchsorted(keys, np.arange(n_events + 1) * grid.n_cells).astype(np.int64)
     cell = (keys % grid.n_cells).astype(np.int32)
-    return Hits(offsets, cell, signal, em, non_em, invisible, escaped, e_dead + shots.e_curled, e_leak, shots.e_total, e_pi0)
+    return Hits(
+        offsets,
+        cell,
+        signal,
+        em,
+        non_em,
+        invisible,
+        escaped,
+        e_dead + shots.e_curled,
+        e_leak,
+        shots.e_total,
+        e_pi0,
+    )
 
 
 def join_rows(parts: list[RowHits]) -> RowHits:
     """Hits of consecutive rows as one; no parts are no rows."""
     if not parts:
         nothing = np.zeros(0)
-        return RowHits(np.zeros(1, np.int64), np.zeros(0, np.int32), *[nothing] * (len(RowHits._fields) - 2))
+        return RowHits(
+            np.zeros(1, np.int64), np.zeros(0, np.int32), *[nothing] * (len(RowHits._fields) - 2)
+        )
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     rest = [np.concatenate([part[i] for part in parts]) for i in range(1, len(RowHits._fields))]
     return RowHits(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), *rest)

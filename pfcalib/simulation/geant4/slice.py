@@ -1,4 +1,6 @@
-"""The detector as slabs across x, read off `pfcalib.geometry`: the reference slice, its Tile part alone, and the calorimeter of TestEm3."""
+"""The detector as slabs across x, read off `pfcalib.geometry`: the reference slice, its Tile part
+alone, and the calorimeter of TestEm3.
+"""
 
 from __future__ import annotations
 
@@ -52,16 +54,19 @@ class Stack(NamedTuple):
 
 
 def reference_stack(grid: Grid) -> Stack:
-    """The slice of the reference showers: aluminium, presampler, lead-argon, aluminium, iron-scintillator.
+    """The slice of the reference showers: aluminium, presampler, lead-argon, aluminium,
+    iron-scintillator.
 
-    Flat slabs stand where the layers of the grid and the dead material of `pfcalib.simulation.detector` stand at y = 0; in z they reach
-    MARGIN beyond the last cell.
+    Flat slabs stand where the layers of the grid and the dead material of
+    `pfcalib.simulation.detector` stand at y = 0; in z they reach MARGIN beyond the last cell.
     """
     layers = tuple(_layer_slab(i, layer) for i, layer in enumerate(grid.layers))
     shells = build_slabs(grid)
     dead = tuple(
         Slab(DEAD, float(x_in), 1, (("G4_Al", float(x_out - x_in)),))
-        for x_in, x_out, layer, de_dx in zip(shells.x_in, shells.x_out, shells.layer, shells.de_dx, strict=True)
+        for x_in, x_out, layer, de_dx in zip(
+            shells.x_in, shells.x_out, shells.layer, shells.de_dx, strict=True
+        )
         if layer < 0 and de_dx > 0.0
     )
     slabs = tuple(sorted(layers + dead, key=lambda slab: slab.x_in))
@@ -75,7 +80,9 @@ def tile_stack(grid: Grid) -> Stack:
 
 
 def em3_stack() -> Stack:
-    """The calorimeter of Geant4's example extended/electromagnetic/TestEm3: 50 periods of 2.3 mm lead and 5.7 mm liquid argon, 40 cm wide."""
+    """The calorimeter of Geant4's example extended/electromagnetic/TestEm3: 50 periods of 2.3 mm
+    lead and 5.7 mm liquid argon, 40 cm wide.
+    """
     return Stack((Slab(0, 1.0, 50, EM3_PERIOD),), 200.0, 200.0, 0.0)
 
 
@@ -83,11 +90,18 @@ def _layer_slab(index: int, layer: Layer) -> Slab:
     if layer.sampling == 0:
         return Slab(index, layer.r_in, 1, (("G4_lAr", layer.r_out - layer.r_in),))
     period = EM_PERIOD if layer.is_em else TILE_PERIOD
-    return Slab(index, layer.r_in, round((layer.r_out - layer.r_in) / sum(part[1] for part in period)), period)
+    return Slab(
+        index,
+        layer.r_in,
+        round((layer.r_out - layer.r_in) / sum(part[1] for part in period)),
+        period,
+    )
 
 
 def _half_z(grid: Grid) -> float:
-    reach = max(layer.r_out * np.sinh(grid.eta_min + layer.n_eta * layer.d_eta) for layer in grid.layers)
+    reach = max(
+        layer.r_out * np.sinh(grid.eta_min + layer.n_eta * layer.d_eta) for layer in grid.layers
+    )
     return max(HALF_WIDTH, float(reach) + MARGIN)
 
 
@@ -106,7 +120,9 @@ def part_of(copy: int) -> tuple[int, bool]:
 
 
 class Volumes(NamedTuple):
-    """Logical volumes of a built stack; every wrapper stays referenced here, since Geant4 does not own what Python made."""
+    """Logical volumes of a built stack; every wrapper stays referenced here, since Geant4 does not
+    own what Python made.
+    """
 
     world: Any  # physical volume
     outside: Any  # logical volume around the hall, which only what leaves can enter
@@ -116,7 +132,8 @@ class Volumes(NamedTuple):
 
 
 def build_volumes(stack: Stack) -> Volumes:
-    """Build a stack in Geant4: a world that catches what leaves, a hall of vacuum, and the slabs in it.
+    """Build a stack in Geant4: a world that catches what leaves, a hall of vacuum, and the slabs in
+    it.
 
     Needs geant4_pybind and its environment; once a process.
     """
@@ -134,7 +151,11 @@ def build_volumes(stack: Stack) -> Volumes:
         return logical
 
     def place(logical: Any, mother: Any, x: float, copy: int = 0) -> Any:
-        placements.append(g4.G4PVPlacement(None, g4.G4ThreeVector(x, 0.0, 0.0), logical, logical.GetName(), mother, False, copy))
+        placements.append(
+            g4.G4PVPlacement(
+                None, g4.G4ThreeVector(x, 0.0, 0.0), logical, logical.GetName(), mother, False, copy
+            )
+        )
         return placements[-1]
 
     low, high = stack.front - _SPACE, stack.slabs[-1].x_out + _SPACE
@@ -148,12 +169,21 @@ def build_volumes(stack: Stack) -> Volumes:
         name = f"layer{slab.layer}" if slab.layer != DEAD else "dead"
         envelope = box(name, slab.x_out - slab.x_in, slab.period[0][0])
         is_active = len(slab.period) == 1 and slab.period[0][0] in ACTIVE
-        place(envelope, hall, 0.5 * (slab.x_in + slab.x_out) - centre, copy_number(slab.layer, is_active))
+        place(
+            envelope,
+            hall,
+            0.5 * (slab.x_in + slab.x_out) - centre,
+            copy_number(slab.layer, is_active),
+        )
         parts.append((slab.layer, is_active, envelope))
         if len(slab.period) == 1:
             continue
         unit = box(f"{name}_period", slab.thickness, slab.period[0][0])
-        kept.append(g4.G4PVReplica(unit.GetName(), unit, envelope, g4.kXAxis, slab.n_periods, slab.thickness))
+        kept.append(
+            g4.G4PVReplica(
+                unit.GetName(), unit, envelope, g4.kXAxis, slab.n_periods, slab.thickness
+            )
+        )
         parts.append((slab.layer, False, unit))
         x = -0.5 * slab.thickness
         for substance, thickness in slab.period:

@@ -1,8 +1,10 @@
-"""A process that shoots jobs with one Geant4 run manager: ``python -m pfcalib.simulation.geant4.worker SETUP``.
+"""A process that shoots jobs with one Geant4 run manager: ``python -m
+pfcalib.simulation.geant4.worker SETUP``.
 
-It reads a line ``["job file", "result file"]`` for each job from standard input and answers with an empty line when the result has its name. At the
-end of the input it leaves at once, so it never outlives the process that started it; and it leaves without the destructors of Geant4, whose
-order Python does not keep.
+It reads a line ``["job file", "result file"]`` for each job from standard input and answers with an
+empty line when the result has its name. At the end of the input it leaves at once, so it never
+outlives the process that started it; and it leaves without the destructors of Geant4, whose order
+Python does not keep.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from pfcalib.simulation.geant4.config import Geant4Config
 from pfcalib.simulation.geant4.data import DataSets
 from pfcalib.simulation.geant4.session import Session
 
-_WARM_UP = (np.array([[0.0, 0.1, 0.0, 0.0, 1.0, 0.0, 0.0]]), np.array([22]), np.array([[1, 1]]))  # builds the tables of physics before time counts
+# builds the tables of physics before time counts
+_WARM_UP = (np.array([[0.0, 0.1, 0.0, 0.0, 1.0, 0.0, 0.0]]), np.array([22]), np.array([[1, 1]]))
 
 
 def write_setup(path: Path, grid: Grid, data: DataSets, config: Geant4Config) -> None:

@@ -1,4 +1,6 @@
-"""CaloChallenge files, written by h5py, are read with every MeV of every voxel where the format says that it lies."""
+"""CaloChallenge files, written by h5py, are read with every MeV of every voxel where the format
+says that it lies.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ from pfcalib.features.images import ImageWindow
 from pfcalib.geometry import BARREL
 from pfcalib.samples.layouts import calochallenge
 from pfcalib.samples.layouts.calochallenge import open_showers
-from pfcalib.samples.layouts.voxels import PHOTONS, PIONS, Binning, VoxelLayer, read_binning, voxel_cells
+from pfcalib.samples.layouts.voxels import (
+    PHOTONS,
+    PIONS,
+    Binning,
+    VoxelLayer,
+    read_binning,
+    voxel_cells,
+)
 from pfcalib.samples.read import iterate_sample, read_sample
 
 SMALL_XML = """<Bins>
@@ -30,14 +39,18 @@ SMALL_XML = """<Bins>
 
 def write_showers(path: Path, energies, showers) -> Path:
     with h5py.File(path, "w") as file:
-        file.create_dataset("incident_energies", data=np.asarray(energies).reshape(-1, 1), compression="gzip")
+        file.create_dataset(
+            "incident_energies", data=np.asarray(energies).reshape(-1, 1), compression="gzip"
+        )
         file.create_dataset("showers", data=showers, compression="gzip")
     return path
 
 
 def make_showers(rng, binning, n=40):
     """Showers of which a third of the voxels has energy, and the last one has none."""
-    showers = rng.exponential(50.0, (n, binning.n_voxels)) * (rng.random((n, binning.n_voxels)) < 0.3)
+    showers = rng.exponential(50.0, (n, binning.n_voxels)) * (
+        rng.random((n, binning.n_voxels)) < 0.3
+    )
     showers[-1] = 0.0
     return 2.0 ** rng.integers(8, 23, n), showers
 
@@ -58,12 +71,18 @@ def path(arrays, tmp_path):
 
 
 def slow_voxels(binning):
-    """Where the challenge's XMLHandler puts its voxels: sampling and centre in mm, one after the other."""
+    """Where the challenge's XMLHandler puts its voxels: sampling and centre in mm, one after the
+    other.
+    """
     for layer in binning.layers:
         for j in range(layer.n_alpha):
             for low, high in zip(layer.r_edges[:-1], layer.r_edges[1:], strict=True):
                 alpha = -math.pi + 2.0 * math.pi * (j + 0.5) / layer.n_alpha
-                yield layer.sampling, (low + high) / 2.0 * math.cos(alpha), (low + high) / 2.0 * math.sin(alpha)
+                yield (
+                    layer.sampling,
+                    (low + high) / 2.0 * math.cos(alpha),
+                    (low + high) / 2.0 * math.sin(alpha),
+                )
 
 
 def test_voxels_lie_where_the_format_says(binning):
@@ -74,7 +93,9 @@ def test_voxels_lie_where_the_format_says(binning):
         radius = next(layer.r for layer in BARREL.layers if layer.sampling == sampling)
         assert (geo.ID[i], geo.sampling[i]) == (i, sampling)
         assert geo.rPerp[i] == pytest.approx(radius)
-        assert (geo.eta[i], geo.phi[i]) == pytest.approx((x / radius, y / radius), rel=1e-6, abs=1e-7)
+        assert (geo.eta[i], geo.phi[i]) == pytest.approx(
+            (x / radius, y / radius), rel=1e-6, abs=1e-7
+        )
 
 
 def test_voxels_fill_the_cylinders(binning):
@@ -83,8 +104,12 @@ def test_voxels_fill_the_cylinders(binning):
         barrel = next(this for this in BARREL.layers if this.sampling == layer.sampling)
         area = math.pi * layer.r_edges[-1] ** 2
         here = geo.sampling == layer.sampling
-        assert geo.volume[here].sum(dtype=np.float64) == pytest.approx(area * (barrel.r_out - barrel.r_in), rel=1e-6)
-        assert (geo.deta[here] * geo.dphi[here]).sum(dtype=np.float64) == pytest.approx(area / barrel.r**2, rel=1e-6)
+        assert geo.volume[here].sum(dtype=np.float64) == pytest.approx(
+            area * (barrel.r_out - barrel.r_in), rel=1e-6
+        )
+        assert (geo.deta[here] * geo.dphi[here]).sum(dtype=np.float64) == pytest.approx(
+            area / barrel.r**2, rel=1e-6
+        )
 
 
 def test_every_mev_is_read(path, arrays, binning):
@@ -106,7 +131,9 @@ def test_layers_add_up_to_the_cluster(path, arrays, binning):
     sample = read_sample(path)
     names = [name for name in sample.scalars if name.startswith("cluster_E_")]
     assert len(names) == len(binning.layers)
-    assert sum(sample[name].astype(np.float64) for name in names) == pytest.approx(sample["clusterE"], rel=1e-6)
+    assert sum(sample[name].astype(np.float64) for name in names) == pytest.approx(
+        sample["clusterE"], rel=1e-6
+    )
     emb1 = [sampling == 1 for sampling, _, _ in slow_voxels(binning)]
     assert sample["cluster_E_EMB1"] == pytest.approx(arrays[1][:, emb1].sum(axis=1) / 1e3, rel=1e-6)
 
@@ -114,19 +141,27 @@ def test_layers_add_up_to_the_cluster(path, arrays, binning):
 def test_chunks_add_up_to_the_whole(path):
     whole, chunks = read_sample(path), list(iterate_sample(path, step=7))
     assert [len(chunk) for chunk in chunks] == [7, 7, 7, 7, 7, 5]
-    assert np.array_equal(np.concatenate([chunk.cells["cluster_cell_E"] for chunk in chunks]), whole.cells["cluster_cell_E"])
+    assert np.array_equal(
+        np.concatenate([chunk.cells["cluster_cell_E"] for chunk in chunks]),
+        whole.cells["cluster_cell_E"],
+    )
     assert len(read_sample(path, entry_start=3, entry_stop=3)) == 0
 
 
 def test_images_are_centred_on_the_axis_of_the_particle():
     sample_axis = ImageWindow(voxel_cells(PHOTONS)).central_cell(np.zeros(1), np.zeros(1))
-    assert np.hypot(voxel_cells(PHOTONS).eta[sample_axis], voxel_cells(PHOTONS).phi[sample_axis]) == pytest.approx(1.0 / BARREL.layers[2].r, rel=1e-6)
+    assert np.hypot(
+        voxel_cells(PHOTONS).eta[sample_axis], voxel_cells(PHOTONS).phi[sample_axis]
+    ) == pytest.approx(1.0 / BARREL.layers[2].r, rel=1e-6)
 
 
 def test_an_xml_is_read_layer_by_layer(tmp_path):
     (tmp_path / "b.xml").write_text(SMALL_XML)
     binning = read_binning(tmp_path / "b.xml")
-    assert binning.layers == (VoxelLayer(1, (0.0, 2.0, 6.0), 4), VoxelLayer(12, (0.0, 100.0, 200.5), 1))
+    assert binning.layers == (
+        VoxelLayer(1, (0.0, 2.0, 6.0), 4),
+        VoxelLayer(12, (0.0, 100.0, 200.5), 1),
+    )
     assert (binning.pdg_id, binning.n_voxels, binning.starts) == (22, 10, [0, 8])
 
 
@@ -155,7 +190,10 @@ def test_a_binning_given_by_the_user_wins(tmp_path, rng):
     with open_showers(path, binning=mine) as reader:
         assert set(reader.geo.sampling) == {2}
         assert reader.read(0, 1)["truthPdgId"].tolist() == [11]
-    with pytest.raises(BadFileError, match="10 voxels, binning photons has 368"), open_showers(path, binning=PHOTONS):
+    with (
+        pytest.raises(BadFileError, match="10 voxels, binning photons has 368"),
+        open_showers(path, binning=PHOTONS),
+    ):
         pass
 
 
@@ -269,7 +307,9 @@ def test_flipped_bytes_in_a_chunk_are_noticed(path):
 
 def test_a_url_is_read_too(path):
     fsspec.filesystem("memory").pipe("/calo/a.hdf5", path.read_bytes())
-    assert np.array_equal(read_sample("memory://calo/a.hdf5")["clusterE"], read_sample(path)["clusterE"])
+    assert np.array_equal(
+        read_sample("memory://calo/a.hdf5")["clusterE"], read_sample(path)["clusterE"]
+    )
 
 
 def test_only_hdf5_is_taken_for_it(path, tmp_path):

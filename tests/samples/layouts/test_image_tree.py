@@ -17,7 +17,17 @@ from pfcalib.samples.read import read_sample
 
 LAYERS = tuple(IMAGE_SHAPES)
 BRANCHES = dict(zip(LAYERS, IMAGES, strict=True))
-SCALARS = ("truthE", "truthEta", "truthPhi", "clusterE", "clusterEta", "clusterPhi", "clusterIndex", "nCluster", "cluster_ENG_CALIB_TOT")
+SCALARS = (
+    "truthE",
+    "truthEta",
+    "truthPhi",
+    "clusterE",
+    "clusterEta",
+    "clusterPhi",
+    "clusterIndex",
+    "nCluster",
+    "cluster_ENG_CALIB_TOT",
+)
 
 
 def image_branches(sample):
@@ -28,7 +38,10 @@ def image_branches(sample):
 
 def write_images(path, branches):
     with uproot.recreate(path) as file:
-        file.mktree("ClusterTree", {name: (array.dtype, array.shape[1:]) for name, array in branches.items()}).extend(branches)
+        file.mktree(
+            "ClusterTree",
+            {name: (array.dtype, array.shape[1:]) for name, array in branches.items()},
+        ).extend(branches)
     return path
 
 
@@ -57,10 +70,18 @@ def test_images_of_the_cells_are_the_images_of_the_file(barrel, path):
 def test_cells_are_those_that_the_images_were_made_of(barrel, path):
     read, grid = read_sample(path), image_grid()
     one = int(np.argmin(np.abs(barrel["clusterEta"])))
-    rows = barrel.cells["cluster_cell_ID"][barrel.offsets[one] : barrel.offsets[one + 1]].astype(int)
+    rows = barrel.cells["cluster_cell_ID"][barrel.offsets[one] : barrel.offsets[one + 1]].astype(
+        int
+    )
     back = read.cells["cluster_cell_ID"][read.offsets[one] : read.offsets[one + 1]].astype(int)
-    places = {(int(BARREL.layer[row]), round(float(BARREL.eta[row]), 6), round(float(BARREL.phi[row]), 6)) for row in rows}
-    again = {(int(grid.layer[row]), round(float(grid.eta[row]), 6), round(float(grid.phi[row]), 6)) for row in back}
+    places = {
+        (int(BARREL.layer[row]), round(float(BARREL.eta[row]), 6), round(float(BARREL.phi[row]), 6))
+        for row in rows
+    }
+    again = {
+        (int(grid.layer[row]), round(float(grid.eta[row]), 6), round(float(grid.phi[row]), 6))
+        for row in back
+    }
     assert again <= places
     energy = read.cells["cluster_cell_E"][read.offsets[one] : read.offsets[one + 1]].sum()
     assert 0.9 < energy / barrel["clusterE"][one] < 1.0 + 1e-6
@@ -89,20 +110,33 @@ def test_clusters_of_one_event_share_a_number_and_others_do_not(barrel, tmp_path
     np.testing.assert_array_equal(number[::2], number[1::2])
     assert len(np.unique(number)) == 200
     assert number.min() >= 0
-    np.testing.assert_array_equal(read_sample(path, columns=["eventNumber"], entry_start=11)["eventNumber"], number[11:])
+    np.testing.assert_array_equal(
+        read_sample(path, columns=["eventNumber"], entry_start=11)["eventNumber"], number[11:]
+    )
 
 
 def test_the_hash_of_an_event_has_no_collisions_among_neighbours():
-    energy = np.nextafter(np.float32(1.0), np.float32(2.0)) + np.spacing(np.float32(1.0)) * np.arange(100_000, dtype=np.float32)
+    energy = np.nextafter(np.float32(1.0), np.float32(2.0)) + np.spacing(
+        np.float32(1.0)
+    ) * np.arange(100_000, dtype=np.float32)
     assert len(np.unique(event_hash([energy, np.zeros(100_000), np.zeros(100_000)]))) == 100_000
 
 
 def test_files_that_root_wrote_read_alike(barrel, tmp_path):
     few = barrel[:25]
     branches = image_branches(few)
-    types = {name: ("I" if array.dtype.kind == "i" else "F") + "".join(f"[{n}]" for n in array.shape[1:]) for name, array in branches.items()}
-    write_trees(tmp_path / "root.root", {"ClusterTree": {name: (types[name], array) for name, array in branches.items()}})
-    one, two = read_sample(tmp_path / "root.root"), read_sample(write_images(tmp_path / "uproot.root", branches))
+    types = {
+        name: ("I" if array.dtype.kind == "i" else "F") + "".join(f"[{n}]" for n in array.shape[1:])
+        for name, array in branches.items()
+    }
+    write_trees(
+        tmp_path / "root.root",
+        {"ClusterTree": {name: (types[name], array) for name, array in branches.items()}},
+    )
+    one, two = (
+        read_sample(tmp_path / "root.root"),
+        read_sample(write_images(tmp_path / "uproot.root", branches)),
+    )
     np.testing.assert_array_equal(one.offsets, two.offsets)
     for name in one.cells:
         np.testing.assert_array_equal(one.cells[name], two.cells[name])
@@ -121,7 +155,10 @@ def test_a_cluster_whose_image_leaves_the_calorimeter_is_reported_not_cut(barrel
     branches["clusterEta"][7] = 1.55
     branches["EMB2"][7] = 0.01
     write_images(tmp_path / "far.root", branches)
-    with pytest.raises(BadFileError, match=r"far\.root: ClusterTree: entry 7: clusterEta puts pixels beyond \|eta\| = 1.6"):
+    with pytest.raises(
+        BadFileError,
+        match=r"far\.root: ClusterTree: entry 7: clusterEta puts pixels beyond \|eta\| = 1.6",
+    ):
         read_sample(tmp_path / "far.root")
     log = FaultLog()
     assert len(read_sample(tmp_path / "far.root", on_error="skip", faults=log)) == 399
@@ -131,7 +168,10 @@ def test_a_cluster_whose_image_leaves_the_calorimeter_is_reported_not_cut(barrel
 @pytest.mark.parametrize("shape", [(16, 8), (256,)])
 def test_an_image_of_another_shape_is_refused(barrel, tmp_path, shape):
     branches = image_branches(barrel) | {"EMB2": np.zeros((400, *shape), dtype=np.float32)}
-    with pytest.raises(BadFileError, match=r"branch EMB2 is of type .*expected an image of 16 x 16 numbers an entry"):
+    with pytest.raises(
+        BadFileError,
+        match=r"branch EMB2 is of type .*expected an image of 16 x 16 numbers an entry",
+    ):
         read_sample(write_images(tmp_path / "shape.root", branches))
 
 

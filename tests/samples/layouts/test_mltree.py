@@ -57,7 +57,9 @@ def test_the_file_has_the_awkward_cases(barrel):
     assert counts.max() >= 3
     phi, truth = content.sample["clusterPhi"], content.sample["truthPhi"]
     assert np.sum(np.abs(phi - truth) > 6.0) >= 3, "particles on the other side of phi = pi"
-    assert np.any(np.diff(content.sample["clusterIndex"][content.entry == 1]) < 0), "clusters that are not in the order of energy"
+    assert np.any(np.diff(content.sample["clusterIndex"][content.entry == 1]) < 0), (
+        "clusters that are not in the order of energy"
+    )
 
 
 def test_sums_over_the_cells_are_those_of_the_cells(window):
@@ -67,7 +69,9 @@ def test_sums_over_the_cells_are_those_of_the_cells(window):
     row = content.sample.geo.rows(read.cells["cluster_cell_ID"])
     for name, sampling in {"EMB2": 2, "TileBar1": 13}.items():
         here = content.sample.geo.sampling[row] == sampling
-        expected = np.bincount(owner[here], weights=read.cells["cluster_cell_E"][here], minlength=len(read))
+        expected = np.bincount(
+            owner[here], weights=read.cells["cluster_cell_E"][here], minlength=len(read)
+        )
         np.testing.assert_allclose(read[f"cluster_E_{name}"], expected, rtol=1e-6)
     np.testing.assert_allclose(read["cluster_sumCellE"], read["clusterE"], rtol=1e-5)
 
@@ -76,21 +80,37 @@ def test_the_weights_of_the_experiment_are_columns(window):
     path, content = window
     calibrated = read_sample(path, columns=["clusterECalib", "clusterE", "cluster_HAD_WEIGHT"])
     np.testing.assert_allclose(calibrated["clusterECalib"], 1.2 * calibrated["clusterE"], rtol=1e-6)
-    np.testing.assert_array_equal(calibrated["cluster_HAD_WEIGHT"], ak.flatten(content.trees["EventTree"]["cluster_HAD_WEIGHT"][1]))
+    np.testing.assert_array_equal(
+        calibrated["cluster_HAD_WEIGHT"],
+        ak.flatten(content.trees["EventTree"]["cluster_HAD_WEIGHT"][1]),
+    )
 
 
 def test_the_order_of_branches_and_other_branches_change_nothing(window, tmp_path):
     path, _ = window
     n = 40
-    extra = {"colours": ("string", ["red"] * n), "cluster_colour": ("vector<string>", [["green", "blue"]] * n), "nVertex": ("D", np.ones(n))}
+    extra = {
+        "colours": ("string", ["red"] * n),
+        "cluster_colour": ("vector<string>", [["green", "blue"]] * n),
+        "nVertex": ("D", np.ones(n)),
+    }
     content = write_mltree(tmp_path / "other.root", seed=2, reverse=True, change=extra)
     with uproot.open(path) as one, uproot.open(tmp_path / "other.root") as two:
-        assert list(two["EventTree"].keys())[: len(one["EventTree"].keys())] == list(reversed(one["EventTree"].keys()))
+        assert list(two["EventTree"].keys())[: len(one["EventTree"].keys())] == list(
+            reversed(one["EventTree"].keys())
+        )
     assert_holds(read_sample(tmp_path / "other.root"), content.sample)
 
 
 def test_what_the_file_does_not_have_is_absent(tmp_path):
-    gone = ("truthPartEta", "cluster_cell_hitsE_EM", "cluster_ISOLATION", "nCluster", "truthPartBarcode", "cluster_E_LCCalib")
+    gone = (
+        "truthPartEta",
+        "cluster_cell_hitsE_EM",
+        "cluster_ISOLATION",
+        "nCluster",
+        "truthPartBarcode",
+        "cluster_E_LCCalib",
+    )
     content = write_mltree(tmp_path / "few.root", n_events=6, drop=gone)
     read = read_sample(tmp_path / "few.root")
     lost = {*(f"truth{name}" for name in ("PdgId", "E", "Pt", "Eta", "Phi")), "cluster_ISOLATION"}
@@ -105,14 +125,24 @@ def test_what_the_file_does_not_have_is_absent(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "columns", [["clusterE"], ["truthE"], ["clusterIndex"], ["cluster_cell_E"], ["cluster_E_EMB2"], ["eventNumber", "cluster_sumCellE"]]
+    "columns",
+    [
+        ["clusterE"],
+        ["truthE"],
+        ["clusterIndex"],
+        ["cluster_cell_E"],
+        ["cluster_E_EMB2"],
+        ["eventNumber", "cluster_sumCellE"],
+    ],
 )
 def test_columns_asked_for_are_those_of_the_whole(window, columns):
     path, _ = window
     whole, part = read_sample(path), read_sample(path, columns=columns)
     assert {*part.scalars, *part.cells} == set(columns)
     for name in columns:
-        np.testing.assert_array_equal((part.scalars | part.cells)[name], (whole.scalars | whole.cells)[name])
+        np.testing.assert_array_equal(
+            (part.scalars | part.cells)[name], (whole.scalars | whole.cells)[name]
+        )
 
 
 def test_chunks_join_to_the_whole_and_hold_few_clusters(window):
@@ -120,20 +150,34 @@ def test_chunks_join_to_the_whole_and_hold_few_clusters(window):
     chunks = list(iterate_sample(path, step=10))
     assert len(chunks) > 5
     assert max(len(chunk) for chunk in chunks) < 25
-    np.testing.assert_array_equal(np.concatenate([chunk["truthE"] for chunk in chunks]), content.sample["truthE"])
+    np.testing.assert_array_equal(
+        np.concatenate([chunk["truthE"] for chunk in chunks]), content.sample["truthE"]
+    )
     part = read_sample(path, entry_start=1, entry_stop=3)
-    np.testing.assert_array_equal(part["clusterE"], content.sample["clusterE"][np.isin(content.entry, [1, 2])])
+    np.testing.assert_array_equal(
+        part["clusterE"], content.sample["clusterE"][np.isin(content.entry, [1, 2])]
+    )
 
 
 def test_a_sample_of_pfcalib_as_mltree_and_back_is_the_same(sample, tmp_path, rng):
     content = mltree_of(sample, np.full(150, 2), rng)
     write_trees(tmp_path / "mltree.root", content.trees)
     read = read_sample(tmp_path / "mltree.root")
-    for name in ("clusterE", "clusterPhi", "cluster_nCells", "cluster_ENG_CALIB_TOT", "truthPdgId", "truthE", "cluster_FIRST_ENG_DENS"):
+    for name in (
+        "clusterE",
+        "clusterPhi",
+        "cluster_nCells",
+        "cluster_ENG_CALIB_TOT",
+        "truthPdgId",
+        "truthE",
+        "cluster_FIRST_ENG_DENS",
+    ):
         np.testing.assert_array_equal(read[name], sample[name])
     for name in sample.cells:
         np.testing.assert_array_equal(read.cells[name], sample.cells[name])
-    np.testing.assert_allclose(read["cluster_E_EMB2"], sample["cluster_E_EMB2"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        read["cluster_E_EMB2"], sample["cluster_E_EMB2"], rtol=1e-5, atol=1e-6
+    )
     images, expected = build_images(read), build_images(sample)
     for name in expected:
         np.testing.assert_array_equal(images[name], expected[name])
@@ -165,7 +209,9 @@ def test_an_event_without_a_particle_is_reported(tmp_path):
         if name.startswith("truthPart")
     }
     write_mltree(tmp_path / "fake.root", n_events=4, change=truth)
-    with pytest.raises(BadFileError, match=r"fake\.root: EventTree: entry 1: truthE is nan, it must be finite"):
+    with pytest.raises(
+        BadFileError, match=r"fake\.root: EventTree: entry 1: truthE is nan, it must be finite"
+    ):
         read_sample(tmp_path / "fake.root")
     log = FaultLog()
     read = read_sample(tmp_path / "fake.root", on_error="skip", faults=log)
@@ -173,18 +219,25 @@ def test_an_event_without_a_particle_is_reported(tmp_path):
     assert log.n_lost == np.sum(content.entry == 1)
 
 
-@pytest.mark.parametrize(("branch", "entry"), [("cluster_Eta", 1), ("cluster_cell_E", 2), ("truthPartPhi", 1)])
+@pytest.mark.parametrize(
+    ("branch", "entry"), [("cluster_Eta", 1), ("cluster_cell_E", 2), ("truthPartPhi", 1)]
+)
 def test_vectors_of_different_lengths_are_refused_with_their_entry(tmp_path, branch, entry):
     content = mltree_content(n_events=6)
     kind, values = content.trees["EventTree"][branch]
     values = ak.to_list(values)
     (values[entry][0] if kind.startswith("vector<vector") else values[entry]).append(0.5)
     write_mltree(tmp_path / "uneven.root", n_events=6, change={branch: (kind, values)})
-    with pytest.raises(BadFileError, match=f"uneven.root: EventTree: entry {entry}: {branch} does not have the same length as"):
+    with pytest.raises(
+        BadFileError,
+        match=f"uneven.root: EventTree: entry {entry}: {branch} does not have the same length as",
+    ):
         read_sample(tmp_path / "uneven.root")
     log = FaultLog()
     read = read_sample(tmp_path / "uneven.root", on_error="skip", faults=log)
-    np.testing.assert_array_equal(read["clusterE"], content.sample["clusterE"][content.entry != entry])
+    np.testing.assert_array_equal(
+        read["clusterE"], content.sample["clusterE"][content.entry != entry]
+    )
     assert [(fault.branch, fault.entry, fault.n_lost) for fault in log] == [(branch, entry, 1)]
 
 

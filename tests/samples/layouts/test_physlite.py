@@ -1,4 +1,6 @@
-"""Clusters of real ATLAS files, and of one with EM scale and moments that ROOT writes, come in GeV and with the layers that they have."""
+"""Clusters of real ATLAS files, and of one with EM scale and moments that ROOT writes, come in GeV
+and with the layers that they have.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,18 @@ from pfcalib.samples.layouts.recognise import recognise
 from pfcalib.samples.read import iterate_sample, read_sample
 from pfcalib.samples.schema import Sample
 
-BARREL = {0: "PreSamplerB", 1: "EMB1", 2: "EMB2", 3: "EMB3", 12: "TileBar0", 13: "TileBar1", 14: "TileBar2"}
+BARREL = {
+    0: "PreSamplerB",
+    1: "EMB1",
+    2: "EMB2",
+    3: "EMB3",
+    12: "TileBar0",
+    13: "TileBar1",
+    14: "TileBar2",
+}
 N_CLUSTERS = {"physlite": 426, "physlite_ttbar": 305, "exot": 306}
-EVENTS = {  # container, variable: type, values of three events, the second one without clusters; MeV
+# container, variable: type, values of three events, the second one without clusters; MeV
+EVENTS = {
     "EventInfoAuxDyn.eventNumber": ("L", [11, 12, 13]),
     "CaloCalTopoClustersAuxDyn.rawE": ("vector<float>", [[2000.0, 5000.0], [], [-300.0]]),
     "CaloCalTopoClustersAuxDyn.rawEta": ("vector<float>", [[0.5, -1.5], [], [0.0]]),
@@ -29,7 +40,10 @@ EVENTS = {  # container, variable: type, values of three events, the second one 
     "CaloCalTopoClustersAuxDyn.calE": ("vector<float>", [[2500.0, 5500.0], [], [-300.0]]),
     "CaloCalTopoClustersAuxDyn.calEta": ("vector<float>", [[0.6, -1.6], [], [0.1]]),
     "CaloCalTopoClustersAuxDyn.calPhi": ("vector<float>", [[3.0, -3.0], [], [0.1]]),
-    "CaloCalTopoClustersAuxDyn.e_sampl": ("vector<vector<float>>", [[[2000.0], [4000.0, 1000.0]], [], [[-300.0]]]),
+    "CaloCalTopoClustersAuxDyn.e_sampl": (
+        "vector<vector<float>>",
+        [[[2000.0], [4000.0, 1000.0]], [], [[-300.0]]],
+    ),
     "CaloCalTopoClustersAuxDyn.CENTER_MAG": ("vector<float>", [[1600.0, 3000.0], [], [1500.0]]),
     "CaloCalTopoClustersAuxDyn.FIRST_ENG_DENS": ("vector<float>", [[0.01, 0.5], [], [0.0]]),
     "CaloCalTopoClustersAuxDyn.ENG_POS": ("vector<float>", [[2100.0, 5100.0], [], [0.0]]),
@@ -52,29 +66,50 @@ def real(request):
     path = real_file(request.param)
     with uproot.open(path) as file:
         tree = file["CollectionTree"]
-        number = "EventInfoAux./EventInfoAux.eventNumber" if request.param == "exot" else "EventInfoAuxDyn.eventNumber"
-        names = {"calE": "egammaClustersAuxDyn.calE", "calEta": "egammaClustersAuxDyn.calEta", "calPhi": "egammaClustersAuxDyn.calPhi"}
+        number = (
+            "EventInfoAux./EventInfoAux.eventNumber"
+            if request.param == "exot"
+            else "EventInfoAuxDyn.eventNumber"
+        )
+        names = {
+            "calE": "egammaClustersAuxDyn.calE",
+            "calEta": "egammaClustersAuxDyn.calEta",
+            "calPhi": "egammaClustersAuxDyn.calPhi",
+        }
         names |= {"e_sampl": "egammaClustersAuxDyn.e_sampl", "eventNumber": number}
         arrays = ak.Array({name: tree[branch].array() for name, branch in names.items()})
-        return Real(request.param, read_sample(path), arrays, list(slow_patterns(tree["egammaClusters"])))
+        return Real(
+            request.param, read_sample(path), arrays, list(slow_patterns(tree["egammaClusters"]))
+        )
 
 
 def slow_patterns(branch):
-    """samplingPattern of all clusters, from the bytes: 16 of a header with the number of clusters at its end, then 4 each."""
+    """samplingPattern of all clusters, from the bytes: 16 of a header with the number of clusters
+    at its end, then 4 each.
+    """
     for i in range(branch.num_baskets):
         basket = branch.basket(i)
         for start in basket.byte_offsets[:-1]:
             (n,) = struct.unpack(">I", basket.data[start + 12 : start + 16].tobytes())
-            yield from struct.unpack(f">{n}I", basket.data[start + 16 : start + 16 + 4 * n].tobytes())
+            yield from struct.unpack(
+                f">{n}I", basket.data[start + 16 : start + 16 + 4 * n].tobytes()
+            )
 
 
 @pytest.fixture(scope="module")
 def topo(tmp_path_factory):
-    """A file with the EM scale and moments, and one without event numbers of which vectors do not agree."""
+    """A file with the EM scale and moments, and one without event numbers of which vectors do not
+    agree.
+    """
     folder = tmp_path_factory.mktemp("topo")
     bad = {**EVENTS, "CaloCalTopoClustersAuxDyn.rawEta": ("vector<float>", [[0.5, -1.5], [], []])}
     del bad["EventInfoAuxDyn.eventNumber"]
-    write_files({folder / "aod.root": {"CollectionTree": EVENTS}, folder / "bad.root": {"CollectionTree": bad}})
+    write_files(
+        {
+            folder / "aod.root": {"CollectionTree": EVENTS},
+            folder / "bad.root": {"CollectionTree": bad},
+        }
+    )
     return folder / "aod.root"
 
 
@@ -84,7 +119,9 @@ def test_energies_and_directions_are_those_of_the_file(real):
     assert sample["clusterE"] == pytest.approx(ak.to_numpy(ak.flatten(real.arrays["calE"])) / 1e3)
     assert sample["clusterEta"].tolist() == ak.flatten(real.arrays["calEta"]).to_list()
     assert sample["clusterPhi"].tolist() == ak.flatten(real.arrays["calPhi"]).to_list()
-    assert sample["clusterPt"] == pytest.approx(sample["clusterE"] / np.cosh(sample["clusterEta"]), rel=1e-5)
+    assert sample["clusterPt"] == pytest.approx(
+        sample["clusterE"] / np.cosh(sample["clusterEta"]), rel=1e-5
+    )
     assert 1.0 < np.median(sample["clusterE"]) < 100.0
     assert sample.offsets.tolist() == [0] * (len(sample) + 1)
     assert len(sample.geo) == 0
@@ -92,11 +129,17 @@ def test_energies_and_directions_are_those_of_the_file(real):
 
 def test_events_keep_their_numbers(real):
     sample, counts = real.sample, ak.to_numpy(ak.num(real.arrays["calE"]))
-    assert sample["eventNumber"].tolist() == np.repeat(ak.to_numpy(real.arrays["eventNumber"]), counts).tolist()
+    assert (
+        sample["eventNumber"].tolist()
+        == np.repeat(ak.to_numpy(real.arrays["eventNumber"]), counts).tolist()
+    )
     assert sample["nCluster"].tolist() == np.repeat(counts, counts).tolist()
     for first, n in zip(np.cumsum(counts) - counts, counts, strict=True):
         event = slice(first, first + n)
-        assert np.argsort(sample["clusterIndex"][event]).tolist() == np.argsort(-sample["clusterE"][event], kind="stable").tolist()
+        assert (
+            np.argsort(sample["clusterIndex"][event]).tolist()
+            == np.argsort(-sample["clusterE"][event], kind="stable").tolist()
+        )
 
 
 def test_every_mev_of_a_layer_is_found_by_its_bit(real):
@@ -129,7 +172,14 @@ def test_a_file_without_the_em_scale_says_so(real):
 
 def test_branches_found_and_missing_are_listed():
     with open_clusters(real_file("exot")) as reader:
-        assert reader.found == ("eventNumber", "calE", "calEta", "calPhi", "e_sampl", "samplingPattern")
+        assert reader.found == (
+            "eventNumber",
+            "calE",
+            "calEta",
+            "calPhi",
+            "e_sampl",
+            "samplingPattern",
+        )
         assert {"rawE", "rawEta", "rawPhi", "CENTER_MAG"} <= set(reader.missing)
 
 
@@ -146,7 +196,9 @@ def test_columns_can_be_chosen():
     some = read_sample(path, columns=["clusterE", "eventNumber"], entry_start=2, entry_stop=5)
     assert set(some.scalars) == {"clusterE", "eventNumber"}
     assert len(some) == 22 + 27 + 19
-    with pytest.raises(BadFileError, match=r"CollectionTree has no branch truthE \(layout PHYSLITE\)"):
+    with pytest.raises(
+        BadFileError, match=r"CollectionTree has no branch truthE \(layout PHYSLITE\)"
+    ):
         read_sample(path, columns=["truthE"])
 
 
@@ -189,13 +241,21 @@ def test_the_container_can_be_chosen(topo):
     with open_clusters(topo, container="AnotherClusters") as reader:
         assert reader.read(0, 3)["clusterE"].tolist() == [1.0]
         assert "eventNumber" in reader.found
-    with pytest.raises(BadFileError, match="no clusters 'None'; it has CaloCalTopoClusters, AnotherClusters"), open_clusters(topo, container="None"):
+    with (
+        pytest.raises(
+            BadFileError, match="no clusters 'None'; it has CaloCalTopoClusters, AnotherClusters"
+        ),
+        open_clusters(topo, container="None"),
+    ):
         pass
 
 
 def test_vectors_that_disagree_name_their_entry(topo):
     path = topo.with_name("bad.root")
-    with pytest.raises(BadFileError, match=r"entry 2: CaloCalTopoClusters: rawEta has 0 values, the event has 1 clusters"):
+    with pytest.raises(
+        BadFileError,
+        match=r"entry 2: CaloCalTopoClusters: rawEta has 0 values, the event has 1 clusters",
+    ):
         read_sample(path)
     log = FaultLog()
     assert read_sample(path, on_error="skip", faults=log)["eventNumber"].tolist() == [0, 0]

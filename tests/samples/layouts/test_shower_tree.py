@@ -32,19 +32,35 @@ def test_they_are_marked_as_showers():
         assert reader.unit == "shower"
         assert "not a cluster" in reader.metadata["unit"]
         assert reader.read(0, 0).scalars.keys() == reader.read(5, 7).scalars.keys()
-    assert not {"clusterIndex", "nCluster", "clusterEta"} & set(read_sample(PIONS, entry_stop=2).scalars)
+    assert not {"clusterIndex", "nCluster", "clusterEta"} & set(
+        read_sample(PIONS, entry_stop=2).scalars
+    )
 
 
 def test_columns_and_entries_can_be_chosen():
-    part, whole = read_sample(PIONS, columns=["truthE", "cluster_cell_E"], entry_start=3, entry_stop=8), read_sample(PIONS)
+    part, whole = (
+        read_sample(PIONS, columns=["truthE", "cluster_cell_E"], entry_start=3, entry_stop=8),
+        read_sample(PIONS),
+    )
     assert set(part.scalars) == {"truthE"}
     np.testing.assert_array_equal(part["truthE"], whole["truthE"][3:8])
     np.testing.assert_array_equal(part.cells["cluster_cell_E"], whole[3:8].cells["cluster_cell_E"])
-    np.testing.assert_array_equal(read_sample(PIONS, columns=["eventNumber"], entry_start=3, entry_stop=8)["eventNumber"], np.arange(3, 8))
+    np.testing.assert_array_equal(
+        read_sample(PIONS, columns=["eventNumber"], entry_start=3, entry_stop=8)["eventNumber"],
+        np.arange(3, 8),
+    )
 
 
 def test_a_shower_without_hits_is_kept(tmp_path):
-    showers = Showers(np.full(2, 211, np.int32), np.ones(2), np.zeros(2), np.zeros(2), np.array([0, 0, 2]), np.array([3, 5], np.int32), np.ones(2))
+    showers = Showers(
+        np.full(2, 211, np.int32),
+        np.ones(2),
+        np.zeros(2),
+        np.zeros(2),
+        np.array([0, 0, 2]),
+        np.array([3, 5], np.int32),
+        np.ones(2),
+    )
     write_showers(tmp_path / "empty.root", showers, WINDOW, {})
     read = read_sample(tmp_path / "empty.root")
     assert read["clusterE"].tolist() == pytest.approx([0.0, 2.0])

@@ -1,4 +1,6 @@
-"""What the Geant4 tests share: one cache for the tables, and rows shot by a session in a process of its own."""
+"""What the Geant4 tests share: one cache for the tables, and rows shot by a session in a process of
+its own.
+"""
 
 import json
 import os
@@ -34,7 +36,13 @@ def cache(tmp_path_factory):
     """Folder of the cache, with the tables in it once they are asked for."""
     folder = tmp_path_factory.mktemp("geant4-cache")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("GEANT4_DATA_DIR", "G4LEDATA", "G4PARTICLEXSDATA", "G4LEVELGAMMADATA", "G4ENSDFSTATEDATA"):
+        for name in (
+            "GEANT4_DATA_DIR",
+            "G4LEDATA",
+            "G4PARTICLEXSDATA",
+            "G4LEVELGAMMADATA",
+            "G4ENSDFSTATEDATA",
+        ):
             patch.delenv(name, raising=False)
         patch.setenv("PFCALIB_CACHE", str(folder))
         yield folder
@@ -42,16 +50,27 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shoot(tmp_path_factory):
-    """Function (grid, rows, pdg_id, seeds, parts, calibration_truth) -> [(RowHits, unattributed) of each part], all parts shot in one session."""
+    """Function (grid, rows, pdg_id, seeds, parts, calibration_truth) -> [(RowHits, unattributed) of
+    each part], all parts shot in one session.
+    """
 
     def run(grid, rows, pdg_id, seeds, *, parts=None, calibration_truth=True):
         folder = tmp_path_factory.mktemp("shoot")
         np.savez(folder / "job.npz", rows=rows, pdg_id=pdg_id, seeds=seeds)
         parts = [list(range(len(rows)))] if parts is None else parts
         job = json.dumps([str(folder), grid, calibration_truth, parts])
-        done = subprocess.run([sys.executable, "-c", SHOOT, job], env=os.environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [sys.executable, "-c", SHOOT, job],
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         found = [np.load(folder / f"hits{i}.npz") for i in range(len(parts))]
-        return [(RowHits(*(each[name] for name in RowHits._fields)), each["unattributed"]) for each in found]
+        return [
+            (RowHits(*(each[name] for name in RowHits._fields)), each["unattributed"])
+            for each in found
+        ]
 
     return run

@@ -1,4 +1,6 @@
-"""Physics whose answer is known: Geant4's published TestEm3, the pi/e of the Tile, the resolution of electrons."""
+"""Physics whose answer is known: Geant4's published TestEm3, the pi/e of the Tile, the resolution
+of electrons.
+"""
 
 import pytest
 

@@ -1,4 +1,6 @@
-"""Deposits become cells: Birks' law, the gate, the EM scale, the seam in phi, and truth that adds up; no Geant4 is run."""
+"""Deposits become cells: Birks' law, the gate, the EM scale, the seam in phi, and truth that adds
+up; no Geant4 is run.
+"""
 
 import numpy as np
 import pytest
@@ -15,41 +17,67 @@ class Definition:
     """The three numbers of a Geant4 particle that count."""
 
     def __init__(self, code, mass, baryons=0):
-        self.GetPDGEncoding, self.GetPDGMass, self.GetBaryonNumber = lambda: code, lambda: mass, lambda: baryons
+        self.GetPDGEncoding, self.GetPDGMass, self.GetBaryonNumber = (
+            lambda: code,
+            lambda: mass,
+            lambda: baryons,
+        )
 
 
 def test_birks_law_halves_the_light_where_k_de_dx_is_one():
     deposit = np.array([1.0 / CONFIG.birks_scintillator])
-    assert visible(deposit, np.array([1.0]), np.array([False]), CONFIG) == pytest.approx(0.5 * deposit)
+    assert visible(deposit, np.array([1.0]), np.array([False]), CONFIG) == pytest.approx(
+        0.5 * deposit
+    )
 
 
 def test_a_minimum_ionising_particle_gives_its_energy_in_liquid_argon():
     """2.1 MeV/cm in liquid argon: the normalisation of the signal undoes Birks' law."""
-    assert visible(np.array([0.2105]), np.array([1.0]), np.array([True]), CONFIG) == pytest.approx([0.2105], rel=1e-4)
+    assert visible(np.array([0.2105]), np.array([1.0]), np.array([True]), CONFIG) == pytest.approx(
+        [0.2105], rel=1e-4
+    )
 
 
 def test_neutral_particles_are_not_quenched():
-    assert visible(np.array([3.0]), np.array([0.0]), np.array([False]), CONFIG) == pytest.approx([3.0])
+    assert visible(np.array([3.0]), np.array([0.0]), np.array([False]), CONFIG) == pytest.approx(
+        [3.0]
+    )
 
 
 @pytest.mark.parametrize("turn", [0.0, 1.0, np.pi, -np.pi])
 def test_points_are_turned_back_with_the_axis(turn):
     points = np.array([[1600.0, 0.0, 400.0], [1600.0, 100.0, -400.0], [1600.0, -100.0, 0.0]])
-    eta, phi = np.arcsinh(points[:, 2] / np.hypot(points[:, 0], points[:, 1])), np.arctan2(points[:, 1], points[:, 0])
-    assert np.array_equal(locate(np.full(3, 2), points, BARREL, turn), BARREL.locate(2, eta, phi + turn))
+    eta, phi = (
+        np.arcsinh(points[:, 2] / np.hypot(points[:, 0], points[:, 1])),
+        np.arctan2(points[:, 1], points[:, 0]),
+    )
+    assert np.array_equal(
+        locate(np.full(3, 2), points, BARREL, turn), BARREL.locate(2, eta, phi + turn)
+    )
 
 
 def test_points_in_dead_material_or_beyond_the_window_have_no_cell():
-    points = np.array([[1600.0, 0.0, 0.0], [1600.0, 0.0, 1600.0], [1600.0, 1600.0, 0.0], [1600.0, 0.0, 0.0]])
-    assert np.array_equal(locate(np.array([-1, 2, 2, 2]), points, WINDOW, 0.0) >= 0, [False, False, False, True])
-    assert locate(np.array([2]), points[3:], WINDOW, 2.0 * np.pi)[0] == locate(np.array([2]), points[3:], WINDOW, 0.0)[0]
+    points = np.array(
+        [[1600.0, 0.0, 0.0], [1600.0, 0.0, 1600.0], [1600.0, 1600.0, 0.0], [1600.0, 0.0, 0.0]]
+    )
+    assert np.array_equal(
+        locate(np.array([-1, 2, 2, 2]), points, WINDOW, 0.0) >= 0, [False, False, False, True]
+    )
+    assert (
+        locate(np.array([2]), points[3:], WINDOW, 2.0 * np.pi)[0]
+        == locate(np.array([2]), points[3:], WINDOW, 0.0)[0]
+    )
 
 
 @pytest.fixture
 def records():
     """Two deposits in one cell of EMB2, one too late, one in the Tile, and what is nowhere."""
     found = new_records()
-    for layer, deposit, z, electron, time, length in ((2, 1.0, 1.0, 1.0, 5.0, 10.0), (2, 2.0, 1.5, 0.0, 300.0, 10.0), (4, 4.0, 1.0, 0.0, 5.0, 0.0)):
+    for layer, deposit, z, electron, time, length in (
+        (2, 1.0, 1.0, 1.0, 5.0, 10.0),
+        (2, 2.0, 1.5, 0.0, 300.0, 10.0),
+        (4, 4.0, 1.0, 0.0, 5.0, 0.0),
+    ):
         found.active.extend((layer, deposit, 1600.0, 1.0, z, electron, time, length))
     found.active.extend((2, 8.0, 1600.0, 1600.0, 0.0, 1.0, 5.0, 1.0))  # beside the window
     found.passive.extend((2, 16.0, 1600.0, 1.0, 1.0, 1.0))
@@ -63,8 +91,13 @@ def records():
 
 def test_truth_of_an_event_adds_up(records):
     event = collect_event(records, WINDOW, 0.0, CONFIG)
-    assert event.cell.tolist() == [int(WINDOW.locate(2, 1e-3, 1e-3)), int(WINDOW.locate(4, 1e-3, 1e-3))]
-    assert event.values[:, 1:] == pytest.approx(1e-3 * np.array([[17.0, 2.0, 64.0, 128.0], [0.0, 4.0, 0.0, 0.0]]))
+    assert event.cell.tolist() == [
+        int(WINDOW.locate(2, 1e-3, 1e-3)),
+        int(WINDOW.locate(4, 1e-3, 1e-3)),
+    ]
+    assert event.values[:, 1:] == pytest.approx(
+        1e-3 * np.array([[17.0, 2.0, 64.0, 128.0], [0.0, 4.0, 0.0, 0.0]])
+    )
     assert (event.e_dead, event.e_leak, event.e_pi0) == pytest.approx((0.032, 0.264, 0.6))
     assert event.values[:, 1:].sum() + event.e_dead + event.e_leak == pytest.approx(0.511)
     assert event.tally[2] == pytest.approx([0.016, 0.011])

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfcalib.errors import BadFileError
-from pfcalib.simulation.geant4.chunks import Result, cut_batch, read_job, read_result, write_job, write_result
+from pfcalib.simulation.geant4.chunks import (
+    Result,
+    cut_batch,
+    read_job,
+    read_result,
+    write_job,
+    write_result,
+)
 from pfcalib.simulation.geant4.session import RowHits
 
 
@@ -33,7 +40,15 @@ def test_jobs_cover_all_events_and_rows_once(events):
 
 @pytest.fixture
 def result(rng):
-    return Result(RowHits(np.array([0, 2, 3]), np.array([4, 7, 5], np.int32), *rng.random((5, 3)), *rng.random((3, 2))), 1.5)
+    return Result(
+        RowHits(
+            np.array([0, 2, 3]),
+            np.array([4, 7, 5], np.int32),
+            *rng.random((5, 3)),
+            *rng.random((3, 2)),
+        ),
+        1.5,
+    )
 
 
 def test_a_job_comes_back_from_its_file(rng, tmp_path):

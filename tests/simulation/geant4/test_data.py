@@ -1,4 +1,6 @@
-"""Geant4's data sets: the user's own when they are complete, tables from formulas when none are named, an error in between."""
+"""Geant4's data sets: the user's own when they are complete, tables from formulas when none are
+named, an error in between.
+"""
 
 import os
 import shutil
@@ -9,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from pfcalib.errors import ConfigError
-from pfcalib.simulation.geant4.data import FOLDER, NEEDED, DataSets, configured_folders, find_data, parse_version
+from pfcalib.simulation.geant4.data import (
+    FOLDER,
+    NEEDED,
+    DataSets,
+    configured_folders,
+    find_data,
+    parse_version,
+)
 from pfcalib.simulation.geant4.tables import MARK
 
 
@@ -20,7 +29,9 @@ def synthetic(cache):
 
 @pytest.fixture
 def own(synthetic, tmp_path):
-    """A folder laid out as Geant4's data sets, versions in the names, of which Geant4 could not tell that we made it."""
+    """A folder laid out as Geant4's data sets, versions in the names, of which Geant4 could not
+    tell that we made it.
+    """
     folder = tmp_path / "own"
     for (start, _), version in zip(NEEDED.values(), ("8.8", "4.2", "6.1.2", "3.0"), strict=True):
         shutil.copytree(Path(synthetic.environment[FOLDER]) / start, folder / f"{start}{version}")
@@ -46,7 +57,12 @@ def test_tables_are_written_once(synthetic):
 def test_two_processes_may_write_the_tables_at_once(tmp_path):
     code = "from pfcalib.simulation.geant4.data import find_data; print(find_data().environment['G4LEDATA'])"
     environment = {**os.environ, "PFCALIB_CACHE": str(tmp_path / "new")}
-    both = [subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
     answers = {process.communicate()[0] for process in both}
     assert [process.returncode for process in both] == [0, 0]
     assert len(answers) == 1
@@ -67,7 +83,10 @@ def test_the_latest_version_of_a_data_set_is_taken(own):
 
 def test_single_variables_win_over_the_folder(own, tmp_path):
     shutil.copytree(own / "G4EMLOW8.8", tmp_path / "mine")
-    assert configured_folders({FOLDER: str(own), "G4LEDATA": str(tmp_path / "mine")})["G4LEDATA"] == tmp_path / "mine"
+    assert (
+        configured_folders({FOLDER: str(own), "G4LEDATA": str(tmp_path / "mine")})["G4LEDATA"]
+        == tmp_path / "mine"
+    )
 
 
 def test_tables_that_are_named_as_data_sets_are_still_synthetic(synthetic):

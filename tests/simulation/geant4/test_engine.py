@@ -1,4 +1,6 @@
-"""Geant4 by many processes: the same hits whatever the number of them and however often they are interrupted, and no process left behind."""
+"""Geant4 by many processes: the same hits whatever the number of them and however often they are
+interrupted, and no process left behind.
+"""
 
 import os
 import signal
@@ -16,7 +18,13 @@ from pfcalib.geometry import BARREL, WINDOW, build_grid
 from pfcalib.simulation.geant4 import pool
 from pfcalib.simulation.geant4.config import Geant4Config
 from pfcalib.simulation.geant4.data import DataSets, find_data
-from pfcalib.simulation.geant4.engine import SYNTHETIC, describe_geant4, simulate_batches, simulate_showers_geant4, work_key
+from pfcalib.simulation.geant4.engine import (
+    SYNTHETIC,
+    describe_geant4,
+    simulate_batches,
+    simulate_showers_geant4,
+    work_key,
+)
 from pfcalib.simulation.geant4.pool import Worker, WorkerError
 from pfcalib.simulation.geant4.shots import build_shots
 from pfcalib.simulation.particles import Particles, simulate_gun
@@ -28,9 +36,15 @@ JOB_ENERGY = 2.0  # GeV
 def pions(seed=1, n=6):
     """Neutral and charged pions of 0.5 to 2 GeV in turn."""
     rng = np.random.default_rng(seed)
-    neutral, charged = (simulate_gun(name, n, rng, energy=(0.5, 2.0), eta=(-0.05, 0.05), phi=(-0.05, 0.05)) for name in ("pi0", "pi+"))
+    neutral, charged = (
+        simulate_gun(name, n, rng, energy=(0.5, 2.0), eta=(-0.05, 0.05), phi=(-0.05, 0.05))
+        for name in ("pi0", "pi+")
+    )
     chosen = np.arange(n) % 2 == 0
-    return Particles(np.arange(n), *(np.where(chosen, one, two) for one, two in zip(neutral[1:], charged[1:], strict=True)))
+    return Particles(
+        np.arange(n),
+        *(np.where(chosen, one, two) for one, two in zip(neutral[1:], charged[1:], strict=True)),
+    )
 
 
 def two_batches():
@@ -75,11 +89,20 @@ class TestHits:
     def test_the_energy_shot_is_found_again(self, uninterrupted):
         for batch in uninterrupted[0]:
             hits = batch.hits
-            found = np.bincount(hits.event, hits.em + hits.non_em + hits.invisible + hits.escaped, hits.n_events) + hits.e_dead + hits.e_leak
+            found = (
+                np.bincount(
+                    hits.event, hits.em + hits.non_em + hits.invisible + hits.escaped, hits.n_events
+                )
+                + hits.e_dead
+                + hits.e_leak
+            )
             np.testing.assert_allclose(found, hits.e_total, rtol=0.02)
 
     def test_they_are_those_of_the_particles_that_the_fast_engine_showers(self, uninterrupted):
-        geant4, fast = uninterrupted[0][0].hits, simulate_showers(pions(1), WINDOW, np.random.default_rng(1))
+        geant4, fast = (
+            uninterrupted[0][0].hits,
+            simulate_showers(pions(1), WINDOW, np.random.default_rng(1)),
+        )
         np.testing.assert_array_equal(geant4.e_total, fast.e_total)
         assert [one.dtype for one in geant4] == [two.dtype for two in fast]
 
@@ -96,20 +119,35 @@ class TestHits:
 
     def test_a_batch_may_hold_what_needs_no_shooting(self):
         kinds, energy = np.array([211, 22, 211], np.int32), np.array([0.3, 0.5, 0.3])
-        hits = simulate_showers_geant4(Particles(np.arange(3), kinds, energy, np.zeros(3), np.zeros(3)), BARREL, np.random.default_rng(1), field=2.0)
+        hits = simulate_showers_geant4(
+            Particles(np.arange(3), kinds, energy, np.zeros(3), np.zeros(3)),
+            BARREL,
+            np.random.default_rng(1),
+            field=2.0,
+        )
         assert hits.e_dead[[0, 2]].tolist() == [0.3, 0.3]
         assert np.diff(hits.offsets)[[0, 2]].tolist() == [0, 0]
         assert hits.signal.sum() > 0.25
 
     @pytest.mark.parametrize("n_events", [0, 3])
     def test_where_nothing_needs_shooting_no_worker_starts(self, n_events, workers):
-        soft = (np.arange(n_events), np.full(n_events, 211, np.int32), np.full(n_events, 0.3), np.zeros(n_events), np.zeros(n_events))
-        hits = simulate_showers_geant4(Particles(*soft), BARREL, np.random.default_rng(1), field=2.0)
+        soft = (
+            np.arange(n_events),
+            np.full(n_events, 211, np.int32),
+            np.full(n_events, 0.3),
+            np.zeros(n_events),
+            np.zeros(n_events),
+        )
+        hits = simulate_showers_geant4(
+            Particles(*soft), BARREL, np.random.default_rng(1), field=2.0
+        )
         assert hits.e_dead.tolist() == [0.3] * n_events
         assert workers == []
 
 
-def test_two_workers_make_the_hits_that_one_makes_and_tell_of_all_events(uninterrupted, tmp_path, workers):
+def test_two_workers_make_the_hits_that_one_makes_and_tell_of_all_events(
+    uninterrupted, tmp_path, workers
+):
     done = []
     assert_same(shoot(tmp_path, n_processes=2, progress=done.append), uninterrupted[0])
     assert len(workers) == 2
@@ -119,12 +157,17 @@ def test_two_workers_make_the_hits_that_one_makes_and_tell_of_all_events(uninter
 
 def test_the_cut_decides_the_hits(tmp_path):
     shots = [build_shots(pions(n=1), np.random.default_rng(3))]
-    fine, coarse = (next(simulate_batches(shots, WINDOW, tmp_path, config=Geant4Config(cut=cut))).hits for cut in (0.7, 20.0))
+    fine, coarse = (
+        next(simulate_batches(shots, WINDOW, tmp_path, config=Geant4Config(cut=cut))).hits
+        for cut in (0.7, 20.0)
+    )
     assert not np.array_equal(fine.signal, coarse.signal)
 
 
 class TestInterruption:
-    def test_a_call_goes_on_where_the_last_one_stopped_and_takes_no_damaged_files(self, uninterrupted, tmp_path, workers):
+    def test_a_call_goes_on_where_the_last_one_stopped_and_takes_no_damaged_files(
+        self, uninterrupted, tmp_path, workers
+    ):
         done = []
 
         def stop(n_events):
@@ -155,7 +198,9 @@ class TestInterruption:
         assert_same(shoot(tmp_path, progress=lambda _: workers[0].process.kill()), uninterrupted[0])
         assert len(workers) == 2
 
-    def test_workers_die_with_their_parent_and_another_parent_goes_on(self, uninterrupted, tmp_path):
+    def test_workers_die_with_their_parent_and_another_parent_goes_on(
+        self, uninterrupted, tmp_path
+    ):
         script = textwrap.dedent(f"""
             import sys
             sys.path.insert(0, {str(Path(__file__).parents[3])!r})
@@ -169,7 +214,9 @@ class TestInterruption:
             Worker.__init__ = tell
             test_engine.shoot(Path(sys.argv[1]), n_processes=2, progress=lambda n_events: print("done", flush=True))
         """)
-        with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        ) as parent:
             pids = [int(parent.stdout.readline()) for _ in range(2)]
             assert parent.stdout.readline() == "done\n"
             parent.send_signal(signal.SIGKILL)
@@ -194,8 +241,15 @@ def is_alive(pid):
 
 def test_the_folder_changes_with_whatever_decides_the_hits():
     shots, data, config = two_batches(), find_data(), Geant4Config()
-    settings = [(shots, WINDOW, config, data), (shots[:1], WINDOW, config, data), (shots, BARREL, config, data)]
-    settings += [(shots, WINDOW, Geant4Config(cut=0.1), data), (shots, WINDOW, config, data._replace(label="other"))]
+    settings = [
+        (shots, WINDOW, config, data),
+        (shots[:1], WINDOW, config, data),
+        (shots, BARREL, config, data),
+    ]
+    settings += [
+        (shots, WINDOW, Geant4Config(cut=0.1), data),
+        (shots, WINDOW, config, data._replace(label="other")),
+    ]
     settings += [([shots[0], shots[1]._replace(seeds=shots[1].seeds + 1)], WINDOW, config, data)]
     assert len({work_key(*setting) for setting in settings}) == len(settings)
     assert work_key(*settings[0]) == work_key(two_batches(), WINDOW, Geant4Config(), find_data())
@@ -205,7 +259,9 @@ class TestErrors:
     def test_a_row_that_crashes_twice_ends_the_job_with_the_reason(self, tmp_path, workers):
         shots = build_shots(pions(n=2), np.random.default_rng(1))
         shots.rows[-1, 4] = np.nan
-        with pytest.raises(WorkerError, match=r"(?s)crashed 2 times at 00000-.*exit code 1:.*needs finite numbers"):
+        with pytest.raises(
+            WorkerError, match=r"(?s)crashed 2 times at 00000-.*exit code 1:.*needs finite numbers"
+        ):
             list(simulate_batches([shots], WINDOW, tmp_path))
         assert len(workers) == 2
         assert all(worker.process.poll() is not None for worker in workers)

@@ -1,4 +1,6 @@
-"""A session gives a row the same bits whatever was shot before, loses no energy, and agrees with the packaged reference showers."""
+"""A session gives a row the same bits whatever was shot before, loses no energy, and agrees with
+the packaged reference showers.
+"""
 
 import numpy as np
 import pytest
@@ -17,12 +19,16 @@ PER_HIT = ("cell", "signal", "em", "non_em", "invisible", "escaped")
 
 def row_of(hits, i):
     """All numbers of one row."""
-    return [getattr(hits, name)[hits.offsets[i] : hits.offsets[i + 1]] for name in PER_HIT] + [getattr(hits, name)[i] for name in PER_ROW]
+    return [getattr(hits, name)[hits.offsets[i] : hits.offsets[i + 1]] for name in PER_HIT] + [
+        getattr(hits, name)[i] for name in PER_ROW
+    ]
 
 
 @pytest.fixture(scope="module")
 def job():
-    """Two rows of each particle all over the barrel, one of them around the seam in phi, and a muon factory: slow pi+."""
+    """Two rows of each particle all over the barrel, one of them around the seam in phi, and a muon
+    factory: slow pi+.
+    """
     rng = np.random.default_rng(7)
     pdg_id = np.array([*np.repeat(list(PARTICLES), 2), 211, 211])
     n = len(pdg_id)
@@ -47,12 +53,19 @@ def test_a_row_gives_the_same_bits_whatever_was_shot_before(shoot, job, forward)
     again = shoot("barrel", *job, parts=parts)
     for part, (hits, _) in zip(parts, again, strict=True):
         for i, row in enumerate(part):
-            assert all(np.array_equal(a, b) for a, b in zip(row_of(hits, i), row_of(forward[0], row), strict=True)), f"row {row}"
+            assert all(
+                np.array_equal(a, b)
+                for a, b in zip(row_of(hits, i), row_of(forward[0], row), strict=True)
+            ), f"row {row}"
 
 
 def test_no_energy_is_lost(job, forward):
     hits, unattributed = forward
-    truth = np.array([sum(part.sum() for part in row_of(hits, i)[2:6]) for i in range(len(job[0]))]) + hits.e_dead + hits.e_leak
+    truth = (
+        np.array([sum(part.sum() for part in row_of(hits, i)[2:6]) for i in range(len(job[0]))])
+        + hits.e_dead
+        + hits.e_leak
+    )
     energy = job[0][:, 1]
     assert truth == pytest.approx(energy, rel=1e-5)
     assert energy - truth == pytest.approx(unattributed, abs=1e-12)
@@ -84,7 +97,9 @@ def test_hits_are_sorted_and_stand_where_the_particle_went(job, forward):
         if signal.sum() > 0.1:
             d_phi = np.angle(np.sum(signal * np.exp(1j * (BARREL.phi[cell] - rows[i, 2]))))
             assert abs(d_phi) < width, f"row {i}"
-            assert abs(np.average(BARREL.eta[cell], weights=signal) - eta_axis[i]) < width, f"row {i}"
+            assert abs(np.average(BARREL.eta[cell], weights=signal) - eta_axis[i]) < width, (
+                f"row {i}"
+            )
 
 
 def test_signals_do_not_depend_on_whether_truth_is_scored(shoot, job, forward):
@@ -114,11 +129,15 @@ def test_bad_rows_are_refused(job):
 
 @pytest.fixture(scope="module")
 def reference(shoot):
-    """Packaged showers of 1 to 2 GeV pions, and the same pions shot anew: {pdg_id: (signal by layer of old and of new showers, energies)}."""
+    """Packaged showers of 1 to 2 GeV pions, and the same pions shot anew: {pdg_id: (signal by layer
+    of old and of new showers, energies)}.
+    """
     showers, _ = read_showers(packaged_sample("geant4_pions"), WINDOW)
     found = {}
     for pdg_id, n in ((111, 90), (211, 90)):
-        chosen = np.flatnonzero((showers.pdg_id == pdg_id) & (showers.e_true > 1.0) & (showers.e_true < 2.0))[:n]
+        chosen = np.flatnonzero(
+            (showers.pdg_id == pdg_id) & (showers.e_true > 1.0) & (showers.e_true < 2.0)
+        )[:n]
         assert len(chosen) == n
         old = showers.select(np.isin(np.arange(len(showers.e_true)), chosen))
         particles = Particles(np.arange(n), old.pdg_id, old.e_true, old.eta, old.phi)
@@ -126,13 +145,19 @@ def reference(shoot):
         hits, _ = shoot("window", shots.rows, shots.pdg_id, shots.seeds, calibration_truth=False)[0]
         event = np.repeat(shots.event, np.diff(hits.offsets))
         new = by_layer(event, hits.cell, hits.signal, n)
-        found[pdg_id] = by_layer(np.repeat(np.arange(n), np.diff(old.offsets)), old.cell, old.signal, n), new, old.e_true
+        found[pdg_id] = (
+            by_layer(np.repeat(np.arange(n), np.diff(old.offsets)), old.cell, old.signal, n),
+            new,
+            old.e_true,
+        )
     return found
 
 
 def by_layer(event, cell, signal, n):
     """Signal (n, n_layers) of events."""
-    return np.bincount(event * WINDOW.n_layers + WINDOW.layer[cell], signal, n * WINDOW.n_layers).reshape(n, -1)
+    return np.bincount(
+        event * WINDOW.n_layers + WINDOW.layer[cell], signal, n * WINDOW.n_layers
+    ).reshape(n, -1)
 
 
 @pytest.mark.parametrize("pdg_id", [111, 211])
@@ -140,6 +165,11 @@ def test_new_showers_are_those_of_the_packaged_reference(reference, pdg_id):
     old, new, energy = reference[pdg_id]
     responses = [signal.sum(axis=1) / energy for signal in (old, new)]
     shares = [signal / np.maximum(signal.sum(axis=1, keepdims=True), 1e-3) for signal in (old, new)]
-    for name, (a, b) in {"response": responses, **{layer.name: (shares[0][:, i], shares[1][:, i]) for i, layer in enumerate(WINDOW.layers)}}.items():
+    for name, (a, b) in {
+        "response": responses,
+        **{layer.name: (shares[0][:, i], shares[1][:, i]) for i, layer in enumerate(WINDOW.layers)},
+    }.items():
         error = np.hypot(a.std(), b.std()) / np.sqrt(len(energy))
-        assert abs(a.mean() - b.mean()) <= 3.0 * error + 1e-4, f"{name}: {a.mean():.4f}, now {b.mean():.4f} +- {error:.4f}"
+        assert abs(a.mean() - b.mean()) <= 3.0 * error + 1e-4, (
+            f"{name}: {a.mean():.4f}, now {b.mean():.4f} +- {error:.4f}"
+        )

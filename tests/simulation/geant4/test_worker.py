@@ -27,15 +27,24 @@ def setup(tmp_path_factory):
     folder = tmp_path_factory.mktemp("worker")
     write_setup(folder / "setup.json", WINDOW, find_data(), CONFIG)
     rng = np.random.default_rng(1)
-    shots = build_shots(simulate_gun("gamma", 4, rng, energy=(0.5, 0.6), eta=(-0.05, 0.05), phi=(-0.05, 0.05)), rng)
+    shots = build_shots(
+        simulate_gun("gamma", 4, rng, energy=(0.5, 0.6), eta=(-0.05, 0.05), phi=(-0.05, 0.05)), rng
+    )
     for name, rows in (("first", slice(0, 3)), ("second", slice(3, 4))):
-        write_job(folder / f"{name}.job.npz", shots.rows[rows], shots.pdg_id[rows], shots.seeds[rows])
+        write_job(
+            folder / f"{name}.job.npz", shots.rows[rows], shots.pdg_id[rows], shots.seeds[rows]
+        )
     return folder / "setup.json"
 
 
 @pytest.fixture
 def worker(setup):
-    with subprocess.Popen([*COMMAND, str(setup)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*COMMAND, str(setup)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
         yield process
         process.kill()
 
