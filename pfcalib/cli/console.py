@@ -1,12 +1,34 @@
-"""What the command prints to: one console for results, and progress bars on standard error."""
+"""What the verbs share: one console for results, progress bars on standard error, and options that
+mean the same everywhere.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
 
 import rich.console
 import rich.progress
+import typer
+
+MAX_NAMES = 12  # of missing branches and of faults that are shown
+
+Seed = Annotated[
+    int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")
+]
+Profile = Annotated[
+    str, typer.Option(help="Parameter set of notebooks/profiles: smoke, standard or full.")
+]
+Binning = Annotated[
+    Path | None,
+    typer.Option(
+        help="Binning XML of CaloChallenge files; by default the one beside each file.",
+        show_default=False,
+    ),
+]
 
 console = rich.console.Console(highlight=False)
 
@@ -28,3 +50,15 @@ def progress_bar(unit: str, total: int | None) -> Iterator[Callable[[int], None]
     ) as bar:
         task = bar.add_task(unit, total=total)
         yield lambda n_new: bar.advance(task, n_new)
+
+
+def say(text: str) -> None:
+    """Progress text as it comes, also into a pipe."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def listed(names: Sequence[str], separator: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - MAX_NAMES
+    return separator.join(names[:MAX_NAMES]) + (f"{separator}and {more} more" if more > 0 else "")

@@ -8,17 +8,13 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import console, progress_bar
+from pfcalib.cli.console import Seed, console, progress_bar
 from pfcalib.errors import ConfigError
 
 ONLY_FOR = {
     "guns": ("particles", "e_min", "e_max", "engine", "grid"),
     "dijets": ("pt_hat_min", "pt_hat_max"),
 }
-
-Seed = Annotated[
-    int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")
-]
 
 
 def simulate(

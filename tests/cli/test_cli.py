@@ -15,15 +15,11 @@ import yaml
 from factories import make_sample
 from typer.testing import CliRunner
 
-from pfcalib import cli
+from pfcalib import __version__, cli
 from pfcalib.samples.packaged import packaged_sample
 from pfcalib.samples.write import write_sample
 
-COMMANDS = [
-    command.name or command.callback.__name__
-    for command in cli.app.registered_commands
-    if command.callback
-]
+COMMANDS = list(typer.main.get_command(cli.app).commands)
 TINY = """\
 from pfcalib.reporting.results import Report
 report = Report("01_tiny", out_dir, {"profile": profile, "seed": seed, "n_events": n_events}, seed)
@@ -236,6 +232,16 @@ def test_list_shows_the_parameters_of_each_profile(clone, pfcalib):
     assert code == 0
     assert "01_tiny: 01 Tiny" in output
     assert "n_events" in output
+
+
+def test_the_version_is_told(pfcalib):
+    assert pfcalib("--version")[1] == f"pfcalib {__version__}\n"
+
+
+def test_python_m_pfcalib_is_the_command():
+    command = [sys.executable, "-m", "pfcalib", "--version"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == f"pfcalib {__version__}\n"
 
 
 def test_the_command_is_installed():

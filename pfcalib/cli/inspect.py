@@ -1,6 +1,4 @@
-"""The commands about files of data: what is in one, any of the known layouts turned into pfcalib's
-own, and calibrations made of one.
-"""
+"""The command that tells what is in a file of data."""
 
 from __future__ import annotations
 
@@ -11,23 +9,15 @@ import rich.box
 import rich.table
 import typer
 
-from pfcalib.cli.console import console, progress_bar
+from pfcalib.cli.console import Binning, console, listed, progress_bar
 from pfcalib.errors import ConfigError, ValidationError
 
 if TYPE_CHECKING:
     from pfcalib.samples.check import SampleReport
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
-MAX_NAMES = 12  # of missing branches and of faults that are shown
 
-
-Binning = Annotated[
-    Path | None,
-    typer.Option(
-        help="Binning XML of CaloChallenge files; by default the one beside each file.",
-        show_default=False,
-    ),
-]
+_PLAIN = str.maketrans("", "", "{}'")  # a dictionary as a reader writes it
 
 
 def inspect(
@@ -74,85 +64,13 @@ def inspect(
         console.print(f"{plot}: page of histograms", soft_wrap=True, markup=False)
     if not report.passed:
         raise ValidationError(
-            f"{file}: {len(report.problems)} problems: {_listed(report.problems, '; ')}"
+            f"{file}: {len(report.problems)} problems: {listed(report.problems, '; ')}"
         )
     console.print(
         "no problems: all values are sane"
         if report.missing
         else "all branches are there, energies are sane"
     )
-
-
-def convert(
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            help="INPUT... OUTPUT.root: files, patterns, @lists or addresses; last the file to be written."
-        ),
-    ],
-    on_error: Annotated[
-        str,
-        typer.Option(
-            help="raise: stop at the first fault; skip: leave out what is bad, and say so."
-        ),
-    ] = "raise",
-    binning: Binning = None,
-) -> None:
-    """Turn files of any known layout, with the same cells, into one file of pfcalib's own."""
-    from pfcalib.samples.conversion import convert_sample
-
-    if len(files) < 2:
-        raise ConfigError("convert needs at least one input and the output, INPUT... OUTPUT.root")
-    if on_error not in ("raise", "skip"):
-        raise ConfigError(f"--on-error must be raise or skip, got {on_error!r}")
-    with progress_bar("clusters", None) as advance:
-        report = convert_sample(
-            files[:-1], files[-1], on_error=on_error, binning=binning, progress=advance
-        )  # type: ignore[arg-type]
-    for fault in report.skipped:
-        console.print(f"skipped: {fault}", soft_wrap=True, markup=False)
-    console.print(
-        f"{report.path}: {report.n_clusters} clusters from {', '.join(report.layouts)}",
-        soft_wrap=True,
-        markup=False,
-    )
-    if report.absent:
-        console.print(
-            f"not in all sources, so absent: {_listed(report.absent)}", soft_wrap=True, markup=False
-        )
-
-
-def derive_lcw(
-    sample: Annotated[
-        Path,
-        typer.Argument(
-            help="Sample of neutral and charged pions, with calibration truth.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Argument(help="JSON file of correctionlib to be written.", show_default=False)
-    ],
-    split: Annotated[
-        str, typer.Option(help="Events to derive from: train (70 %), validation, test or all.")
-    ] = "train",
-) -> None:
-    """Derive local cell weighting: EM probability, cell weights, out-of-cluster and dead-material
-    tables, in one readable file.
-    """
-    from pfcalib.calibration.lcw import N_PASSES
-    from pfcalib.calibration.lcw import derive_lcw as derive
-    from pfcalib.samples.layouts.recognise import open_reader
-
-    if output.suffix != ".json":
-        raise ConfigError(f"{output}: the name must end with .json")
-    with open_reader(sample) as reader:
-        n_entries = reader.n_entries
-    with progress_bar("clusters", N_PASSES * n_entries) as advance:
-        tables = derive(sample, split=split, progress=advance)
-    tables.save(output)
-    clusters = tables.provenance["n_clusters"]
-    summary = f"{output}: from {clusters['neutral']} neutral and {clusters['charged']} charged clusters, {output.stat().st_size / 1e6:.1f} MB"
-    console.print(summary, soft_wrap=True, markup=False)
 
 
 def _table(report: SampleReport) -> rich.table.Table:
@@ -210,14 +128,5 @@ def _summary(report: SampleReport) -> list[str]:
     lines.append(
         f"branches: {len(report.found)} of {len(report.found) + len(report.missing)} of the layout"
     )
-    lines += [f"missing: {_listed(report.missing)}"] if report.missing else []
+    lines += [f"missing: {listed(report.missing)}"] if report.missing else []
     return lines + [f"note: {note}" for note in report.notes if "is missing" not in note]
-
-
-_PLAIN = str.maketrans("", "", "{}'")  # a dictionary as a reader writes it
-
-
-def _listed(names: tuple[str, ...], separator: str = ", ") -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - MAX_NAMES
-    return separator.join(names[:MAX_NAMES]) + (f"{separator}and {more} more" if more > 0 else "")

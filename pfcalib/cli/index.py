@@ -1,0 +1,13 @@
+"""The command that builds the page of all results."""
+
+from __future__ import annotations
+
+from pfcalib.cli.console import console
+
+
+def index() -> None:
+    """Build reports/index.html from the results that are there."""
+    from pfcalib.reporting.catalogue import find_root
+    from pfcalib.reporting.site import build_index
+
+    console.print(f"Report: {build_index(find_root())}", soft_wrap=True)

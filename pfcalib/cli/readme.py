@@ -1,0 +1,15 @@
+"""The command that brings the table of studies in README.md up to date."""
+
+from __future__ import annotations
+
+from pfcalib.cli.console import console
+
+
+def readme() -> None:
+    """Bring the table of studies in README.md up to date with the published results."""
+    from pfcalib.reporting.catalogue import find_root
+    from pfcalib.reporting.site import write_readme
+
+    console.print(
+        "README.md: changed" if write_readme(find_root()) else "README.md: was up to date"
+    )

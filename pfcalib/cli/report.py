@@ -1,0 +1,30 @@
+"""The command that runs every study and builds the page of all results."""
+
+from __future__ import annotations
+
+from pfcalib.cli.console import Profile, say
+from pfcalib.errors import ValidationError
+
+
+def report(profile: Profile = "smoke") -> None:
+    """Run every study in order, build reports/index.html and tell where it lies; exit code 1 if any
+    study failed.
+    """
+    from pfcalib.reporting.catalogue import find_root, find_studies
+    from pfcalib.reporting.runner import plan_study, run_study
+    from pfcalib.reporting.site import build_index
+
+    root = find_root()
+    plans = [plan_study(name, profile=profile, root=root) for name in find_studies(root)]
+    failed = []
+    for number, plan in enumerate(plans, start=1):
+        say(f"[{number}/{len(plans)}] {plan.study.name} ({profile})\n")
+        result = run_study(plan, say=say)
+        say(
+            f"[{number}/{len(plans)}] {plan.study.name}: "
+            f"{'passed' if result.passed else 'FAILED: ' + result.error} ({result.seconds:.0f} s)\n"
+        )
+        failed += [] if result.passed else [plan.study.name]
+    say(f"Report: {build_index(root)}\n")
+    if failed:
+        raise ValidationError(f"{len(failed)} of {len(plans)} studies failed: {', '.join(failed)}")
