@@ -73,7 +73,7 @@ def fit_inversion(
     )
     place = np.digitize(truth, edges) - 1
     # not where a bin is too empty (NaN), or a linear scale went below zero
-    known = np.flatnonzero(curve.median > 0.0)
+    known = np.flatnonzero(curve.median.value > 0.0)
     if len(known) < 2:
         enough = f"{min_count} clusters and a positive median response"
         raise ValidationError(
@@ -81,7 +81,7 @@ def fit_inversion(
             "two at least"
         )
     log_true = np.array([np.log(truth[place == b]).mean() for b in known])
-    log_predicted = log_true + np.log(curve.median[known])
+    log_predicted = log_true + np.log(curve.median.value[known])
     # a point that turns back says nothing
     rising = np.append(True, log_predicted[1:] > np.maximum.accumulate(log_predicted)[:-1])
     return Inversion(log_predicted[rising], log_true[rising])

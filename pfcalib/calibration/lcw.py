@@ -6,8 +6,8 @@ section 5).
     energies = apply_lcw("data.root", LcwTables.load("lcw.json"))
     energies.full                            # GeV, one a cluster
 
-`lcw_tables` holds the formulas, `lcw_fit` and `lcw_closure` how the content of the tables is
-derived, `lcw_config` the binning.
+`lcw_tables` holds binning, formulas and the file, `lcw_fit` how what they
+contain is derived.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pfcalib.cache import cache_key, locked
-from pfcalib.calibration.lcw_config import LcwConfig
 from pfcalib.calibration.lcw_fit import TARGETS, TRUTH, fit_lcw
 from pfcalib.calibration.lcw_tables import (
     CELLS_READ,
     SCALARS_READ,
+    LcwConfig,
     LcwEnergies,
     LcwTables,
     require_probabilities,

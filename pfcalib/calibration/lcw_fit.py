@@ -1,24 +1,38 @@
-"""Derive the tables of local cell weighting from clusters of known pions, chunk by chunk."""
+"""Derive the tables of local cell weighting from clusters of known pions, chunk by chunk.
+
+A mean in bins of measured energy does not give a median of one in bins of true energy: kinds are
+taken for each other, distributions are skewed, and clusters migrate between the bins. So each table
+is multiplied by one factor k a bin of cluster energy and kind. The factors of a step are those that
+minimise, over both kinds and all bins t of true energy,
+
+    sum_t [u_t (median_t - 1)]^2 + STIFFNESS^2 sum (second differences of log k)^2 + PULL^2 sum (log
+    k)^2
+
+with u_t = 1 in the range where the medians should be one, else OUTSIDE. Each kind has its own
+medians and its own factors, but as each cluster is a mixture by P_EM, they are found together. What
+a table looks like within a bin of cluster energy is left as it is.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
 
-from pfcalib.calibration.lcw_closure import (
-    ClusterRecord,
-    close_cells,
-    close_dead_material,
-    close_out_of_cluster,
-    concatenate_records,
+from pfcalib.calibration.lcw_tables import (
+    LcwConfig,
+    LcwTables,
+    add_out_of_cluster,
+    bounded,
+    cell_rows,
+    cluster_bins,
+    geo_bins,
 )
-from pfcalib.calibration.lcw_config import LcwConfig
-from pfcalib.calibration.lcw_tables import LcwTables, bins_of, cell_rows, cluster_bins, geo_bins
-from pfcalib.calibration.likelihood import EmLikelihood, fit_likelihood_in_chunks
+from pfcalib.calibration.likelihood import fit_likelihood_in_chunks
 from pfcalib.calibration.weighting import add_cells
 from pfcalib.errors import ValidationError
 from pfcalib.samples.schema import Sample
@@ -32,6 +46,13 @@ TRUTH = (
 TARGETS = ("cluster_ENG_CALIB_TOT", "cluster_ENG_CALIB_OUT_T", "cluster_ENG_CALIB_DEAD_TOT")
 
 Chunks = Iterable[Sample] | Callable[[], Iterable[Sample]]
+BINS_PER_DECADE = 10  # of true energy
+MIN_CLUSTERS = 30  # of a kind in a bin of true energy; emptier bins do not count
+LIMITS = (0.5, 2.0)  # of k
+OUTSIDE = 0.1  # weight of a bin of true energy outside of the range of the configuration
+STIFFNESS = 0.02  # weight of the second differences of log k
+PULL = 0.005  # weight of log k itself
+STEP = 0.02  # of log k in a derivative
 
 
 def fit_lcw(
@@ -180,4 +201,180 @@ def _ratio_table(
     return table
 
 
-__all__ = ["TARGETS", "TRUTH", "Chunks", "EmLikelihood", "bins_of", "fit_lcw"]
+class ClusterRecord(NamedTuple):
+    """Clusters without their cells; each array has shape (n_clusters,) unless told."""
+
+    charged: NDArray[np.bool_]
+    p_em: NDArray[np.float64]
+    eta_bin: NDArray[np.int64]
+    energy_bin: NDArray[np.int64]
+    depth_bin: NDArray[np.int64]
+    sums: NDArray[np.float64]  # (n_clusters, 3), GeV, of `LcwTables.sum_cells`
+    # (n_clusters, 2), GeV, the part of sums[:, 1:] that comes from bins with enough entries
+    derived: NDArray[np.float64]
+    e_em: NDArray[np.float64]  # GeV
+    isolation: NDArray[np.float64]
+    e_tot: NDArray[np.float64]  # GeV
+    e_out: NDArray[np.float64]
+    e_dead: NDArray[np.float64]
+
+    @property
+    def shares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Part of the neutral and of the charged tables."""
+        return self.p_em, 1.0 - self.p_em
+
+    @property
+    def place(self) -> tuple[NDArray[np.int64], ...]:
+        """Bin of a table of clusters of one kind."""
+        return self.eta_bin, self.energy_bin, self.depth_bin
+
+
+def concatenate_records(records: Sequence[ClusterRecord]) -> ClusterRecord:
+    """All chunks as one."""
+    return ClusterRecord(*(np.concatenate(parts) for parts in zip(*records, strict=True)))
+
+
+def close_cells(
+    records: ClusterRecord, weights: NDArray[np.float64], used: NDArray[np.bool_], config: LcwConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cell weights, scaled in the bins that are used, and E_cells of each cluster; target:
+    ENG_CALIB_TOT.
+    """
+
+    def energy(k: NDArray[np.float64]) -> NDArray[np.float64]:
+        result = records.sums[:, 0]
+        for kind, share in enumerate(records.shares):
+            result = result + share * (
+                records.sums[:, 1 + kind]
+                + (k[kind][records.energy_bin] - 1.0) * records.derived[:, kind]
+            )
+        return result
+
+    k = _solve(energy, records, records.e_tot, config, free=(config.em_weights, True))
+    return np.where(used, weights * k[:, None, None, :, None], weights), energy(k)
+
+
+def close_out_of_cluster(
+    records: ClusterRecord,
+    e_cells: NDArray[np.float64],
+    table: NDArray[np.float64],
+    config: LcwConfig,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scaled out-of-cluster table, and E_ooc of each cluster; target: ENG_CALIB_TOT +
+    ENG_CALIB_OUT_T.
+    """
+    extra = [
+        s * records.isolation * of_kind[records.place] * records.e_em
+        for s, of_kind in zip(records.shares, table, strict=True)
+    ]
+
+    def energy(k: NDArray[np.float64]) -> NDArray[np.float64]:
+        result = e_cells
+        for factor, of_kind in zip(k, extra, strict=True):
+            result = add_out_of_cluster(
+                result, factor[records.energy_bin] * of_kind, config.factor_range
+            )
+        return result
+
+    k = _solve(energy, records, records.e_tot + records.e_out, config)
+    return table * k[:, None, :, None], energy(k)
+
+
+def close_dead_material(
+    records: ClusterRecord,
+    e_ooc: NDArray[np.float64],
+    table: NDArray[np.float64],
+    config: LcwConfig,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scaled table of dead material (of 1 + dm, the whole factor), and E_full of each cluster;
+    target: ENG_CALIB_TOT + OUT_T + DEAD_TOT.
+    """
+    factors = [1.0 + of_kind[records.place] for of_kind in table]
+
+    def energy(k: NDArray[np.float64]) -> NDArray[np.float64]:
+        factor = sum(
+            share * k[kind][records.energy_bin] * factors[kind]
+            for kind, share in enumerate(records.shares)
+        )
+        return e_ooc * bounded(np.asarray(factor), config.factor_range)
+
+    k = _solve(energy, records, records.e_tot + records.e_out + records.e_dead, config)
+    return k[:, None, :, None] * (1.0 + table) - 1.0, energy(k)
+
+
+def _solve(
+    energy: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    records: ClusterRecord,
+    target: NDArray[np.float64],
+    config: LcwConfig,
+    *,
+    free: tuple[bool, bool] = (True, True),
+) -> NDArray[np.float64]:
+    """Factors k, shape (2, n_energy), that bring the median of `energy(k)` over the target nearest
+    to one.
+    """
+    shape = (2, config.n_energy)
+    if config.closure_iterations == 0:
+        return np.ones(shape)
+    groups = [
+        _bins_of_truth(records.charged == bool(kind), target) for kind in (0, 1) if free[kind]
+    ]
+    low, high = config.closure_range
+    weights = [
+        np.where((group.centre >= low) & (group.centre < high), 1.0, OUTSIDE) for group in groups
+    ]
+    kinds = np.array(free)
+
+    def factors(log_k: NDArray[np.float64]) -> NDArray[np.float64]:
+        k = np.ones(shape)
+        k[kinds] = np.exp(log_k).reshape(-1, config.n_energy)
+        return k
+
+    def distances(log_k: NDArray[np.float64]) -> NDArray[np.float64]:
+        now = energy(factors(log_k))
+        medians = [
+            weight * (group.median(now, target) - 1.0)
+            for group, weight in zip(groups, weights, strict=True)
+        ]
+        bends = STIFFNESS * np.diff(log_k.reshape(-1, config.n_energy), n=2, axis=1)
+        return np.concatenate([*medians, bends.ravel(), PULL * log_k])
+
+    start = np.zeros(int(kinds.sum()) * config.n_energy)
+    found = least_squares(
+        distances,
+        start,
+        bounds=np.log(LIMITS),
+        diff_step=STEP,
+        x_scale=1.0,
+        max_nfev=config.closure_iterations,
+    )
+    return factors(found.x)
+
+
+class TruthBins(NamedTuple):
+    """Clusters of one kind sorted by bins of true energy."""
+
+    rows: NDArray[np.int64]
+    ends: NDArray[np.int64]  # of each bin in rows
+    centre: NDArray[np.float64]  # GeV, mean of the logarithm
+
+    def median(
+        self, energy: NDArray[np.float64], target: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Median of energy over target in each bin."""
+        response = energy[self.rows] / target[self.rows]
+        return np.array([np.median(part) for part in np.split(response, self.ends[:-1])])
+
+
+def _bins_of_truth(mask: NDArray[np.bool_], target: NDArray[np.float64]) -> TruthBins:
+    """Bins of equal width in the logarithm; those with few clusters are left out."""
+    rows = np.flatnonzero(mask & (target > 0.0))
+    log = np.log10(target[rows])
+    order = np.argsort(log, kind="stable")
+    number = np.floor(log[order] * BINS_PER_DECADE).astype(np.int64)
+    count = np.bincount(number - number.min(initial=0))
+    kept = count >= min(MIN_CLUSTERS, count.max())
+    keep = np.repeat(kept, count)
+    ends = np.cumsum(count[kept])
+    centre = np.add.reduceat(log[order][keep], np.concatenate([[0], ends[:-1]])) / count[kept]
+    return TruthBins(rows[order][keep], ends, 10.0**centre)

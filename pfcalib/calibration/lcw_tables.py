@@ -1,12 +1,14 @@
-"""The tables of local cell weighting and how they are applied: classify, weight, out of cluster,
-dead material (arXiv:1603.02934, section 5).
+"""The tables of local cell weighting, how they are applied, and the file that holds them: classify,
+weight, out of cluster, dead material (arXiv:1603.02934, section 5).
 
 With P the EM probability of a cluster, E its energy at the EM scale, and w, ooc, dm looked up for
 neutral (n) and charged (c) pions:
 
     cells  E_cells = sum over cells of (P w_n + (1 - P) w_c) E_cell, where a cell at or below
-    `cell_cut` sigma counts as it is ooc    E_ooc   = E_cells [1 + P isolation (E / E_cells) ooc_n],
-    and the same once more with 1 - P and ooc_c full   E_full  = E_ooc [1 + P dm_n + (1 - P) dm_c]
+           `cell_cut` sigma counts as it is
+    ooc    E_ooc   = E_cells [1 + P isolation (E / E_cells) ooc_n], and the same once more with
+           1 - P and ooc_c
+    full   E_full  = E_ooc [1 + P dm_n + (1 - P) dm_c]
 
 A factor in brackets outside `factor_range` counts as 1.
 """
@@ -14,22 +16,43 @@ A factor in brackets outside `factor_range` counts as 1.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pydantic
+from correctionlib import schemav2
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.calibration.lcw_config import SAMPLINGS, LcwConfig, config_from_json
-from pfcalib.calibration.lcw_store import Axis, StoredTable, read_tables, write_tables
-from pfcalib.calibration.likelihood import AXES, EmLikelihood
+from pfcalib.cache import write_text
+from pfcalib.calibration.likelihood import AXES, EmLikelihood, LikelihoodConfig
 from pfcalib.calibration.weighting import GEV_TO_MEV, sum_weighted
 from pfcalib.columns import LAYER_NAMES
-from pfcalib.errors import BadFileError, ConfigError, ValidationError
+from pfcalib.errors import BadFileError, ConfigError, PfcalibError, ValidationError
 from pfcalib.samples.schema import CellGeo, Sample
+from pfcalib.samples.select import SelectionConfig
+
+SAMPLINGS = (0, 1, 2, 3, 12, 13, 14)  # of LAYER_NAMES
+# log10 of MeV/mm3; arXiv:1603.02934 gives none for the presampler, whose cells of 2 sigma to 50 GeV
+# are covered here
+DENSITY_RANGES = (
+    (-3.0, 0.0),
+    (-4.6, 1.1),
+    (-4.8, 0.5),
+    (-4.9, 0.6),
+    (-6.0, -1.0),
+    (-6.7, -1.2),
+    (-7.0, -1.9),
+)
+# clusters of all studies of energies
+REGRESSION_SELECTION = SelectionConfig(min_cluster_e=0.1, min_deposit=0.2)
+CONTENTS = ("mean_of_ratios", "ratio_of_sums")
+
 
 VERSION = 1  # of the tables in a file
+_PROVENANCE = "provenance: "  # what follows it in the description of a file is JSON
 KINDS = ("neutral", "charged")  # first axis of all tables but the likelihood
 SCALARS_READ = (
     "clusterE",
@@ -39,8 +62,7 @@ SCALARS_READ = (
     "cluster_ISOLATION",
 )
 CELLS_READ = ("cluster_cell_ID", "cluster_cell_E")
-_ETA, _LOG_E = ("abs_eta", "|clusterEta|"), ("log_e", "log10(clusterE / MeV)")
-_CELL_ETA = ("abs_eta", "|eta| of the cell")
+_LOG_E = ("log_e", "log10(clusterE / MeV)")
 _DENSITY = ("log_density", "log10(|cluster_cell_E| / MeV / (cell_geo_volume / mm3))")
 _LAMBDA = ("log_lambda", "log10(cluster_CENTER_LAMBDA / mm)")
 _DESCRIPTION = (
@@ -48,6 +70,135 @@ _DESCRIPTION = (
     "weights, out of cluster, dead material. "
     "The formulas stand in pfcalib.calibration.lcw_tables."
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LcwConfig:
+    """Binning and cuts, and the choices that the publication leaves open.
+
+    Parameters
+    ----------
+    likelihood : LikelihoodConfig
+        Of the first step.
+    selection : SelectionConfig
+        Clusters that the tables are derived from.
+    n_cell_eta, cell_eta_range
+        Bins of |eta| of a cell, 0.1 wide; the barrel ends at 0.8.
+    n_energy, log_e_range
+        Bins of log10(E / MeV) of the cluster, in all tables.
+    n_density, density_ranges
+        Bins of log10 of the energy density of a cell in MeV/mm3, a range for each layer of
+        `LAYER_NAMES`.
+    n_cluster_eta, cluster_eta_range, n_lambda, log_lambda_range
+        Bins of |eta| and log10(lambda / mm) of the cluster for the last two steps.
+    cell_cut : float
+        Cells with |E| / sigma above it are weighted.
+    min_entries : int
+        A bin needs more entries than this to be used; cells of other bins keep weight 1.
+    factor_range : (float, float)
+        A factor of the last two steps outside counts as 1.
+    content : str
+        Of a bin of cell weights: the mean of true over measured energy ("mean_of_ratios", as
+        published), or true over measured energy of all its cells together ("ratio_of_sums").
+    em_weights : bool
+        Derive weights for neutral pions too; if not, w_n = 1 as published.
+    closure_iterations : int
+        Rounds of the fit that scales the tables of each step towards a median of one in bins of
+        true energy, see `lcw_fit`; 0 leaves the plain means.
+    closure_range : (float, float), GeV
+        True energies at which the medians should be one; others have little weight in the fit.
+    """
+
+    likelihood: LikelihoodConfig = dataclasses.field(default_factory=LikelihoodConfig)
+    selection: SelectionConfig = REGRESSION_SELECTION
+    n_cell_eta: int = 8
+    cell_eta_range: tuple[float, float] = (0.0, 0.8)
+    n_energy: int = 14
+    log_e_range: tuple[float, float] = (float(np.log10(200.0)), 6.0)
+    n_density: int = 14
+    density_ranges: tuple[tuple[float, float], ...] = DENSITY_RANGES
+    n_cluster_eta: int = 50
+    cluster_eta_range: tuple[float, float] = (0.0, 5.0)
+    n_lambda: int = 14
+    log_lambda_range: tuple[float, float] = (0.0, 4.0)
+    cell_cut: float = 2.0
+    min_entries: int = 10
+    factor_range: tuple[float, float] = (0.3, 3.0)
+    content: str = "mean_of_ratios"
+    em_weights: bool = True
+    closure_iterations: int = 10
+    closure_range: tuple[float, float] = (1.5, 1000.0)
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.n_cell_eta, self.n_energy, self.n_density, self.n_cluster_eta, self.n_lambda)
+            < 1
+        ):
+            raise ConfigError("LcwConfig: every axis needs at least one bin")
+        if len(self.density_ranges) != len(LAYER_NAMES):
+            raise ConfigError(
+                f"LcwConfig: {len(self.density_ranges)} density_ranges, expected one for each of "
+                f"{', '.join(LAYER_NAMES)}"
+            )
+        names = (
+            "cell_eta_range",
+            "log_e_range",
+            "cluster_eta_range",
+            "log_lambda_range",
+            "factor_range",
+            "closure_range",
+        )
+        for name, (low, high) in [
+            *((n, getattr(self, n)) for n in names),
+            *(("density_ranges", limits) for limits in self.density_ranges),
+        ]:
+            if not low < high:
+                raise ConfigError(f"LcwConfig: {name} = ({low}, {high}), expected low < high")
+        if self.content not in CONTENTS:
+            raise ConfigError(
+                f"LcwConfig: content = {self.content!r}, expected one of {', '.join(CONTENTS)}"
+            )
+        if not (self.cell_cut >= 0.0 and self.min_entries >= 0 and self.closure_iterations >= 0):
+            raise ConfigError(
+                "LcwConfig: cell_cut, min_entries and closure_iterations must not be negative"
+            )
+
+    @property
+    def cell_eta_edges(self) -> NDArray[np.float64]:
+        """Edges of |eta| of a cell."""
+        return np.linspace(*self.cell_eta_range, self.n_cell_eta + 1)
+
+    @property
+    def energy_edges(self) -> NDArray[np.float64]:
+        """Edges of log10(E / MeV) of the cluster."""
+        return np.linspace(*self.log_e_range, self.n_energy + 1)
+
+    @property
+    def density_edges(self) -> NDArray[np.float64]:
+        """Edges of log10 of the density in MeV/mm3, shape (n_layers, n_density + 1)."""
+        return np.stack(
+            [np.linspace(*limits, self.n_density + 1) for limits in self.density_ranges]
+        )
+
+    @property
+    def cluster_eta_edges(self) -> NDArray[np.float64]:
+        """Edges of |eta| of the cluster."""
+        return np.linspace(*self.cluster_eta_range, self.n_cluster_eta + 1)
+
+    @property
+    def lambda_edges(self) -> NDArray[np.float64]:
+        """Edges of log10(lambda / mm)."""
+        return np.linspace(*self.log_lambda_range, self.n_lambda + 1)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Kind, layer, |eta|, energy, density."""
+        return (2, len(LAYER_NAMES), self.n_cell_eta, self.n_energy, self.n_density)
+
+    @property
+    def cluster_shape(self) -> tuple[int, ...]:
+        """Kind, |eta|, energy, depth."""
+        return (2, self.n_cluster_eta, self.n_energy, self.n_lambda)
 
 
 class LcwEnergies(NamedTuple):
@@ -245,55 +396,51 @@ class LcwTables:
         return LcwEnergies(p, cells, ooc, full)
 
     def save(self, path: str | Path) -> None:
-        """Write all tables as one JSON of correctionlib; see `lcw_store.write_tables`."""
-        stored = {**self.provenance, "config": dataclasses.asdict(self.config)}
-        write_tables(
-            path, self.stored(), description=_DESCRIPTION, version=VERSION, provenance=stored
+        """Write all tables as one file of correctionlib, JSON of its schema version 2, which other
+        programs can evaluate: a correction each with named inputs in explicit bins, an input beyond
+        an axis takes its first or last bin (https://cms-nanoaod.github.io/correctionlib).
+        """
+        provenance = {**self.provenance, "config": dataclasses.asdict(self.config)}
+        book = schemav2.CorrectionSet(
+            schema_version=2,
+            description=f"{_DESCRIPTION}\n{_PROVENANCE}{json.dumps(provenance, sort_keys=True)}",
+            corrections=self.corrections(),
         )
+        write_text(path, book.model_dump_json(indent=1, exclude_unset=True) + "\n")
 
-    def stored(self) -> list[StoredTable]:
+    def corrections(self) -> list[schemav2.Correction]:
         """The tables one by one, as they are written."""
-        config, tables = self.config, []
-        axes = tuple(
-            Axis(*names, edges) for names, edges in zip(AXES, self.likelihood.edges, strict=True)
-        )
-        tables.append(
-            StoredTable(
-                "p_em", "EM probability of a cluster", axes, self.likelihood.content, "P_EM"
-            )
-        )
+        config = self.config
+        cells = [("abs_eta", "|eta| of the cell", config.cell_eta_edges)]
+        cells += [(*_LOG_E, config.energy_edges)]
+        clusters = [("abs_eta", "|clusterEta|", config.cluster_eta_edges)]
+        clusters += [(*_LOG_E, config.energy_edges), (*_LAMBDA, config.lambda_edges)]
+        p_em = self.likelihood
+        axes = [(*names, edges) for names, edges in zip(AXES, p_em.edges, strict=True)]
+        found = [_correction("p_em", "EM probability of a cluster", "P_EM", axes, p_em.content)]
         for kind, of_kind in zip(KINDS, self.weights, strict=True):
             for layer, edges, content in zip(
                 LAYER_NAMES, config.density_edges, of_kind, strict=True
             ):
-                axes = (
-                    Axis(*_CELL_ETA, config.cell_eta_edges),
-                    Axis(*_LOG_E, config.energy_edges),
-                    Axis(*_DENSITY, edges),
+                text = (
+                    f"weight of a cell of {layer} above {config.cell_cut:g} sigma in clusters of "
+                    f"{kind} pions"
                 )
-                text = f"weight of a cell of {layer} above {config.cell_cut:g} sigma in clusters of {kind} pions"
-                tables.append(
-                    StoredTable(
-                        f"weight_{kind}_{layer}",
-                        text,
-                        axes,
-                        content,
-                        "true deposit over measured energy",
-                    )
-                )
-        for name, table, output in (
-            ("ooc", self.ooc, "GeV out of the cluster, over isolation x clusterE"),
-            ("dm", self.dm, "factor - 1"),
+                output, axes = "true deposit over measured energy", [*cells, (*_DENSITY, edges)]
+                found.append(_correction(f"weight_{kind}_{layer}", text, output, axes, content))
+        for name, text, output, table in (
+            (
+                "ooc",
+                "out of cluster",
+                "GeV out of the cluster, over isolation x clusterE",
+                self.ooc,
+            ),
+            ("dm", "dead material", "factor - 1", self.dm),
         ):
             for kind, content in zip(KINDS, table, strict=True):
-                axes = (
-                    Axis(*_ETA, config.cluster_eta_edges),
-                    Axis(*_LOG_E, config.energy_edges),
-                    Axis(*_LAMBDA, config.lambda_edges),
-                )
-                text = f"{'out of cluster' if name == 'ooc' else 'dead material'}, {kind} pions"
-                tables.append(StoredTable(f"{name}_{kind}", text, axes, content, output))
-        return tables
+                words = f"{text}, {kind} pions"
+                found.append(_correction(f"{name}_{kind}", words, output, clusters, content))
+        return found
 
     @classmethod
     def load(cls, path: str | Path) -> LcwTables:
@@ -304,37 +451,60 @@ class LcwTables:
         BadFileError
             If the file is missing, broken, of another version or incomplete; it is named.
         """
-        tables, provenance = read_tables(path, version=VERSION)
         try:
-            config = config_from_json(provenance.pop("config"))
-            likelihood = EmLikelihood(
-                tuple(axis.edges for axis in tables["p_em"].axes), tables["p_em"].content
-            )
-            weights = np.stack(
-                [
-                    [tables[f"weight_{kind}_{layer}"].content for layer in LAYER_NAMES]
-                    for kind in KINDS
-                ]
-            )
-            ooc, dm = (
-                np.stack([tables[f"{name}_{kind}"].content for kind in KINDS])
-                for name in ("ooc", "dm")
-            )
-            loaded = cls(likelihood, weights, ooc, dm, config, provenance)
-        except (KeyError, ValueError, TypeError, ConfigError, ValidationError) as error:
+            book = schemav2.CorrectionSet.model_validate_json(Path(path).read_text("utf-8"))
+            stored = {correction.name: correction for correction in book.corrections}
+            provenance = json.loads((book.description or "").partition(_PROVENANCE)[2])
+            config = _CONFIG.validate_python(provenance.pop("config"))
+            content = {name: _content(correction.data) for name, correction in stored.items()}
+            weights = [[content[f"weight_{kind}_{x}"] for x in LAYER_NAMES] for kind in KINDS]
+            ooc, dm = ([content[f"{name}_{kind}"] for kind in KINDS] for name in ("ooc", "dm"))
+            p_em = EmLikelihood(config.likelihood.edges, content["p_em"])
+            tables = cls(p_em, np.array(weights), np.array(ooc), np.array(dm), config, provenance)
+        except (OSError, AttributeError, KeyError, ValueError, TypeError, PfcalibError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise BadFileError(f"{path}: not tables of local cell weighting: {what}") from error
-        for expected in loaded.stored():
-            same = all(
-                np.array_equal(a.edges, b.edges)
-                for a, b in zip(expected.axes, tables[expected.name].axes, strict=True)
-            )
-            if not same:
+        for expected in tables.corrections():
+            found = stored[expected.name]
+            if (found.version, found.data) != (expected.version, expected.data):
                 raise BadFileError(
-                    f"{path}: the edges of {expected.name} are not those of the configuration in "
-                    "its description"
+                    f"{path}: {expected.name} has other edges than the configuration in the "
+                    f"description, does not clamp, or is not of version {VERSION}: derive the "
+                    "tables anew"
                 )
-        return loaded
+        return tables
+
+
+def _correction(
+    name: str,
+    text: str,
+    output: str,
+    axes: Sequence[tuple[str, str, NDArray[np.float64]]],
+    content: NDArray[np.float64],
+) -> schemav2.Correction:
+    """A table whose axes have name, meaning and edges."""
+    return schemav2.Correction(
+        name=name,
+        description=text,
+        version=VERSION,
+        inputs=[schemav2.Variable(name=n, type="real", description=t) for n, t, _ in axes],
+        output=schemav2.Variable(name="value", type="real", description=output),
+        data=schemav2.MultiBinning(
+            nodetype="multibinning",
+            inputs=[axis[0] for axis in axes],
+            edges=[edges.tolist() for _, _, edges in axes],
+            content=[*content.ravel().tolist()],
+            flow="clamp",
+        ),
+    )
+
+
+def _content(data: Any) -> NDArray[np.float64]:
+    """Values of a table in the shape of its axes."""
+    return np.reshape(data.content, [len(edges) - 1 for edges in data.edges]).astype(np.float64)
+
+
+_CONFIG = pydantic.TypeAdapter(LcwConfig)
 
 
 def require_probabilities(p_em: ArrayLike, n_clusters: int) -> NDArray[np.float64]:

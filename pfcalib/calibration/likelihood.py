@@ -14,20 +14,17 @@ one half; k = 0 is the plain published table, in which only an empty bin takes t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.columns import COLUMNS
-from pfcalib.errors import BadFileError, ConfigError, ValidationError
+from pfcalib.errors import ConfigError, ValidationError
 
-SCHEMA_VERSION = 1
 MEV = 1e3  # MeV in a GeV: the bins are those of the paper, in MeV
 COLUMNS_READ = ("clusterEta", "clusterE", "cluster_FIRST_ENG_DENS", "cluster_CENTER_LAMBDA")
 AXES = (  # name and meaning of each axis of the table
@@ -118,51 +115,6 @@ class EmLikelihood:
         return np.asarray(
             self._flat[np.ravel_multi_index(bin_indices(sample, self.edges), self.content.shape)]
         )
-
-    def save(self, path: str | Path) -> None:
-        """Write the table as JSON that a person can read: axes with their edges, then the content
-        in row-major order.
-        """
-        path = Path(path)
-        axes = [
-            {"name": name, "meaning": meaning, "edges": edges.tolist()}
-            for (name, meaning), edges in zip(AXES, self.edges, strict=True)
-        ]
-        content = {
-            "description": "P_EM, row-major over the axes; beyond an axis: its first or last bin",
-            "values": self._flat.tolist(),
-        }
-        table = {
-            "schema_version": SCHEMA_VERSION,
-            "name": "em_likelihood",
-            "axes": axes,
-            "content": content,
-        }
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(
-            json.dumps(table, indent=1).replace(",\n   ", ", ") + "\n", encoding="utf-8"
-        )
-        temporary.replace(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> EmLikelihood:
-        """Table from a file of `save`; raises BadFileError where it is missing, broken or of
-        another version.
-        """
-        try:
-            table = json.loads(Path(path).read_text(encoding="utf-8"))
-            if table["schema_version"] != SCHEMA_VERSION or [
-                axis["name"] for axis in table["axes"]
-            ] != [name for name, _ in AXES]:
-                raise BadFileError(
-                    f"{path}: expected schema_version {SCHEMA_VERSION} and axes "
-                    f"{', '.join(name for name, _ in AXES)}"
-                )
-            edges = tuple(np.asarray(axis["edges"], dtype=np.float64) for axis in table["axes"])
-            values = np.asarray(table["content"]["values"], dtype=np.float64)
-            return cls(edges, values.reshape([len(axis) - 1 for axis in edges]))
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise BadFileError(f"{path}: not a likelihood table: {error}") from error
 
 
 def bin_indices(

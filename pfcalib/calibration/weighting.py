@@ -18,11 +18,18 @@ def find_bin(edges, value) -> int:  # type: ignore[no-untyped-def] # pragma: no 
 
 
 @nb.njit(cache=True, nogil=True)
-def sum_weighted(  # pragma: no cover
-    offsets: NDArray[np.int64], row: NDArray[np.int64], energy: NDArray[np.float32], energy_bin: NDArray[np.int64],
-    layer: NDArray[np.int64], eta_bin: NDArray[np.int64], volume: NDArray[np.float64], cut: NDArray[np.float64],
-    edges: NDArray[np.float64], weight: NDArray[np.float64],
-) -> NDArray[np.float64]:  # fmt: skip
+def sum_weighted(
+    offsets: NDArray[np.int64],
+    row: NDArray[np.int64],
+    energy: NDArray[np.float32],
+    energy_bin: NDArray[np.int64],
+    layer: NDArray[np.int64],
+    eta_bin: NDArray[np.int64],
+    volume: NDArray[np.float64],
+    cut: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    weight: NDArray[np.float64],
+) -> NDArray[np.float64]:
     """Energy of the cells of each cluster that are left alone, and that of the others weighted as
     neutral and as charged.
 
@@ -59,11 +66,20 @@ def sum_weighted(  # pragma: no cover
 
 
 @nb.njit(cache=True, nogil=True)
-def add_cells(  # pragma: no cover
-    offsets: NDArray[np.int64], row: NDArray[np.int64], energy: NDArray[np.float32], truth: NDArray[np.float64],
-    energy_bin: NDArray[np.int64], kind: NDArray[np.int64], layer: NDArray[np.int64], eta_bin: NDArray[np.int64],
-    volume: NDArray[np.float64], cut: NDArray[np.float64], edges: NDArray[np.float64], sums: NDArray[np.float64],
-) -> None:  # fmt: skip
+def add_cells(
+    offsets: NDArray[np.int64],
+    row: NDArray[np.int64],
+    energy: NDArray[np.float32],
+    truth: NDArray[np.float64],
+    energy_bin: NDArray[np.int64],
+    kind: NDArray[np.int64],
+    layer: NDArray[np.int64],
+    eta_bin: NDArray[np.int64],
+    volume: NDArray[np.float64],
+    cut: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    sums: NDArray[np.float64],
+) -> None:
     """Add the cells of known clusters to `sums`: in each bin their number, the ratios of true over
     measured energy, true and measured energy.
 

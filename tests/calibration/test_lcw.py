@@ -72,8 +72,11 @@ def known(rng, n=2000, *, neutral=0.95, charged=1.3, out=0.1, dead=0.05):
 def flat_tables(config, *, weight=(1.0, 1.0), ooc=(0.0, 0.0), dm=(0.0, 0.0), p_em=0.5):
     """Tables with one value everywhere."""
     shape = tuple(len(edges) - 1 for edges in config.likelihood.edges)
-    tables = (np.broadcast_to(np.reshape(v, (2,) + (1,) * (len(s) - 1)), s) for v, s in
-              ((weight, config.weight_shape), (ooc, config.cluster_shape), (dm, config.cluster_shape)))  # fmt: skip
+    clusters = config.cluster_shape
+    tables = (
+        np.broadcast_to(np.reshape(value, (2,) + (1,) * (len(size) - 1)), size)
+        for value, size in ((weight, config.weight_shape), (ooc, clusters), (dm, clusters))
+    )
     return LcwTables(EmLikelihood(config.likelihood.edges, np.full(shape, p_em)), *tables, config)
 
 

@@ -4,8 +4,6 @@ and falls back where it has seen nothing.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from factories import make_sample
@@ -16,7 +14,7 @@ from pfcalib.calibration.likelihood import (
     bin_indices,
     fit_likelihood,
 )
-from pfcalib.errors import BadFileError, ConfigError, ValidationError
+from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.metrics.roc import auc
 
 COARSE = LikelihoodConfig(n_eta=2, n_energy=3, n_density=4, n_lambda=5)
@@ -152,43 +150,20 @@ def test_a_sample_gives_its_own_columns(rng):
     assert p.shape == (200,)
 
 
-def test_a_file_gives_back_the_same_table(rng, tmp_path):
-    sample, is_em = toy(rng, 5_000)
-    likelihood = fit_likelihood(sample, is_em, config=COARSE)
-    likelihood.save(tmp_path / "likelihood.json")
-    np.testing.assert_array_equal(
-        EmLikelihood.load(tmp_path / "likelihood.json").p_em(sample), likelihood.p_em(sample)
-    )
-    table = json.loads((tmp_path / "likelihood.json").read_text())
-    assert [axis["name"] for axis in table["axes"]] == [
-        "abs_eta",
-        "log_e",
-        "log_density",
-        "log_lambda",
-    ]
-    assert [path.name for path in tmp_path.iterdir()] == ["likelihood.json"]
-
-
 @pytest.mark.parametrize(
-    "change",
+    ("change", "message"),
     [
-        lambda table: table.update(schema_version=2),
-        lambda table: table["axes"].reverse(),
-        lambda table: table["content"]["values"].pop(),
-        lambda table: table["content"]["values"].__setitem__(0, 1.5),
-        lambda table: table["axes"][0]["edges"].reverse(),
-        lambda table: table.pop("axes"),
+        (lambda edges, p: (edges[:3], p), "4 axes"),
+        (lambda edges, p: (edges, p[:-1]), "its edges ask for"),
+        (lambda edges, p: (edges, p + 1.0), "not a probability"),
+        (lambda edges, p: ((edges[0][::-1], *edges[1:]), p), "do not increase"),
     ],
-    ids=["version", "axes", "too short", "no probability", "edges", "no axes"],
+    ids=["axes", "shape", "no probability", "edges"],
 )
-def test_a_broken_table_is_refused(rng, tmp_path, change):
-    path = tmp_path / "likelihood.json"
-    fit_likelihood(*toy(rng, 100), config=COARSE).save(path)
-    table = json.loads(path.read_text())
-    change(table)
-    path.write_text(json.dumps(table))
-    with pytest.raises(BadFileError, match=r"likelihood\.json"):
-        EmLikelihood.load(path)
+def test_a_table_that_makes_no_sense_is_refused(change, message):
+    content = np.full([len(axis) - 1 for axis in COARSE.edges], 0.5)
+    with pytest.raises(ValidationError, match=message):
+        EmLikelihood(*change(COARSE.edges, content))
 
 
 def test_a_moment_that_is_not_finite_is_named(rng):

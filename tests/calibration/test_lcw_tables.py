@@ -128,6 +128,10 @@ def _damage(text, what):
         del stored["corrections"][3]
     elif what == "short":
         data["content"].pop()
+    elif what == "probability":
+        stored["corrections"][0]["data"]["content"][0] = 1.5
+    elif what == "flow":
+        data["flow"] = "error"
     elif what == "nan":
         data["content"][0] = float("nan")
     elif what == "edges":
@@ -149,7 +153,10 @@ def _damage(text, what):
 
 @pytest.mark.parametrize(
     "what",
-    ["version", "missing", "short", "nan", "edges", "moved", "schema", "config", "list", "cut"],
+    [
+        *("version", "missing", "short", "probability", "flow", "nan", "edges", "moved"),
+        *("schema", "config", "list", "cut"),
+    ],
 )
 def test_a_broken_file_is_named(tables, tmp_path, what):
     path = tmp_path / "lcw.json"
