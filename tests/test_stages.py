@@ -1,0 +1,208 @@
+"""What each stage computes is what its number in `cache.VERSIONS` stands for.
+
+A key of the cache holds these numbers in place of the code. So whoever changes what a stage
+computes must raise its number, else old samples, networks and tables are taken for new ones; this
+test says when. ``python tests/test_stages.py`` writes the new values to ``stages.json`` afterwards.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import make_sample
+
+from pfcalib.cache import VERSIONS
+from pfcalib.calibration.lcw import apply_lcw, derive_lcw
+from pfcalib.clustering.moments import cluster_moments
+from pfcalib.clustering.topo import find_clusters
+from pfcalib.geometry import GRIDS, WINDOW
+from pfcalib.samples.maps import open_cache
+from pfcalib.samples.write import write_sample
+from pfcalib.simulation.digitise import digitise, noise_sigma
+from pfcalib.simulation.geant4.engine import simulate_showers_geant4
+from pfcalib.simulation.geant4.formulas import (
+    bremsstrahlung,
+    neutron_capture,
+    neutron_elastic,
+    neutron_inelastic,
+)
+from pfcalib.simulation.particles import Particles, simulate_gun
+from pfcalib.simulation.pythia import DijetConfig, simulate_dijets
+from pfcalib.simulation.showers import simulate_showers
+from pfcalib.training.fit import TrainConfig
+from pfcalib.training.networks import NetworkConfig, fit_network
+from pfcalib.training.stream import ClusterStream
+
+RECORD = Path(__file__).with_name("stages.json")
+TOLERANCE = {"training": 2e-3, "geant4": 1e-3}  # relative: rounding depends on the processor
+SEED = 11
+
+
+def shoot(n_events: int, grid: str = "window"):
+    """Half neutral, half charged pions of 0.5-20 GeV."""
+    rng = np.random.default_rng(SEED)
+    limit = 0.05 if grid == "window" else 0.7
+    where = {"energy": (0.5, 20.0), "eta": (-limit, limit), "phi": (-limit, limit)}
+    guns = [simulate_gun(name, n_events // 2, rng, **where) for name in ("pi0", "pi+")]
+    columns = [np.concatenate(column) for column in zip(*guns, strict=True)]
+    return Particles(np.arange(n_events), *columns[1:]), GRIDS[grid], rng
+
+
+def sums(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Sum of each array, and its sum weighted with the place, so that the order counts too."""
+    found = {}
+    for name, array in arrays.items():
+        values = np.asarray(array, dtype=np.float64).ravel()
+        found[f"{name} n"] = float(len(values))
+        found[f"{name} sum"] = float(values.sum())
+        found[f"{name} moment"] = float(values @ np.linspace(0.0, 1.0, len(values)))
+    return found
+
+
+def simulation() -> dict[str, float]:
+    """Showers in the barrel, and noise."""
+    particles, grid, rng = shoot(40, "barrel")
+    hits = simulate_showers(particles, grid, rng, field=2.0)
+    energy = digitise(hits, grid, noise_sigma(grid), rng)
+    return sums({"signal": hits.signal, "cell": hits.cell, "energy": energy[:3]})
+
+
+def clustering() -> dict[str, float]:
+    """Clusters of a fixed pattern of cells, with moments."""
+    rng = np.random.default_rng(SEED)
+    sigma = np.full(WINDOW.n_cells, 0.03)
+    energy = rng.normal(0.0, 0.03, (4, WINDOW.n_cells))
+    spots = rng.integers(WINDOW.n_cells, size=(4, 60))
+    np.put_along_axis(energy, spots, rng.exponential(0.6, spots.shape), axis=1)
+    clusters = find_clusters(energy, sigma, WINDOW)
+    moments = cluster_moments(clusters, energy, sigma, WINDOW)
+    return sums({"cell": clusters.cell, "weight": clusters.weight, **moments})
+
+
+def geant4() -> dict[str, float]:
+    """Four pions in the window."""
+    particles, grid, rng = shoot(4)
+    soft = particles._replace(energy=np.full(4, 1.0))
+    hits = simulate_showers_geant4(soft, grid, rng)
+    return sums({"signal": hits.signal, "cell": hits.cell})
+
+
+def geant4_tables() -> dict[str, float]:
+    """Cross sections of lead and oxygen."""
+    energy = np.geomspace(1e-3, 20.0, 9)
+    return sums(
+        {
+            "bremsstrahlung": bremsstrahlung(82, 100.0, np.linspace(0.1, 0.9, 5)),
+            "inelastic": neutron_inelastic(82, 207.2, energy),
+            "elastic": neutron_elastic(8, 16.0, energy),
+            "capture": neutron_capture(82, energy),
+        }
+    )
+
+
+def pythia() -> dict[str, float]:
+    """Dijets."""
+    particles = simulate_dijets(4, np.random.default_rng(SEED), DijetConfig(), field=2.0)
+    return sums({"energy": particles.energy, "eta": particles.eta, "pdg_id": particles.pdg_id})
+
+
+def _toy(folder: Path) -> Path:
+    path = folder / "toy.root"
+    write_sample(path, make_sample(np.random.default_rng(SEED), 400))
+    return path
+
+
+def _in_a_folder(compute: Callable[[Path], dict[str, float]]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        return compute(_toy(Path(folder)))
+
+
+def maps() -> dict[str, float]:
+    """Arrays of a memory-mapped sample."""
+
+    def compute(path: Path) -> dict[str, float]:
+        cached = open_cache(path)
+        return sums({"cell": cached.cell, "energy": cached.energy, "offsets": cached.offsets})
+
+    return _in_a_folder(compute)
+
+
+def features() -> dict[str, float]:
+    """What a stream hands to a network: images and labels of balanced training clusters."""
+
+    def compute(path: Path) -> dict[str, float]:
+        options = {"split": "train", "balance": "subsample", "seed": SEED, "shuffle": True}
+        inputs, labels, *_ = ClusterStream(path, kind="layers", batch_size=64, **options)[0]
+        return sums({**inputs, "labels": labels})
+
+    return _in_a_folder(compute)
+
+
+def training() -> dict[str, float]:
+    """Losses of a small network."""
+
+    def compute(path: Path) -> dict[str, float]:
+        train = TrainConfig(epochs=2, learning_rate=0.003, seed=SEED)
+        network = fit_network(path, NetworkConfig(name="dnn", options={"widths": [8]}, train=train))
+        history = network.result.history
+        return {name: float(history[name][-1]) for name in ("loss", "val_loss")}
+
+    return _in_a_folder(compute)
+
+
+def lcw() -> dict[str, float]:
+    """Energies of the sample that the tables were derived from."""
+
+    def compute(path: Path) -> dict[str, float]:
+        energies = apply_lcw(path, derive_lcw(path, split="all"))
+        return sums({"cells": energies.cells, "full": energies.full})
+
+    return _in_a_folder(compute)
+
+
+STAGES: dict[str, Callable[[], dict[str, float]]] = {
+    "simulation": simulation, "clustering": clustering, "geant4": geant4,
+    "geant4_tables": geant4_tables, "pythia": pythia, "maps": maps, "features": features,
+    "training": training, "lcw": lcw,
+}  # fmt: skip
+NEEDS = {"geant4": "geant4_pybind", "pythia": "pythia8mc"}  # extras
+
+
+def test_every_stage_is_watched():
+    assert STAGES.keys() == VERSIONS.keys() == json.loads(RECORD.read_text()).keys()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_computes_what_its_version_stands_for(stage):
+    if stage in NEEDS and importlib.util.find_spec(NEEDS[stage]) is None:
+        pytest.skip(f"{NEEDS[stage]} is not installed")
+    record = json.loads(RECORD.read_text())[stage]
+    found = STAGES[stage]()
+    tolerance = TOLERANCE.get(stage, 1e-5)
+    changed = [
+        name
+        for name in record["values"].keys() | found.keys()
+        if record["values"].get(name) != pytest.approx(found.get(name), rel=tolerance, abs=1e-9)
+    ]
+    hint = "then python tests/test_stages.py"
+    if changed and record["version"] == VERSIONS[stage]:
+        pytest.fail(
+            f"{stage} computes something else than its version {VERSIONS[stage]} stands for "
+            f"({', '.join(sorted(changed))}): raise its number in pfcalib/cache.py, {hint}"
+        )
+    assert record["version"] == VERSIONS[stage], f"the record is of another version: {hint}"
+    assert not changed
+
+
+if __name__ == "__main__":
+    record = {
+        name: {"version": VERSIONS[name], "values": compute()} for name, compute in STAGES.items()
+    }
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
