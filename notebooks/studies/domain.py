@@ -21,7 +21,6 @@ from pfcalib.calibration.lcw import LcwTables, cached_lcw
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.samples.read import PathLike
 from pfcalib.samples.split import SPLITS
-from pfcalib.simulation.dijets import DijetSampleConfig, cached_dijets
 from pfcalib.simulation.produce import ProduceConfig, cached_sample
 from pfcalib.training.networks import Extra, Network, fit_network
 from pfcalib.training.regressors import (
@@ -68,14 +67,9 @@ def _inversion_for(inversions: Mapping[str, Inversion], sample: str) -> Inversio
     return inversions.get(sample, next(iter(inversions.values())))
 
 
-def make_samples(configs: Mapping[str, ProduceConfig | DijetSampleConfig]) -> dict[str, Path]:
+def make_samples(configs: Mapping[str, ProduceConfig]) -> dict[str, Path]:
     """Paths of the samples, by name; what is not in the cache is made."""
-    return {
-        name: cached_dijets(config)
-        if isinstance(config, DijetSampleConfig)
-        else cached_sample(config)
-        for name, config in configs.items()
-    }
+    return {name: cached_sample(config) for name, config in configs.items()}
 
 
 def read_splits(paths: Mapping[str, PathLike]) -> dict[str, dict[str, Clusters]]:

@@ -14,7 +14,7 @@ from pfcalib.clustering.topo import Clusters
 
 
 class TruthHits(Protocol):
-    """What this module reads of the hits of a simulation; see `simulation.hits.Hits`."""
+    """What this module reads of the hits of a simulation; see `simulation.digitise.Hits`."""
 
     @property
     def offsets(self) -> NDArray[np.int64]: ...

@@ -1,10 +1,11 @@
-"""From deposits to cells as they are read out: electronic noise, pile-up noise, and other particles
-on top.
+"""What showers leave in the cells, and the cells as they are read out: electronic noise, pile-up
+noise, and other particles on top.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,42 @@ from numpy.typing import NDArray
 from pfcalib.columns import LAYER_NAMES
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
-from pfcalib.simulation.hits import Hits
 
 # MeV a cell; presampler, EMB1-3, TileBar0-2
 ELECTRONIC = (40.0, 13.0, 34.0, 41.0, 75.0, 50.0, 25.0)
 PILEUP = (9.0, 3.5, 10.0, 6.0, 8.0, 5.0, 2.0)  # MeV a cell at mu = 1, grows with sqrt(mu)
+
+TRUTH = ("em", "non_em", "invisible", "escaped")
+
+
+class Hits(NamedTuple):
+    """Jagged cells of a batch of events; the hits of event i are ``offsets[i]:offsets[i + 1]``,
+    sorted by cell.
+
+    The truth adds up to the energy that was shot: the four components over the cells plus
+    ``e_dead`` plus ``e_leak`` equal ``e_total``.
+    """
+
+    offsets: NDArray[np.int64]  # (n_events + 1,)
+    cell: NDArray[np.int32]  # (n_hits,) flat index in the grid
+    signal: NDArray[np.float64]  # (n_hits,) GeV at the EM scale, without noise
+    em: NDArray[np.float64]  # (n_hits,) GeV deposited by electrons and photons
+    non_em: NDArray[np.float64]  # (n_hits,) GeV deposited by the ionisation of hadrons
+    invisible: NDArray[np.float64]  # (n_hits,) GeV lost to nuclear binding and slow neutrons
+    escaped: NDArray[np.float64]  # (n_hits,) GeV carried away by neutrinos made in the cell
+    e_dead: NDArray[np.float64]  # (n_events,) GeV in dead material
+    e_leak: NDArray[np.float64]  # (n_events,) GeV beyond the grid or behind the calorimeter
+    e_total: NDArray[np.float64]  # (n_events,) GeV that was shot into the detector
+    e_pi0: NDArray[np.float64]  # (n_events,) GeV that hadronic interactions gave to neutral pions
+
+    @property
+    def n_events(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def event(self) -> NDArray[np.int64]:
+        """Event of each hit, shape (n_hits,)."""
+        return np.repeat(np.arange(self.n_events), np.diff(self.offsets))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,9 +39,14 @@ class Entry(NamedTuple):
 
 
 def simulate_gun(
-    name: str, n_events: int, rng: np.random.Generator, *, energy: tuple[float, float] = (0.2, 2000.0),
-    eta: tuple[float, float] = (-0.7, 0.7), phi: tuple[float, float] = (-np.pi, np.pi),
-) -> Particles:  # fmt: skip
+    name: str,
+    n_events: int,
+    rng: np.random.Generator,
+    *,
+    energy: tuple[float, float] = (0.2, 2000.0),
+    eta: tuple[float, float] = (-0.7, 0.7),
+    phi: tuple[float, float] = (-np.pi, np.pi),
+) -> Particles:
     """One particle an event, flat in the logarithm of the energy, uniform in eta and phi.
 
     Parameters

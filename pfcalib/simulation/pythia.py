@@ -9,30 +9,46 @@ install 'pfcalib[pythia]'``.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 from typing import Any
 
 import awkward as ak
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL
+from pfcalib.simulation.detector import FRONT
 from pfcalib.simulation.nuclear import PROTON_MASS
 from pfcalib.simulation.particles import Particles, propagate
 
 MIN_ENERGY = 0.2  # GeV that a particle can release; softer ones are left out, as in the guns
 # of pT-hat; central dijets are then flat in log pT-hat within a factor of two from 10 to 500 GeV
 BIAS_POWER = 3.6
+TRUTH_RADIUS = 0.05  # width in (eta, phi) within which a particle explains a cluster
+# mm, centre of EMB2, where the azimuth of particles and clusters is compared
+TRUTH_DEPTH = BARREL.layers[2].r
 _MAX_SEED = 900_000_000  # of Pythia's generator
 _MAX_TRIES = 100  # calls of the generator before a batch is given up
 
 # What Pythia leaves stable: the particle that showers in its place, and the energy that it releases
 # beyond its total energy, GeV.
 STAND_INS = {
-    111: (111, 0.0), 22: (22, 0.0), 11: (11, 0.0), -11: (-11, 0.0), 211: (211, 0.0), -211: (-211, 0.0), 321: (211, 0.0), -321: (-211, 0.0),
-    130: (2112, 0.0), 2212: (2212, -PROTON_MASS), 2112: (2112, -PROTON_MASS), -2212: (-211, PROTON_MASS), -2112: (2112, PROTON_MASS),
-}  # fmt: skip
+    111: (111, 0.0),
+    22: (22, 0.0),
+    11: (11, 0.0),
+    -11: (-11, 0.0),
+    211: (211, 0.0),
+    -211: (-211, 0.0),
+    321: (211, 0.0),
+    -321: (-211, 0.0),
+    130: (2112, 0.0),
+    2212: (2212, -PROTON_MASS),
+    2112: (2112, -PROTON_MASS),
+    -2212: (-211, PROTON_MASS),
+    -2112: (2112, PROTON_MASS),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +94,11 @@ def require_pythia() -> None:
     """Raise ConfigError where pythia8mc is not installed; imports nothing."""
     if importlib.util.find_spec("pythia8mc") is None:
         raise ConfigError("dijets need the package pythia8mc: pip install 'pfcalib[pythia]'")
+
+
+def pythia_version() -> str:
+    """Version of the installed Pythia."""
+    return importlib.metadata.version("pythia8mc")
 
 
 def simulate_dijets(
@@ -195,6 +216,64 @@ def visible_particles(events: ak.Array, *, eta_max: float, field: float = 0.0) -
     )
     reaches = propagate(particles, field=field).reaches
     return Particles._make(values[reaches] for values in particles)
+
+
+def nearest_particles(
+    particles: Particles, event: ArrayLike, eta: ArrayLike, phi: ArrayLike, *, field: float = 0.0
+) -> NDArray[np.int64]:
+    """The particle that explains each cluster: of those of its event the one of largest E exp(-dR^2
+    / (2 TRUTH_RADIUS^2)).
+
+    dR is the distance in (eta, phi) between the cluster and where the particle would cross the
+    centre of EMB2, after its way through the field. This is truth by position: a cluster in a jet
+    may hold energy of several particles. What its cells received, the columns ENG_CALIB, is exact
+    and does not depend on it.
+
+    Parameters
+    ----------
+    particles : Particles
+        At the origin, sorted by event, at least one in each event.
+    event, eta, phi : array_like, shape (n_clusters,)
+        Event and position of the clusters.
+    field : float, tesla
+
+    Returns
+    -------
+    ndarray, shape (n_clusters,)
+        Indices into the particles.
+    """
+    event, eta, phi = np.asarray(event, dtype=np.int64), np.asarray(eta), np.asarray(phi)
+    first, last = (
+        np.searchsorted(particles.event, event),
+        np.searchsorted(particles.event, event, side="right"),
+    )
+    n_pairs = last - first
+    start = np.cumsum(n_pairs) - n_pairs
+    cluster = np.repeat(np.arange(len(event)), n_pairs)
+    particle = np.arange(n_pairs.sum()) - np.repeat(start - first, n_pairs)
+    particle_eta, particle_phi = _impact(particles, field)
+    d_phi = np.angle(np.exp(1j * (phi[cluster] - particle_phi[particle])))
+    distance2 = (eta[cluster] - particle_eta[particle]) ** 2 + d_phi**2
+    score = np.log(particles.energy)[particle] - distance2 / (2.0 * TRUTH_RADIUS**2)
+    order = np.lexsort((-score, cluster))  # the best one of each cluster comes first
+    return particle[order[start]]
+
+
+def _impact(particles: Particles, field: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pseudorapidity and azimuth where each particle crosses the cylinder of radius TRUTH_DEPTH,
+    straight on from its entry.
+    """
+    entry = propagate(particles, field=field)
+    ux, uy, uz = entry.direction.T
+    transverse = np.hypot(ux, uy)
+    # of the entry's position along the flight; across it stays the distance of the line from the
+    # beam
+    forward = FRONT * ux / transverse
+    path = np.sqrt(TRUTH_DEPTH**2 - FRONT**2 + forward**2) - forward
+    x, y = FRONT + path * ux / transverse, path * uy / transverse
+    return np.arcsinh(
+        (entry.z + path * uz / transverse) / TRUTH_DEPTH
+    ), entry.phi_axis + np.arctan2(y, x)
 
 
 def _stand_in(pdg_id: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

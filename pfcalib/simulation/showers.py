@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
 from pfcalib.simulation.detector import FRONT, build_slabs, grid_arrays
+from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.hadronic import hadron
-from pfcalib.simulation.hits import Hits
 from pfcalib.simulation.kernels import (
     DEAD,
     DENSITY,

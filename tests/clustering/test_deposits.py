@@ -6,8 +6,7 @@ import pytest
 from pfcalib.clustering.deposits import cluster_truth
 from pfcalib.clustering.topo import Clusters, find_clusters
 from pfcalib.geometry import WINDOW
-from pfcalib.simulation.digitise import digitise, noise_sigma
-from pfcalib.simulation.hits import Hits
+from pfcalib.simulation.digitise import Hits, digitise, noise_sigma
 from pfcalib.simulation.particles import simulate_gun
 from pfcalib.simulation.showers import simulate_showers
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pfcalib.geometry import WINDOW
 from pfcalib.simulation.detector import GridArrays, Slabs, build_slabs
-from pfcalib.simulation.hits import Hits
+from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.kernels import DENSITY, Scratch, Setup, new_scratch
 from pfcalib.simulation.parameters import ShowerConfig
 

@@ -12,12 +12,12 @@ from pfcalib.simulation.digitise import (
     ELECTRONIC,
     NOISE_SETTINGS,
     PILEUP,
+    Hits,
     NoiseConfig,
     digitise,
     noise_sigma,
     overlay_hits,
 )
-from pfcalib.simulation.hits import Hits
 
 
 def make_hits(rng, n_events=5, n_hits=30, grid=WINDOW):
@@ -155,3 +155,10 @@ class TestOverlay:
     def test_different_numbers_of_events_are_refused(self, rng):
         with pytest.raises(ConfigError, match="overlay: 5 events of signal but 3 to put on top"):
             overlay_hits(make_hits(rng), empty(3))
+
+
+def test_the_event_of_each_hit_follows_from_the_offsets():
+    nothing = np.zeros(4)
+    hits = Hits(np.array([0, 3, 3, 4]), np.zeros(4, np.int32), *[nothing] * 5, *[np.zeros(3)] * 4)
+    assert hits.n_events == 3
+    assert hits.event.tolist() == [0, 0, 0, 2]

@@ -15,29 +15,32 @@ from pfcalib.geometry import BARREL
 from pfcalib.samples.check import check_sample
 from pfcalib.samples.read import read_sample
 from pfcalib.samples.truth import em_share
-from pfcalib.simulation import dijets as module
+from pfcalib.simulation import produce, pythia
 from pfcalib.simulation.detector import COIL_RADIUS, FRONT
-from pfcalib.simulation.dijets import (
+from pfcalib.simulation.particles import Particles, propagate
+from pfcalib.simulation.produce import (
+    FIELD,
+    MIN_CLUSTER_E,
+    ProduceConfig,
+    cached_sample,
+    produce_chunk,
+    produce_sample,
+)
+from pfcalib.simulation.pythia import (
     TRUTH_DEPTH,
     TRUTH_RADIUS,
     DijetConfig,
-    DijetSampleConfig,
-    cached_dijets,
     nearest_particles,
-    produce_dijet_chunk,
-    produce_dijets,
+    simulate_dijets,
 )
-from pfcalib.simulation.particles import Particles, propagate
-from pfcalib.simulation.produce import FIELD, MIN_CLUSTER_E
-from pfcalib.simulation.pythia import simulate_dijets
 from pfcalib.simulation.showers import simulate_showers
 
-SMALL = DijetSampleConfig(n_events=14, chunk=8, seed=3)
+SMALL = ProduceConfig(n_events=14, dijets=DijetConfig(), chunk=8, seed=3)
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return produce_dijets(tmp_path_factory.mktemp("dijets") / "new" / "small.root", SMALL)
+    return produce_sample(tmp_path_factory.mktemp("dijets") / "new" / "small.root", SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,8 @@ class TestSample:
         assert report.metadata["process"] == "dijets"
         assert report.metadata["pythia"].startswith("8.")
         assert report.metadata["config"]["dijets"]["pt_hat_min"] == 20.0
-        assert "n_processes" not in report.metadata["config"]
+        assert not {"n_processes", "particles", "e_max"} & set(report.metadata["config"])
+        assert report.metadata["n_events_without_cluster"] == 0
 
     def test_every_column_is_filled(self, sample):
         assert set(sample.scalars) == set(SCALARS)
@@ -74,7 +78,7 @@ class TestSample:
 
     def test_two_processes_make_the_sample_that_one_makes(self, sample, tmp_path):
         parallel = read_sample(
-            produce_dijets(tmp_path / "parallel.root", dataclasses.replace(SMALL, n_processes=2))
+            produce_sample(tmp_path / "parallel.root", dataclasses.replace(SMALL, n_processes=2))
         )
         np.testing.assert_array_equal(parallel.offsets, sample.offsets)
         for name in SCALARS:
@@ -107,7 +111,7 @@ class TestSample:
         charged = (np.abs(truth.pdg_id) == 211) & (sample["clusterE"] > 1.0)
         straight, bent = (
             np.hypot(d_eta, np.angle(np.exp(1j * (sample["clusterPhi"] - phi))))[charged]
-            for phi in (truth.phi, module._impact(truth, FIELD)[1])
+            for phi in (truth.phi, pythia._impact(truth, FIELD)[1])
         )
         assert np.median(bent) < 0.05 < np.median(straight)
 
@@ -150,7 +154,7 @@ def test_thresholds_reach_the_clustering(monkeypatch):
     )
     few = dataclasses.replace(SMALL, n_events=2)
     n_clusters = [
-        len(produce_dijet_chunk(dataclasses.replace(few, thresholds=cuts), 0)[1]) - 1
+        len(produce_chunk(dataclasses.replace(few, thresholds=cuts), 0)[1]) - 1
         for cuts in ((4.0, 2.0, 0.0), (6.0, 3.0, 1.0))
     ]
     assert [(topo.seed, topo.growth, topo.boundary) for topo in used] == [
@@ -164,7 +168,7 @@ class TestNearest:
     def test_it_agrees_with_a_loop_over_clusters(self, particles, rng):
         event = np.sort(rng.integers(SMALL.chunk, size=60))
         eta, phi = rng.uniform(-0.8, 0.8, 60), rng.uniform(-np.pi, np.pi, 60)
-        p_eta, p_phi = module._impact(particles, FIELD)
+        p_eta, p_phi = pythia._impact(particles, FIELD)
         wanted = []
         for e, x, y in zip(event, eta, phi, strict=True):
             mine = np.flatnonzero(particles.event == e)
@@ -200,7 +204,7 @@ class TestNearest:
 
 class TestImpact:
     def test_neutral_particles_go_straight_on(self):
-        eta, phi = module._impact(
+        eta, phi = pythia._impact(
             make_particles((0, 22, 3.0, 0.5, 1.0), (0, 2112, 3.0, -0.7, -2.0)), FIELD
         )
         np.testing.assert_allclose(eta, [0.5, -0.7], atol=1e-12)
@@ -219,7 +223,7 @@ class TestImpact:
                 y + step * np.sin(heading),
                 z + step * np.sinh(0.4),
             )
-        eta, phi = module._impact(pion, FIELD)
+        eta, phi = pythia._impact(pion, FIELD)
         assert phi[0] == pytest.approx(np.arctan2(y, x), abs=1e-4)
         assert eta[0] == pytest.approx(np.arcsinh(z / TRUTH_DEPTH), abs=1e-4)
         # beyond the front it moves on
@@ -227,94 +231,42 @@ class TestImpact:
         assert TRUTH_DEPTH > FRONT
 
 
-class TestCache:
-    @pytest.fixture
-    def calls(self, monkeypatch):
-        made = []
-
-        def fake(path, config, *, progress=None):
-            made.append(config)
-            path.write_text("sample")
-            return path
-
-        monkeypatch.setattr(module, "produce_dijets", fake)
-        return made
-
-    def test_a_sample_is_made_once_for_any_number_of_processes(self, calls, tmp_path):
-        paths = {
-            cached_dijets(dataclasses.replace(SMALL, n_processes=n), cache_dir=tmp_path)
-            for n in (1, 2)
-        }
-        assert (len(paths), len(calls)) == (1, 1)
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"seed": 2},
-            {"mu": 40.0},
-            {"thresholds": (4.0, 3.0, 1.0)},
-            {"dijets": DijetConfig(pt_hat_min=30.0)},
-        ],
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 2},
+        {"thresholds": (4.0, 3.0, 1.0)},
+        {"dijets": DijetConfig(pt_hat_min=30.0)},
+        {"dijets": None},
+    ],
+)
+def test_any_other_setting_makes_another_sample(change, tmp_path, monkeypatch):
+    monkeypatch.setattr(produce, "produce_sample", lambda path, config, **_: path)
+    one, two = (
+        cached_sample(config, cache_dir=tmp_path)
+        for config in (SMALL, dataclasses.replace(SMALL, **change))
     )
-    def test_any_other_setting_makes_another(self, change, calls, tmp_path):
-        assert (
-            len(
-                {
-                    cached_dijets(config, cache_dir=tmp_path)
-                    for config in (SMALL, dataclasses.replace(SMALL, **change))
-                }
-            )
-            == 2
-        )
-
-    def test_another_version_of_pythia_makes_another(self, calls, tmp_path, monkeypatch):
-        first = cached_dijets(SMALL, cache_dir=tmp_path)
-        monkeypatch.setattr(module, "_version", lambda: "8.999")
-        assert cached_dijets(SMALL, cache_dir=tmp_path) != first
-
-    def test_the_environment_says_where(self, calls, tmp_path, monkeypatch):
-        monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
-        assert cached_dijets(SMALL).parent == tmp_path
+    assert one != two
 
 
-def test_progress_counts_all_events_and_what_fails_leaves_nothing(tmp_path, monkeypatch):
-    empty = produce_dijet_chunk(dataclasses.replace(SMALL, n_events=1), 0)
-    monkeypatch.setattr(module, "produce_dijet_chunk", lambda config, number: empty)
-    done = []
-    produce_dijets(tmp_path / "sample.root", SMALL, progress=done.append)
-    assert done == [8, 6]
-    (tmp_path / "sample.root").unlink()
-
-    def stop(n_events):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        produce_dijets(tmp_path / "sample.root", SMALL, progress=stop)
-    assert list(tmp_path.iterdir()) == []
+def test_another_version_of_pythia_makes_another_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr(produce, "produce_sample", lambda path, config, **_: path)
+    first = cached_sample(SMALL, cache_dir=tmp_path)
+    monkeypatch.setattr(produce, "pythia_version", lambda: "8.999")
+    assert cached_sample(SMALL, cache_dir=tmp_path) != first
 
 
 def test_without_the_extra_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pythia8mc", None)
     for call in (
-        lambda: produce_dijets(tmp_path / "sample.root", SMALL),
-        lambda: cached_dijets(SMALL, cache_dir=tmp_path),
+        lambda: produce_sample(tmp_path / "sample.root", SMALL),
+        lambda: cached_sample(SMALL, cache_dir=tmp_path),
     ):
         with pytest.raises(ConfigError, match=r"pip install 'pfcalib\[pythia\]'"):
             call()
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"noise": "loud"}, "noise must be one of nominal, pileup, not 'loud'"),
-        ({"n_events": 0}, "n_events, chunk and n_processes must be at least 1"),
-        ({"n_processes": 0}, "n_events, chunk and n_processes must be at least 1"),
-        ({"mu": -1.0}, r"mu must be at least 0, not -1\.0"),
-        ({"thresholds": (4.0, 2.0)}, "thresholds must be three"),
-        ({"thresholds": (2.0, 4.0, 0.0)}, "thresholds must satisfy seed >= growth >= boundary"),
-    ],
-)
-def test_impossible_settings_are_refused_by_name(options, message):
-    with pytest.raises(ConfigError, match=message):
-        DijetSampleConfig(**{"n_events": 10} | options)
+def test_dijets_need_the_barrel():
+    with pytest.raises(ConfigError, match="dijets need the grid 'barrel', not 'window'"):
+        dataclasses.replace(SMALL, grid="window", eta_max=0.05)

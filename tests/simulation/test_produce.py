@@ -21,6 +21,7 @@ from pfcalib.simulation.produce import (
     ProduceConfig,
     cached_sample,
     cluster_showers,
+    geant4_sample,
     produce_chunk,
     produce_sample,
     shoot,
@@ -257,3 +258,21 @@ def test_geant4_showers_become_clusters_in_memory(rng):
         np.unique(sample["truthE"]),
         np.unique(few.e_true[np.unique(sample["eventNumber"])].astype(np.float32)),
     )
+
+
+def test_the_packaged_geant4_sample_holds_pions_only_and_no_truth(tmp_path):
+    sample = read_sample(geant4_sample(tmp_path / "new", seed=1))
+    assert set(np.unique(sample["truthPdgId"])) == {111, 211}
+    assert not sample["cluster_ENG_CALIB_TOT"].any()
+    assert "Geant4" in sample.metadata["generator"]
+    with pytest.raises(ConfigError, match="noise"):
+        geant4_sample(tmp_path, seed=1, noise="loud")
+
+
+def test_events_without_a_cluster_are_counted(tmp_path):
+    soft = dataclasses.replace(SMALL, particles=("pi+",), e_min=0.2, e_max=0.4)
+    sample = read_sample(produce_sample(tmp_path / "soft.root", soft))
+    n_found = len(np.unique(sample["eventNumber"]))
+    assert 0 < n_found < soft.n_events
+    assert sample.metadata["n_events"] == soft.n_events
+    assert sample.metadata["n_events_without_cluster"] == soft.n_events - n_found

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from pfcalib.clustering.topo import find_clusters
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL, WINDOW
-from pfcalib.simulation.digitise import digitise, noise_sigma
-from pfcalib.simulation.hits import Hits
+from pfcalib.simulation.digitise import Hits, digitise, noise_sigma
 from pfcalib.simulation.particles import GUNS, Particles, simulate_gun
 from pfcalib.simulation.showers import simulate_showers
 from tests.simulation.blocks import signal, truth

@@ -13,9 +13,14 @@ from pfcalib.simulation.geant4.scoring import attach_scorers, end_neutral, end_p
 from pfcalib.simulation.geant4.slice import Stack, build_volumes
 
 PHYSICS = (  # FTFP_BERT but for G4EmExtraPhysics, which wants gamma-nuclear data
-    "G4DecayPhysics", "G4EmStandardPhysics", "G4HadronElasticPhysics", "G4HadronPhysicsFTFP_BERT", "G4StoppingPhysics", "G4IonPhysics",
+    "G4DecayPhysics",
+    "G4EmStandardPhysics",
+    "G4HadronElasticPhysics",
+    "G4HadronPhysicsFTFP_BERT",
+    "G4StoppingPhysics",
+    "G4IonPhysics",
     "G4NeutronTrackingCut",
-)  # fmt: skip
+)
 
 
 class Started(NamedTuple):

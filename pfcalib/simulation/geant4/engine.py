@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pfcalib.cache import cache_key
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.geometry import GRIDS, Grid
+from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.geant4.actions import PHYSICS
 from pfcalib.simulation.geant4.chunks import JOB_ENERGY, Job, cut_batch, read_result, write_job
 from pfcalib.simulation.geant4.config import Geant4Config, require_geant4
@@ -30,10 +31,12 @@ from pfcalib.simulation.geant4.data import DataSets, find_data
 from pfcalib.simulation.geant4.pool import Pool
 from pfcalib.simulation.geant4.shots import Shots, build_shots, join_rows, merge_rows
 from pfcalib.simulation.geant4.worker import write_setup
-from pfcalib.simulation.hits import Hits
 from pfcalib.simulation.particles import Particles
 
-SYNTHETIC = "%s: no evaluated data sets of Geant4 are configured (GEANT4_DATA_DIR), so cross sections come from tables written from formulas"
+SYNTHETIC = (
+    "%s: no evaluated data sets of Geant4 are configured (GEANT4_DATA_DIR), so cross sections "
+    "come from tables written from formulas"
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +59,27 @@ def describe_geant4(data: DataSets, config: Geant4Config | None = None) -> dict[
         "data sets": "tables written from formulas, not the evaluated ones"
         if data.synthetic
         else "evaluated",
-        "physics": f"FTFP_BERT without extra EM physics, geant4-pybind {version('geant4-pybind')}: {', '.join(PHYSICS)}",
+        "physics": "FTFP_BERT without extra EM physics, geant4-pybind "
+        f"{version('geant4-pybind')}: {', '.join(PHYSICS)}",
         "cuts": f"range cut {config.cut:g} mm, neutron tracking cut",
-        "readout": f"Birks' law and a gate of {config.gate:g} ns; no noise, no field in the calorimeter",
-        "scale": f"EM scale: visible energy in argon x {config.lar_scale:g}, in scintillator x {config.tile_scale:g}",
+        "readout": f"Birks' law and a gate of {config.gate:g} ns; no noise, no field in the "
+        "calorimeter",
+        "scale": f"EM scale: visible energy in argon x {config.lar_scale:g}, in scintillator x "
+        f"{config.tile_scale:g}",
     }
 
 
 def simulate_showers_geant4(
-    particles: Particles, grid: Grid, rng: np.random.Generator, *, field: float = 0.0, config: Geant4Config | None = None,
-    n_processes: int = 1, folder: Path | None = None, progress: Callable[[int], None] | None = None,
-) -> Hits:  # fmt: skip
+    particles: Particles,
+    grid: Grid,
+    rng: np.random.Generator,
+    *,
+    field: float = 0.0,
+    config: Geant4Config | None = None,
+    n_processes: int = 1,
+    folder: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Hits:
     """Showers of a batch of particles, as `simulation.showers.simulate_showers` makes them, by
     Geant4.
 
@@ -115,9 +128,16 @@ def simulate_showers_geant4(
 
 
 def simulate_batches(
-    batches: Sequence[Shots], grid: Grid, folder: Path, *, config: Geant4Config | None = None, data: DataSets | None = None,
-    n_processes: int = 1, job_energy: float = JOB_ENERGY, progress: Callable[[int], None] | None = None,
-) -> Generator[Batch, None, None]:  # fmt: skip
+    batches: Sequence[Shots],
+    grid: Grid,
+    folder: Path,
+    *,
+    config: Geant4Config | None = None,
+    data: DataSets | None = None,
+    n_processes: int = 1,
+    job_energy: float = JOB_ENERGY,
+    progress: Callable[[int], None] | None = None,
+) -> Generator[Batch, None, None]:
     """Showers of batches of events, each when it is complete; what lies in the folder already is
     not shot again.
 

@@ -16,9 +16,16 @@ THERMAL = 2.53e-8  # MeV, 0.0253 eV
 # Grichine, Eur. Phys. J. C 62 (2009) 399.
 # Geant4 itself takes that formula above 20 MeV, so that tables and formula join there.
 GLAUBER_GRIBOV = {
-    1: (0.0, 0.422), 6: (0.676, 0.432), 7: (0.752, 0.481), 8: (0.825, 0.561), 13: (0.930, 0.727), 18: (1.141, 0.899), 26: (1.398, 1.155),
-    29: (1.517, 1.266), 82: (3.180, 2.792),
-}  # fmt: skip
+    1: (0.0, 0.422),
+    6: (0.676, 0.432),
+    7: (0.752, 0.481),
+    8: (0.825, 0.561),
+    13: (0.930, 0.727),
+    18: (1.141, 0.899),
+    26: (1.398, 1.155),
+    29: (1.517, 1.266),
+    82: (3.180, 2.792),
+}
 # Capture of thermal neutrons in barn: V. F. Sears, Neutron News 3 (1992) 26 (natural composition;
 # of nitrogen the radiative part).
 THERMAL_CAPTURE = {

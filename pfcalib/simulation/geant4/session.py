@@ -19,9 +19,15 @@ from pfcalib.simulation.geant4.records import new_records
 from pfcalib.simulation.geant4.slice import Stack, reference_stack
 
 PARTICLES = {  # PDG id: name in Geant4, least energy in GeV
-    22: ("gamma", 0.0), 11: ("e-", 0.0), -11: ("e+", 0.00103), 111: ("pi0", 0.13498), 211: ("pi+", 0.13958), -211: ("pi-", 0.13958),
-    2212: ("proton", 0.0), 2112: ("neutron", 0.0),
-}  # fmt: skip
+    22: ("gamma", 0.0),
+    11: ("e-", 0.0),
+    -11: ("e+", 0.00103),
+    111: ("pi0", 0.13498),
+    211: ("pi+", 0.13958),
+    -211: ("pi-", 0.13958),
+    2212: ("proton", 0.0),
+    2112: ("neutron", 0.0),
+}
 MAX_SEED = 2**32
 _LIGHT_SPEED = 299.792458  # mm/ns
 _STEP_BACK = 1.0  # mm of vacuum, so that no track begins on a surface
@@ -98,8 +104,10 @@ class Session:
         self._records = new_records()
         self._events: list[EventHits] = []
         self._queue: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] = (
-            np.zeros((0, 7)), np.zeros(0, np.int64), np.zeros((0, 2), np.int64),
-        )  # fmt: skip
+            np.zeros((0, 7)),
+            np.zeros(0, np.int64),
+            np.zeros((0, 2), np.int64),
+        )
         self._geant4 = start_geant4(
             self.stack, self._records, self.config, self._begin_event, self._end_event
         )

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
+from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.geant4.session import RowHits
-from pfcalib.simulation.hits import Hits
 from pfcalib.simulation.nuclear import PROTON_MASS
 from pfcalib.simulation.particles import Particles, decay_pi0, propagate
 from pfcalib.simulation.showers import KIND

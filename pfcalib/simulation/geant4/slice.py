@@ -18,9 +18,18 @@ _SPACE = 10.0  # mm of vacuum in front of the first slab and behind the last
 
 ACTIVE = ("G4_lAr", "G4_POLYSTYRENE")
 EM_PERIOD = (  # material, mm
-    ("G4_Pb", 0.765), ("G4_Fe", 0.2), ("G4_KAPTON", 0.13), ("G4_lAr", 2.1), ("G4_KAPTON", 0.1), ("G4_Cu", 0.075), ("G4_KAPTON", 0.1),
-    ("G4_lAr", 2.1), ("G4_KAPTON", 0.13), ("G4_Fe", 0.2), ("G4_Pb", 0.765),
-)  # fmt: skip
+    ("G4_Pb", 0.765),
+    ("G4_Fe", 0.2),
+    ("G4_KAPTON", 0.13),
+    ("G4_lAr", 2.1),
+    ("G4_KAPTON", 0.1),
+    ("G4_Cu", 0.075),
+    ("G4_KAPTON", 0.1),
+    ("G4_lAr", 2.1),
+    ("G4_KAPTON", 0.13),
+    ("G4_Fe", 0.2),
+    ("G4_Pb", 0.765),
+)
 TILE_PERIOD = (("G4_Fe", 7.15), ("G4_POLYSTYRENE", 3.0), ("G4_Fe", 7.15))
 EM3_PERIOD = (("G4_Pb", 2.3), ("G4_lAr", 5.7))
 
