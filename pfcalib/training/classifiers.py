@@ -15,7 +15,7 @@ from pfcalib.errors import ConfigError
 from pfcalib.features.scalars import MOMENT_COLUMNS, moment_table
 from pfcalib.samples.read import PathLike
 from pfcalib.samples.select import Balance, balance_mask
-from pfcalib.training.networks import Network, apply_network, open_stream
+from pfcalib.training.networks import Network, score_network
 from pfcalib.training.stream import ClusterStream
 from pfcalib.training.trees import BoostedTrees
 
@@ -43,16 +43,6 @@ class Scored(NamedTuple):
         see `samples.select.balance_mask`.
         """
         return self.select(balance_mask(self.columns[column], self.is_em, rng=rng))
-
-
-def score_network(
-    network: Network, path: PathLike, *, split: str, balance: Balance = "subsample"
-) -> NDArray[np.float64]:
-    """Probability of a neutral pion of each cluster, in the order of the file, shape
-    (n_clusters,).
-    """
-    stream = open_stream(path, network.config, split=split, balance=balance)
-    return apply_network(network, stream)[:, 1].astype(np.float64)
 
 
 def read_columns(

@@ -1,17 +1,19 @@
-"""Training of a network with checkpoints, early stopping, restart and one line an epoch: the only
-caller of keras fit but for measurements of speed.
+"""Training of a network with Keras callbacks: checkpoints, early stopping, restart, one line an
+epoch.
 
-After every epoch the weights (with the optimiser's state) go to a file named by the epoch, then the
-history to `history.csv` under a temporary name that is renamed: the history is the record of what
-is done, and all decisions (best epoch, patience, learning rate) are functions of it. A killed
-training that is started again in the same folder so goes on as if nothing had happened.
+After every epoch the weights (with the optimiser's state) go to a file named by the epoch, then a
+row to `history.csv`: the rows are the record of what is done, and all decisions (best epoch,
+patience, learning rate) are functions of them. So a killed training that is started again in the
+same folder goes on as if nothing had happened. Keras' BackupAndRestore, EarlyStopping and
+ReduceLROnPlateau forget how long they have waited, and none keeps the state of dropout.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,19 +21,21 @@ from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 
+from pfcalib.cache import new_file
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.models.losses import build_loss
-from pfcalib.training.history import History
 
 Arrays = tuple[Any, ...]  # (inputs, labels or targets) or (inputs, labels or targets, weights)
+History = Mapping[str, NDArray[np.float64]]  # by column, one entry an epoch; empty before the first
 # takes the epoch, from 0, and its row of the history
 Watch: TypeAlias = Callable[[int, Mapping[str, float]], None]
 Data: TypeAlias = keras.utils.PyDataset | Arrays
+Say: TypeAlias = Callable[[str], None]
 SCHEDULES = ("constant", "cosine", "plateau")
-LOSS, ACCURACY = "loss", "accuracy"
+HISTORY = "history.csv"
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,11 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "learning_rate",
-            "batch_size",
-            "epochs",
-            "patience",
-            "plateau_patience",
-            "huber_delta",
-            "energy_weight",
-            "clip_norm",
-        ):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"TrainConfig: {name} = {getattr(self, name)!r}, expected above 0"
-                )
+        for name, value in asdict(self).items():
+            if name not in ("schedule", "loss", "seed", "clip_norm") and not value > 0:
+                raise ConfigError(f"TrainConfig: {name} = {value!r}, expected above 0")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ConfigError(f"TrainConfig: clip_norm = {self.clip_norm!r}, expected above 0")
         if self.schedule not in SCHEDULES:
             raise ConfigError(
                 f"TrainConfig: schedule = {self.schedule!r}, expected one of {', '.join(SCHEDULES)}"
@@ -130,36 +125,20 @@ class ArrayBatches(keras.utils.PyDataset):
         )
 
 
-class _Epochs(keras.callbacks.Callback):
-    """At each epoch: set the learning rate, keep weights and history, say one line, stop when
-    patience is over.
+class _Epochs(keras.callbacks.CSVLogger):
+    """Adds speed and time to the row of an epoch and, when it is written, forgets old weights, says
+    one line and stops when patience is over.
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        history: History,
-        folder: Path,
-        n_clusters: int,
-        say: Callable[[str], None],
-        watch: Watch | None,
+        self, config: TrainConfig, folder: Path, losses: list[float], n_clusters: int, say: Say
     ) -> None:
-        super().__init__()
-        self.settings, self.past, self.folder, self.n_clusters, self.say, self.watch = (
-            config,
-            history,
-            folder,
-            n_clusters,
-            say,
-            watch,
-        )
-        self.started = 0.0
+        super().__init__(folder / HISTORY, append=True)
+        self.config, self.folder, self.losses = config, folder, losses
+        self.n_clusters, self.say = n_clusters, say
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.model.optimizer.learning_rate = learning_rate(
-            self.settings, self.past.column("val_loss")
-        )
-        seed_dropout(self.model, seed=self.settings.seed, epoch=epoch)
+        seed_dropout(self.model, seed=self.config.seed, epoch=epoch)
         self.started = time.perf_counter()
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -167,25 +146,18 @@ class _Epochs(keras.callbacks.Callback):
         self.trained = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        rate = float(np.asarray(self.model.optimizer.learning_rate))
-        speed = self.n_clusters / (self.trained - self.started)
-        row = {
-            **(logs or {}),
-            "learning_rate": rate,
-            "seconds": time.perf_counter() - self.started,
-            "clusters_per_second": speed,
-        }
-        self.model.save_weights(weights_path(self.folder, epoch))
-        self.past = self.past.with_row(row)
-        self.past.write(self.folder / "history.csv")
-        best = self.past.best_epoch
+        row = {} if logs is None else logs
+        row["seconds"] = time.perf_counter() - self.started
+        row["clusters_per_second"] = self.n_clusters / (self.trained - self.started)
+        super().on_epoch_end(epoch, row)
+        self.losses.append(row["val_loss"])
+        best = best_epoch(self.losses)
+        kept = (weights_path(self.folder, epoch), weights_path(self.folder, best))
         for path in self.folder.glob("epoch-*.weights.h5"):
-            if path not in (weights_path(self.folder, epoch), weights_path(self.folder, best)):
+            if path not in kept:
                 path.unlink()
-        self.say(_line(epoch, self.settings.epochs, row, best=epoch == best))
-        self.model.stop_training = epoch - best >= self.settings.patience
-        if self.watch is not None:
-            self.watch(epoch, row)
+        self.say(_line(epoch, self.config.epochs, row, best=epoch == best))
+        self.model.stop_training = epoch - best >= self.config.patience
 
 
 def seed_dropout(model: keras.Model, *, seed: int, epoch: int) -> None:
@@ -201,23 +173,51 @@ def seed_dropout(model: keras.Model, *, seed: int, epoch: int) -> None:
 
 
 def _line(epoch: int, epochs: int, row: Mapping[str, float], *, best: bool) -> str:
-    """One epoch in one line."""
     numbers = "  ".join(
         f"{name} {row[name]:.4f}" for name in ("loss", "val_loss", "val_accuracy") if name in row
     )
-    return f"epoch {epoch + 1:>3}/{epochs}  {numbers}  {row['clusters_per_second']:.0f} clusters/s  {row['seconds']:.1f} s{'  best' if best else ''}"
+    speed = f"{row['clusters_per_second']:.0f} clusters/s  {row['seconds']:.1f} s"
+    return f"epoch {epoch + 1:>3}/{epochs}  {numbers}  {speed}{'  best' if best else ''}"
 
 
 def weights_path(folder: Path, epoch: int) -> Path:
-    """Where the weights after an epoch (from 0) are kept."""
-    return folder / f"epoch-{epoch:04d}.weights.h5"
+    """Where the weights after an epoch (from 0) are kept; the name counts from 1, as Keras does."""
+    return folder / f"epoch-{epoch + 1:04d}.weights.h5"
 
 
-def learning_rate(config: TrainConfig, val_loss: NDArray[np.float64]) -> float:
+def best_epoch(val_loss: ArrayLike) -> int:
+    """Epoch, from 0, of the lowest validation loss; one that is not a number is never the best."""
+    return int(np.argmin(np.nan_to_num(val_loss, nan=np.inf, posinf=np.inf)))
+
+
+def read_history(path: Path) -> History:
+    """Columns of a history, (n_epochs,) each, without the epoch; none before the first epoch.
+
+    Raises
+    ------
+    BadFileError
+        If a row is broken or an epoch is missing.
+    """
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        table = (
+            {name: np.array([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
+        )
+        if rows and not np.array_equal(table.pop("epoch"), np.arange(len(table["val_loss"]))):
+            raise ValueError("its epochs are not 0, 1, 2, ...")
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadFileError(f"{path}: not a training history: {error}") from error
+    return table
+
+
+def learning_rate(config: TrainConfig, val_loss: Sequence[float]) -> float:
     """Learning rate of the next epoch, a function of the validation losses so far.
 
     >>> config = TrainConfig(learning_rate=1.0, epochs=3, schedule="cosine")
-    >>> [round(learning_rate(config, np.zeros(n)), 3) for n in range(3)]
+    >>> [round(learning_rate(config, [0.0] * n), 3) for n in range(3)]
     [1.0, 0.505, 0.01]
     """
     epoch = len(val_loss)
@@ -242,7 +242,7 @@ def fit_model(
     config: TrainConfig | None = None,
     *,
     out_dir: str | Path,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
     watch: Watch | None = None,
 ) -> TrainResult:
     """Train a network; the model ends with the weights of its best epoch, which
@@ -275,89 +275,86 @@ def fit_model(
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
-    train_data = _batches(training, config, shuffle=True)
-    val_data = _batches(validation, config, shuffle=False)
-    n_clusters = int(getattr(train_data, "n_clusters", len(train_data) * config.batch_size))
-    history = _resume(
-        model,
-        folder,
-        config,
-        {"model": model.name, "n_parameters": model.count_params(), "n_clusters": n_clusters},
-    )
-    done = len(history)
-    if hasattr(train_data, "set_epoch"):
-        train_data.set_epoch(done)
-    epochs = _Epochs(
-        config,
-        history,
-        folder,
-        n_clusters,
-        say or Console(highlight=False, soft_wrap=True).print,
-        watch,
-    )
-    if done < config.epochs and (done == 0 or done - 1 - history.best_epoch < config.patience):
-        fit = {
-            "validation_data": val_data,
-            "initial_epoch": done,
-            "epochs": config.epochs,
-            "shuffle": False,
-            "verbose": 0,
-        }
-        model.fit(train_data, callbacks=[epochs], **fit)
-    return _finish(model, epochs.past, folder)
-
-
-def _batches(data: Data, config: TrainConfig, *, shuffle: bool) -> keras.utils.PyDataset:
-    """Data as batches."""
-    return (
+    train_data, val_data = (
         data
         if isinstance(data, keras.utils.PyDataset)
         else ArrayBatches(data, batch_size=config.batch_size, seed=config.seed, shuffle=shuffle)
+        for data, shuffle in ((training, True), (validation, False))
     )
+    n_clusters = int(getattr(train_data, "n_clusters", len(train_data) * config.batch_size))
+    facts = {"model": model.name, "n_parameters": model.count_params(), "n_clusters": n_clusters}
+    losses = _resume(model, folder, config, facts)
+    done = len(losses)
+    if hasattr(train_data, "set_epoch"):
+        train_data.set_epoch(done)
+    rows = _Epochs(
+        config, folder, losses, n_clusters, say or Console(highlight=False, soft_wrap=True).print
+    )
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: learning_rate(config, losses)),
+        keras.callbacks.ModelCheckpoint(
+            folder / "epoch-{epoch:04d}.weights.h5", save_weights_only=True
+        ),
+        rows,
+        keras.callbacks.LambdaCallback(on_epoch_end=watch),
+    ]
+    if done < config.epochs and (done == 0 or done - 1 - best_epoch(losses) < config.patience):
+        try:
+            model.fit(
+                train_data,
+                validation_data=val_data,
+                initial_epoch=done,
+                epochs=config.epochs,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
+        finally:  # also where `say` or `watch` ends the training
+            rows.on_train_end()
+    return _finish(model, folder)
 
 
 def _resume(
     model: keras.Model, folder: Path, config: TrainConfig, facts: Mapping[str, Any]
-) -> History:
+) -> list[float]:
     """Compile the model; give it the state of the last epoch if the folder holds one of the same
-    settings. Returns the history so far.
+    settings. Returns the validation losses so far.
     """
+    accuracy = [keras.metrics.CategoricalAccuracy(name="accuracy")]
     model.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate, clipnorm=config.clip_norm),
         loss=build_loss(config.loss, delta=config.huber_delta, energy_weight=config.energy_weight),
-        weighted_metrics=[keras.metrics.CategoricalAccuracy(name=ACCURACY)]
-        if config.loss == "crossentropy"
-        else [],
+        weighted_metrics=accuracy if config.loss == "crossentropy" else [],
         jit_compile=False,
     )
     model.optimizer.build(model.trainable_variables)
     text = json.dumps({**facts, **asdict(config)}, indent=2)
-    record = folder / "config.json"
-    if not (folder / "history.csv").exists():
+    record, history = folder / "config.json", read_history(folder / HISTORY)
+    if not history:
         record.write_text(text + "\n", encoding="utf-8")
-        return History({})
+        return []
     if not record.exists() or record.read_text(encoding="utf-8").strip() != text:
         raise ConfigError(
             f"{folder} holds a training with other settings: remove the folder, or train into "
             "another one"
         )
-    history = History.read(folder / "history.csv")
-    _load_weights(model, weights_path(folder, len(history) - 1))
-    return history
+    _load_weights(model, weights_path(folder, len(history["val_loss"]) - 1))
+    return history["val_loss"].tolist()
 
 
-def _finish(model: keras.Model, history: History, folder: Path) -> TrainResult:
+def _finish(model: keras.Model, folder: Path) -> TrainResult:
     """Give the model its best weights, store it, sum up."""
-    _load_weights(model, weights_path(folder, history.best_epoch))
-    temporary = folder / ".model.tmp.keras"
-    model.save(temporary)
-    temporary.replace(folder / "model.keras")
+    history = read_history(folder / HISTORY)
+    best = best_epoch(history["val_loss"])
+    _load_weights(model, weights_path(folder, best))
+    with new_file(folder / "model.keras") as temporary:
+        model.save(temporary)
     return TrainResult(
-        history=MappingProxyType(history.columns),
-        best_epoch=history.best_epoch,
-        seconds=float(history.column("seconds").sum()),
+        history=MappingProxyType(dict(history)),
+        best_epoch=best,
+        seconds=float(history["seconds"].sum()),
         n_parameters=int(model.count_params()),
-        clusters_per_second=float(np.median(history.column("clusters_per_second"))),
+        clusters_per_second=float(np.median(history["clusters_per_second"])),
     )
 
 

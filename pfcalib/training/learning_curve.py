@@ -5,7 +5,7 @@ trees on moments.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,36 +13,14 @@ from numpy.typing import NDArray
 
 from pfcalib.errors import ConfigError
 from pfcalib.features.scalars import MOMENT_FEATURES, moment_table
-from pfcalib.metrics.roc import Estimate, auc, auc_difference
+from pfcalib.metrics.curve import Estimate
+from pfcalib.metrics.roc import auc, auc_difference
 from pfcalib.samples.read import PathLike
-from pfcalib.training.classifiers import score_network
-from pfcalib.training.networks import NetworkConfig, fit_network
+from pfcalib.training.networks import NetworkConfig, fit_network, score_network
+from pfcalib.training.regressions import MIN_BATCH, MIN_STEPS, SizeStudyConfig
 from pfcalib.training.trees import TreesConfig, fit_trees
 
-# a small sample is trained in smaller batches, so that an epoch has enough steps
-MIN_STEPS, MIN_BATCH = 30, 32
-
 Columns = Mapping[str, NDArray[Any]]  # of `training.classifiers.read_columns`
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizeStudyConfig:
-    """Numbers of training clusters, rising, and how many epochs the network gets at each."""
-
-    sizes: tuple[int, ...]
-    epochs: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if (
-            len(self.sizes) != len(self.epochs)
-            or not self.sizes
-            or min(*self.sizes, *self.epochs) < 1
-        ):
-            raise ConfigError(
-                f"sizes {self.sizes} and epochs {self.epochs}: expected as many of both, above 0"
-            )
-        if any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
-            raise ConfigError(f"sizes {self.sizes}: expected to rise")
 
 
 class SizePoint(NamedTuple):

@@ -1,37 +1,43 @@
-"""Networks of a study: trained on a sample once, kept under a name that holds all they depend on,
-and applied to any sample.
+"""Networks: trained on samples once, kept under a name that holds all they depend on, applied as
+classifiers or calibrations, and exported.
 
-A network lies in ``models/<name>-<key>`` beside its sample; the key covers the content of the
-samples, the settings and the versions of features and training, so another study with the same
+A network lies in ``models/<name>-<key>`` beside its first sample; the key covers the content of the
+samples, the settings and the versions of features and training, so whoever asks for the same
 settings finds it there, and a change of any of these trains anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib.cache import cache_key, locked
-from pfcalib.deploy.export import predict
+from pfcalib.deploy.export import NORMALISATION, export_onnx, predict
+from pfcalib.deploy.validator import ParityReport
 from pfcalib.errors import ConfigError
 from pfcalib.features.augment import AugmentConfig
 from pfcalib.features.inputs import INPUT_SHAPES
 from pfcalib.features.targets import TargetConfig
+from pfcalib.metrics.uncertainty import mixture, mixture_median
 from pfcalib.models.families import MODEL_KINDS, build_model, copy_weights
-from pfcalib.models.heads import HEADS
-from pfcalib.samples.read import PathLike
+from pfcalib.models.heads import HEADS, LEVELS, split_mixture
+from pfcalib.samples.read import PathLike, as_paths
 from pfcalib.samples.rootfile import content_id
 from pfcalib.samples.select import Balance, SelectionConfig
-from pfcalib.training.fit import Data, TrainConfig, TrainResult, Watch, fit_model
-from pfcalib.training.mixture import MixedStream
-from pfcalib.training.stream import ClusterStream
+from pfcalib.training.fit import Data, Say, TrainConfig, TrainResult, Watch, fit_model
+from pfcalib.training.stream import ClusterStream, MixedStream
+
+Paths = PathLike | Sequence[PathLike]
 
 SCALARS = ("clusterE", "clusterEta")  # what the input "scalars" of a network holds
+# the clusters of regressions (ATL-PHYS-PUB-2020-018)
+SELECTION = SelectionConfig(min_cluster_e=0.1, min_deposit=0.2)
+LOWEST_ENERGY = 1e-3  # GeV; a linear scale can go below zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +149,7 @@ _DEFAULT: Any = object()
 
 
 def open_stream(
-    path: PathLike,
+    paths: Paths,
     config: NetworkConfig,
     *,
     split: str,
@@ -157,22 +163,19 @@ def open_stream(
 
     Only a shuffled stream, which is one to train on, is augmented.
     """
-    options: dict[str, Any] = {
-        "split": split,
-        "shuffle": shuffle,
-        "batch_size": batch_size,
-        "seed": config.train.seed,
-    }
-    options |= {
-        "balance": config.balance if balance is _DEFAULT else balance,
-        "select": select or config.select,
-        "target": config.target,
-    }
-    options |= {
-        "scalars": SCALARS if config.options.get("with_scalars") else (),
-        "augment": config.augment if shuffle else None,
-    }
-    return ClusterStream(path, kind=config.inputs, **options)
+    return ClusterStream(
+        paths,
+        kind=config.inputs,
+        split=split,
+        shuffle=shuffle,
+        batch_size=batch_size,
+        seed=config.train.seed,
+        balance=config.balance if balance is _DEFAULT else balance,
+        select=select or config.select,
+        target=config.target,
+        scalars=SCALARS if config.options.get("with_scalars") else (),
+        augment=config.augment if shuffle else None,
+    )
 
 
 def take_clusters(stream: ClusterStream, n_clusters: int) -> tuple[Any, ...]:
@@ -191,53 +194,48 @@ def take_clusters(stream: ClusterStream, n_clusters: int) -> tuple[Any, ...]:
 
 
 def network_folder(
-    path: PathLike,
+    paths: Paths,
     config: NetworkConfig,
     *,
     extras: Sequence[Extra] = (),
     start: Network | None = None,
 ) -> Path:
-    """Where the trained network of a sample lies, or will; the other arguments are those of
-    `fit_network`.
-    """
-    settings: dict[str, Any] = {
-        "sample": content_id(path),
-        "config": {**asdict(config), "options": config.model_options, "kind": config.inputs},
-    }
-    settings |= (
-        {"extras": [[content_id(extra.path), extra.share] for extra in extras]} if extras else {}
+    """Where the trained network of samples lies, or will; arguments as in `fit_network`."""
+    samples = as_paths(paths)
+    key = cache_key(
+        "features",
+        "training",
+        samples=[content_id(sample) for sample in samples],
+        config={**asdict(config), "options": config.model_options, "kind": config.inputs},
+        extras=[[content_id(extra.path), extra.share] for extra in extras],
+        start=start.folder.name if start else None,
     )
-    settings |= {"start": start.folder.name} if start else {}
-    return (
-        Path(path).parent
-        / "models"
-        / f"{config.name}-{cache_key('features', 'training', **settings)}"
-    )
+    return Path(samples[0]).parent / "models" / f"{config.name}-{key}"
 
 
 def fit_network(
-    path: PathLike,
+    paths: Paths,
     config: NetworkConfig,
     *,
     extras: Sequence[Extra] = (),
     start: Network | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
     watch: Watch | None = None,
     folder: Path | None = None,
 ) -> Network:
-    """Train a network on the training split of a sample, or take it from its folder; a training
-    that was killed goes on.
+    """Train a network on the training split of samples, or take it from its folder; a training that
+    was killed goes on.
 
     A second process that wants the same network waits for the first one.
 
     Parameters
     ----------
-    path : path-like
-        ROOT sample.
+    paths : path-like or sequence of them
+        ROOT samples with the same cells.
     config : NetworkConfig
     extras : sequence of Extra
         Further samples, with whatever cells; each batch holds a share of each. The validation loss
-        is that on the first sample.
+        is that on the other samples.
     start : Network, optional
         One with the same layers, whose weights are the first ones: fine-tuning.
     say : callable, optional
@@ -258,30 +256,31 @@ def fit_network(
             "extra samples go with all clusters of the first, and shares above 0 that sum to less "
             f"than 1, not {shares}"
         )
-    folder = folder or network_folder(path, config, extras=extras, start=start)
+    folder = folder or network_folder(paths, config, extras=extras, start=start)
     with locked(folder):
         model = build_model(config.name, seed=config.train.seed, **config.model_options)
         if start is not None:
             copy_weights(start.model, model)
-        training, held_out = _data(path, config, extras)
+        training, held_out = _data(paths, config, extras)
         result = fit_model(
             model,
             training,
             held_out,
             config.train,
             out_dir=folder,
-            say=say or _say_nothing,
+            say=say or (lambda line: None),
             watch=watch,
         )
     return Network(config, model, result, folder)
 
 
-def _data(path: PathLike, config: NetworkConfig, extras: Sequence[Extra]) -> tuple[Data, Data]:
+def _data(paths: Paths, config: NetworkConfig, extras: Sequence[Extra]) -> tuple[Data, Data]:
     """Training and validation of a network."""
     batch = config.train.batch_size
     sizes = [max(round(batch * extra.share), 1) for extra in extras]
-    training = open_stream(path, config, split="train", shuffle=True, batch_size=batch - sum(sizes))
-    validation = open_stream(path, config, split="validation")
+    first = batch - sum(sizes)
+    training = open_stream(paths, config, split="train", shuffle=True, batch_size=first)
+    validation = open_stream(paths, config, split="validation")
     # a small training has many epochs: its validation must not take longer than it does
     if config.n_clusters is not None:
         return take_clusters(training, config.n_clusters), take_clusters(
@@ -303,5 +302,92 @@ def apply_network(network: Network, stream: ClusterStream) -> NDArray[np.float32
     return np.concatenate([predict(network.model, stream[i][0]) for i in range(len(stream))])
 
 
-def _say_nothing(line: str) -> None:
-    """Print no progress."""
+def score_network(
+    network: Network, paths: Paths, *, split: str, balance: Balance = "subsample"
+) -> NDArray[np.float64]:
+    """Probability of a neutral pion of each cluster, in the order of the files, (n_clusters,)."""
+    stream = open_stream(paths, network.config, split=split, balance=balance)
+    return apply_network(network, stream)[:, 1].astype(np.float64)
+
+
+def network_energy(
+    network: Network, paths: Paths, *, split: str, select: SelectionConfig = SELECTION
+) -> NDArray[np.float64]:
+    """Energies of a regression in the order of the files, GeV: the median of a distribution."""
+    stream = open_stream(paths, network.config, split=split, select=select)
+    return output_energy(network.config, apply_network(network, stream), stream.column("clusterE"))
+
+
+class Head(Protocol):
+    """What must be known of a network to read its output."""
+
+    @property
+    def head(self) -> str: ...
+    @property
+    def target(self) -> TargetConfig | None: ...
+
+
+def output_energy(
+    config: Head, output: NDArray[np.float32], cluster_e: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Energies in GeV from the output of a network (n_clusters, n_outputs) and clusterE.
+
+    Raises
+    ------
+    ConfigError
+        If the network is a classifier.
+    """
+    if config.target is None:
+        raise ConfigError(f"a network with head {config.head!r} gives no energy")
+    columns = {"energy": 0, "quantiles": LEVELS.index(0.5), "class_and_energy": 2}
+    if config.head == "mixture":
+        y = mixture_median(mixture(*split_mixture(output)))
+    else:
+        y = output[:, columns[config.head]].astype(np.float64)
+    energy = config.target.decode(y, np.asarray(cluster_e, dtype=np.float64))
+    return np.maximum(energy, LOWEST_ENERGY)
+
+
+def for_species(config: NetworkConfig, species: str) -> NetworkConfig:
+    """The same network for the clusters of one species, ``all``, ``neutral`` or ``charged``."""
+    return replace(config, select=replace(config.select or SELECTION, species=species))
+
+
+def export_network(
+    network: Network, paths: Paths, *, n_clusters: int = 1000, **more: Any
+) -> ParityReport:
+    """Write a trained network as ONNX into its own folder, with contract and reference clusters of
+    the validation split; validated.
+
+    Parameters
+    ----------
+    network : Network
+    paths : path-like or sequence of them
+    n_clusters : int
+        Reference clusters.
+    **more : JSON values
+        What else the contract shall tell of the training; `pfcalib.training.friend` reads
+        ``inversion``.
+    """
+    config = network.config
+    stream = open_stream(paths, config, split="validation", batch_size=n_clusters)
+    training = {
+        "seed": config.train.seed,
+        "loss": config.train.loss,
+        "best_epoch": network.result.best_epoch,
+        "folder": network.folder.name,
+        "head": config.head,
+        "target": config.target and asdict(config.target),
+        **more,
+    }
+    normalisation = NORMALISATION
+    if config.target is not None:
+        normalisation += f"; target: {config.target.scale} of the {config.target.truth} energy"
+    return export_onnx(
+        network.model,
+        network.folder / f"{config.name}.onnx",
+        inputs=take_clusters(stream, n_clusters)[0],
+        kind=config.inputs,
+        training=training,
+        normalisation=normalisation,
+    )

@@ -4,20 +4,16 @@ losses, fewer clusters, true uncertainties.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.deploy.export import export_onnx
-from pfcalib.deploy.validator import ParityReport
 from pfcalib.errors import ConfigError
-from pfcalib.features.targets import TargetConfig
-from pfcalib.metrics.performance import HALF_WIDTH, closure_in, in_energy_bin
-from pfcalib.metrics.response import response_curve
-from pfcalib.metrics.roc import BinnedEstimate, Estimate
+from pfcalib.metrics.curve import Curve, Estimate
+from pfcalib.metrics.response import HALF_WIDTH, closure_in, in_energy_bin, response_curve
 from pfcalib.metrics.uncertainty import (
     central_interval,
     coverage,
@@ -30,72 +26,48 @@ from pfcalib.metrics.uncertainty import (
 )
 from pfcalib.models.heads import LEVELS, split_mixture
 from pfcalib.samples.read import PathLike
-from pfcalib.training.learning_curve import MIN_BATCH, MIN_STEPS, SizeStudyConfig
-from pfcalib.training.networks import (
+from pfcalib.training.fit import Say
+from pfcalib.training.networks import (  # noqa: F401
+    SELECTION,
     Network,
     NetworkConfig,
     apply_network,
+    export_network,
     open_stream,
-    take_clusters,
 )
-from pfcalib.training.regressors import (
-    SELECTION,
-    SPECIES_OF,
+from pfcalib.training.regressors import (  # noqa: F401
     Clusters,
-    EnergyTrees,
-    Regressor,
+    energy_apart,
+    fit_apart,
     fit_energy_trees,
     fit_regressor,
-    for_species,
+    fit_trees_apart,
+    trees_energy_apart,
 )
 from pfcalib.training.trees import TreesConfig
 
-Say = Callable[[str], None]
-NORMALISATION = "pixels: cell energy over clusterE; scalars: log10(clusterE / GeV), clusterEta; target: {scale} of the {truth} energy"
+# a small sample is trained in smaller batches, so that an epoch has enough steps
+MIN_STEPS, MIN_BATCH = 30, 32
 
 
-def fit_apart(
-    path: PathLike, config: NetworkConfig, *, invert: bool = True, say: Say | None = None
-) -> dict[str, Regressor]:
-    """One regressor for neutral ("pi0") and one for charged ("pic") pions, of the same settings."""
-    return {
-        key: fit_regressor(path, for_species(config, species), invert=invert, say=say)
-        for key, species in SPECIES_OF.items()
-    }
+@dataclass(frozen=True, kw_only=True)
+class SizeStudyConfig:
+    """Numbers of training clusters, rising, and how many epochs the network gets at each."""
 
+    sizes: tuple[int, ...]
+    epochs: tuple[int, ...]
 
-def energy_apart(
-    regressors: Mapping[str, Regressor], path: PathLike, clusters: Clusters, *, split: str
-) -> NDArray[np.float64]:
-    """Energies in GeV where each cluster is given to the regressor of its own species, in the order
-    of the clusters.
-    """
-    energy = np.full(len(clusters.rows), np.nan)
-    for key, regressor in regressors.items():
-        energy[clusters.species[key]] = regressor.energy(
-            path, split=split, select=replace(SELECTION, species=SPECIES_OF[key])
-        )
-    return energy
-
-
-def fit_trees_apart(
-    train: Clusters,
-    validation: Clusters,
-    *,
-    target: TargetConfig | None = None,
-    config: TreesConfig,
-) -> dict[str, EnergyTrees]:
-    """Boosted trees for neutral and for charged pions."""
-    return {
-        key: fit_energy_trees(train, validation, target=target, species=species, config=config)
-        for key, species in SPECIES_OF.items()
-    }
-
-
-def trees_energy_apart(trees: Mapping[str, EnergyTrees], clusters: Clusters) -> NDArray[np.float64]:
-    """Energies in GeV by the trees of each cluster's own species."""
-    both = {key: each.energy(clusters.columns) for key, each in trees.items()}
-    return np.where(clusters.is_em, both["pi0"], both["pic"])
+    def __post_init__(self) -> None:
+        if (
+            len(self.sizes) != len(self.epochs)
+            or not self.sizes
+            or min(*self.sizes, *self.epochs) < 1
+        ):
+            raise ConfigError(
+                f"sizes {self.sizes} and epochs {self.epochs}: expected as many of both, above 0"
+            )
+        if any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
+            raise ConfigError(f"sizes {self.sizes}: expected to rise")
 
 
 class Variant(NamedTuple):
@@ -174,19 +146,13 @@ def study_regression_sizes(
                 path, split="test", select=config.select or SELECTION
             )
         )
-        part = take_rows(train, np.sort(order[:size]))
+        part = train.take(np.sort(order[:size]))
         found["gbdt"].append(
             fit_energy_trees(part, clusters["validation"], config=trees).energy(
                 clusters["test"].columns
             )
         )
     return found
-
-
-def take_rows(clusters: Clusters, chosen: NDArray[Any]) -> Clusters:
-    """Some of the clusters, by mask or index."""
-    columns = {name: values[chosen] for name, values in clusters.columns.items()}
-    return Clusters(clusters.rows[chosen], columns, clusters.is_em[chosen], clusters.e_true[chosen])
 
 
 def resolution_at(
@@ -205,9 +171,7 @@ def resolution_at(
         response_curve(energy[chosen], e_true[chosen], edges, min_count=2, rng=rng)
         for energy in energies
     ]
-    return [
-        Estimate(float(curve.resolution[0]), float(curve.resolution_error[0])) for curve in curves
-    ]
+    return [curve.resolution.largest() for curve in curves]
 
 
 def median_at(
@@ -248,9 +212,14 @@ def tabulate_variants(
 
 
 def closures_by_species(
-    energies: Mapping[str, NDArray[np.float64]], clusters: Clusters, variable: NDArray[Any], edges: NDArray[np.float64], *,
-    keep: NDArray[np.bool_], rng: np.random.Generator,
-) -> dict[str, dict[str, BinnedEstimate]]:  # fmt: skip
+    energies: Mapping[str, NDArray[np.float64]],
+    clusters: Clusters,
+    variable: NDArray[Any],
+    edges: NDArray[np.float64],
+    *,
+    keep: NDArray[np.bool_],
+    rng: np.random.Generator,
+) -> dict[str, dict[str, Curve]]:
     """Median response of each calibration in bins of a variable, for the kept clusters of each
     species.
     """
@@ -310,32 +279,3 @@ def check_uncertainty(
     }
     low, median, high = output[:, 1], output[:, 2], output[:, 3]
     return Uncertainty(quantile_pull(answers, low, median, high), covered, sharpness(low, high))
-
-
-def export_network(network: Network, path: PathLike, *, n_clusters: int = 1000) -> ParityReport:
-    """Write a trained network as ONNX into its own folder, with contract and reference clusters of
-    the validation split; validated.
-    """
-    config = network.config
-    stream = open_stream(path, config, split="validation", batch_size=n_clusters)
-    inputs = take_clusters(stream, n_clusters)[0]
-    target = config.target
-    text = (
-        {}
-        if target is None
-        else {"normalisation": NORMALISATION.format(scale=target.scale, truth=target.truth)}
-    )
-    training = {
-        "seed": config.train.seed,
-        "loss": config.train.loss,
-        "best_epoch": network.result.best_epoch,
-        "folder": network.folder.name,
-    }
-    return export_onnx(
-        network.model,
-        network.folder / f"{config.name}.onnx",
-        inputs=inputs,
-        kind=config.inputs,
-        training=training,
-        **text,
-    )

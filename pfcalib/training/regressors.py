@@ -1,14 +1,10 @@
-"""Calibrations of a study on the same clusters: networks and boosted trees that give the true
-energy, and what they are compared with.
-
-A regressor is a network with the inversion that was measured on its validation split; it turns
-clusters into GeV. The clusters of all studies of regression are those with a deposit of at least
-0.2 GeV (ATL-PHYS-PUB-2020-018).
+"""Calibrations: networks and boosted trees that give the true energy of clusters, with an inversion
+measured on the validation split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,27 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib.calibration.inversion import MIN_COUNT, Inversion, fit_inversion
-from pfcalib.errors import ConfigError
 from pfcalib.features.scalars import MOMENT_COLUMNS, MOMENT_FEATURES, moment_table
 from pfcalib.features.targets import TargetConfig, flat_weights
-from pfcalib.metrics.uncertainty import mixture, mixture_median
-from pfcalib.models.heads import LEVELS, split_mixture
-from pfcalib.samples.read import PathLike
 from pfcalib.samples.select import SelectionConfig
+from pfcalib.training.fit import Say
 from pfcalib.training.networks import (
+    LOWEST_ENERGY,
+    SELECTION,
     Extra,
     Network,
     NetworkConfig,
-    apply_network,
+    Paths,
     fit_network,
-    open_stream,
+    for_species,
+    network_energy,
 )
 from pfcalib.training.stream import ClusterStream
-from pfcalib.training.trees import BoostedTrees, TreesConfig, fit_regression_trees
+from pfcalib.training.trees import BoostedTrees, TreesConfig, fit_trees
 
-SELECTION = SelectionConfig(min_cluster_e=0.1, min_deposit=0.2)
 SPECIES_OF = {"pi0": "neutral", "pic": "charged"}  # as in the names of metrics: as in a selection
-LOWEST_ENERGY = 1e-3  # GeV; a linear scale can go below zero
 TRUTH_COLUMNS = (
     "truthE",
     "truthPdgId",
@@ -66,6 +60,11 @@ class Clusters(NamedTuple):
         """Masks of neutral and charged clusters by the names of metrics."""
         return {"pi0": self.is_em, "pic": ~self.is_em}
 
+    def take(self, chosen: NDArray[Any]) -> Clusters:
+        """Some of the clusters, by mask or index."""
+        columns = {name: values[chosen] for name, values in self.columns.items()}
+        return Clusters(self.rows[chosen], columns, self.is_em[chosen], self.e_true[chosen])
+
 
 class Regressor(NamedTuple):
     """A network that gives energies, with its inversion."""
@@ -74,7 +73,7 @@ class Regressor(NamedTuple):
     inversion: Inversion | None
 
     def energy(
-        self, path: PathLike, *, split: str, select: SelectionConfig = SELECTION
+        self, path: Paths, *, split: str, select: SelectionConfig = SELECTION
     ) -> NDArray[np.float64]:
         """Energies of the selected clusters of a split in GeV, as `read_clusters` orders them."""
         energy = network_energy(self.network, path, split=split, select=select)
@@ -82,7 +81,7 @@ class Regressor(NamedTuple):
 
 
 def read_clusters(
-    path: PathLike,
+    path: Paths,
     *,
     split: str,
     target: TargetConfig | None = None,
@@ -103,45 +102,14 @@ def read_clusters(
     )
 
 
-def network_energy(
-    network: Network, path: PathLike, *, split: str, select: SelectionConfig = SELECTION
-) -> NDArray[np.float64]:
-    """Energies of a regression network without inversion, GeV: the median where the head gives a
-    distribution.
-
-    Raises
-    ------
-    ConfigError
-        If the network is a classifier.
-    """
-    stream = open_stream(path, network.config, split=split, select=select)
-    return output_energy(network.config, apply_network(network, stream), stream.column("clusterE"))
-
-
-def output_energy(
-    config: NetworkConfig, output: NDArray[np.float32], cluster_e: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Energies in GeV from the output of a network (n_clusters, n_outputs) and clusterE."""
-    if config.target is None:
-        raise ConfigError(f"network {config.name!r} with head {config.head!r} gives no energy")
-    if config.head == "mixture":
-        target = mixture_median(mixture(*split_mixture(output)))
-    else:
-        target = output[
-            :, {"energy": 0, "quantiles": LEVELS.index(0.5), "class_and_energy": 2}[config.head]
-        ].astype(np.float64)
-    energy = config.target.decode(target, np.asarray(cluster_e, dtype=np.float64))
-    return np.maximum(energy, LOWEST_ENERGY)
-
-
 def fit_regressor(
-    path: PathLike,
+    path: Paths,
     config: NetworkConfig,
     *,
     invert: bool = True,
     extras: Sequence[Extra] = (),
     start: Network | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> Regressor:
     """Train a network, or find it, and measure its inversion on the validation split; parameters as
     in `training.networks.fit_network`.
@@ -150,15 +118,41 @@ def fit_regressor(
     return Regressor(network, measure_inversion(network, path) if invert else None)
 
 
-def measure_inversion(network: Network, path: PathLike, *, split: str = "validation") -> Inversion:
+def measure_inversion(network: Network, path: Paths, *, split: str = "validation") -> Inversion:
     """Inversion of a network on the clusters of its own species."""
     select = network.config.select or SELECTION
     clusters = read_clusters(path, split=split, target=network.config.target, select=select)
-    return fit_inversion(
-        network_energy(network, path, split=split, select=select),
-        clusters.e_true,
-        min_count=_min_count(len(clusters.rows)),
-    )
+    energy = network_energy(network, path, split=split, select=select)
+    return _inversion(energy, clusters.e_true)
+
+
+def _inversion(e_pred: NDArray[np.float64], e_true: NDArray[np.float64]) -> Inversion:
+    """Where there are few clusters at all a bin needs fewer."""
+    return fit_inversion(e_pred, e_true, min_count=max(min(MIN_COUNT, len(e_true) // 40), 2))
+
+
+def fit_apart(
+    path: Paths, config: NetworkConfig, *, invert: bool = True, say: Say | None = None
+) -> dict[str, Regressor]:
+    """One regressor for neutral ("pi0") and one for charged ("pic") pions, of the same settings."""
+    return {
+        key: fit_regressor(path, for_species(config, species), invert=invert, say=say)
+        for key, species in SPECIES_OF.items()
+    }
+
+
+def energy_apart(
+    regressors: Mapping[str, Regressor], path: Paths, clusters: Clusters, *, split: str
+) -> NDArray[np.float64]:
+    """Energies in GeV where each cluster is given to the regressor of its own species, in the order
+    of the clusters.
+    """
+    energy = np.full(len(clusters.rows), np.nan)
+    for key, regressor in regressors.items():
+        energy[clusters.species[key]] = regressor.energy(
+            path, split=split, select=replace(SELECTION, species=SPECIES_OF[key])
+        )
+    return energy
 
 
 class EnergyTrees(NamedTuple):
@@ -185,56 +179,46 @@ def fit_energy_trees(
     species: str = "all",
     config: TreesConfig | None = None,
 ) -> EnergyTrees:
-    """Boosted trees from the clusters of a species of two splits; those of validation stop the
-    boosting and give the inversion.
-
-    Parameters
-    ----------
-    train, validation : Clusters
-    target : TargetConfig, optional
-    species : str
-        ``all``, ``neutral`` or ``charged``.
-    config : TreesConfig, optional
+    """Boosted trees from the clusters of a species (``all``, ``neutral`` or ``charged``) of two
+    splits; those of validation stop the boosting and give the inversion.
     """
     target = target or TargetConfig()
-    parts = [_of_species(clusters, species) for clusters in (train, validation)]
-    tables = [moment_table(part.columns) for part in parts]
-    goals = [target.encode(target.energy_true(part.columns), part.e_em) for part in parts]
-    weights = [
-        flat_weights(target.energy_true(part.columns), part.is_em) if target.flat else None
-        for part in parts
-    ]
-    held_out = (tables[1], goals[1], weights[1])
-    trees = fit_regression_trees(
+    if species != "all":
+        train, validation = (c.take(c.is_em == (species == "neutral")) for c in (train, validation))
+    tables, goals, weights = [], [], []
+    for part in (train, validation):
+        e_true = target.energy_true(part.columns)
+        tables.append(moment_table(part.columns))
+        goals.append(target.encode(e_true, part.e_em))
+        weights.append(flat_weights(e_true, part.is_em) if target.flat else None)
+    trees = fit_trees(
         tables[0],
         goals[0],
         feature_names=MOMENT_FEATURES,
         weights=weights[0],
-        validation=held_out,
+        validation=(tables[1], goals[1], weights[1]),
         config=config,
     )
     plain = EnergyTrees(trees, target, None)
-    inversion = fit_inversion(
-        plain.energy(parts[1].columns),
-        target.energy_true(parts[1].columns),
-        min_count=_min_count(len(goals[1])),
-    )
+    inversion = _inversion(plain.energy(validation.columns), target.energy_true(validation.columns))
     return plain._replace(inversion=inversion)
 
 
-def _min_count(n_clusters: int) -> int:
-    """Clusters that a bin of an inversion needs: fewer where there are few clusters at all."""
-    return max(min(MIN_COUNT, n_clusters // 40), 2)
+def fit_trees_apart(
+    train: Clusters,
+    validation: Clusters,
+    *,
+    target: TargetConfig | None = None,
+    config: TreesConfig,
+) -> dict[str, EnergyTrees]:
+    """Boosted trees for neutral and for charged pions."""
+    return {
+        key: fit_energy_trees(train, validation, target=target, species=species, config=config)
+        for key, species in SPECIES_OF.items()
+    }
 
 
-def _of_species(clusters: Clusters, species: str) -> Clusters:
-    if species == "all":
-        return clusters
-    keep = clusters.is_em == (species == "neutral")
-    columns = {name: values[keep] for name, values in clusters.columns.items()}
-    return Clusters(clusters.rows[keep], columns, clusters.is_em[keep], clusters.e_true[keep])
-
-
-def for_species(config: NetworkConfig, species: str) -> NetworkConfig:
-    """The same network for the clusters of one species, ``all``, ``neutral`` or ``charged``."""
-    return replace(config, select=replace(config.select or SELECTION, species=species))
+def trees_energy_apart(trees: Mapping[str, EnergyTrees], clusters: Clusters) -> NDArray[np.float64]:
+    """Energies in GeV by the trees of each cluster's own species."""
+    both = {key: each.energy(clusters.columns) for key, each in trees.items()}
+    return np.where(clusters.is_em, both["pi0"], both["pic"])

@@ -22,8 +22,7 @@ from pfcalib.models.densenet import DenseNetConfig
 from pfcalib.models.dnn import DnnConfig
 from pfcalib.samples.read import PathLike
 from pfcalib.training.fit import TrainConfig
-from pfcalib.training.networks import NetworkConfig
-from pfcalib.training.regressors import SELECTION, for_species
+from pfcalib.training.networks import SELECTION, NetworkConfig, for_species
 
 SCHEMA_VERSION = 1
 FOLDER = Path(__file__).parents[1] / "data" / "tuned"

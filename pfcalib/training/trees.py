@@ -8,7 +8,6 @@ scikit-learn's numbers.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+from pfcalib.cache import new_file
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 
 SCHEMA_VERSION = 1
@@ -111,22 +111,15 @@ class BoostedTrees:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the trees to a .npz file, under a temporary name first."""
-        path = Path(path)
-        meta = json.dumps(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "feature_names": self.feature_names,
-                "baseline": self.baseline,
-            }
-        )
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        try:
-            arrays: dict[str, Any] = {"meta": np.array(meta), "roots": self.roots, **self.nodes}
-            np.savez_compressed(temporary, **arrays)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write the trees to a .npz file, completely or not at all."""
+        meta = {
+            "schema_version": SCHEMA_VERSION,
+            "feature_names": self.feature_names,
+            "baseline": self.baseline,
+        }
+        arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), "roots": self.roots}
+        with new_file(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays, **self.nodes)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> BoostedTrees:
@@ -201,42 +194,6 @@ def _raw(table, baseline, roots, feature, threshold, left, right, is_leaf, missi
 
 def fit_trees(
     table: ArrayLike,
-    is_em: ArrayLike,
-    *,
-    feature_names: Sequence[str],
-    weights: ArrayLike | None = None,
-    validation: Validation | None = None,
-    config: TreesConfig | None = None,
-) -> BoostedTrees:
-    """Fit boosted trees.
-
-    Parameters
-    ----------
-    table : array_like, shape (n_clusters, n_features)
-        Moments; NaN stands for a missing value.
-    is_em : array_like of bool, shape (n_clusters,)
-        True for neutral pions.
-    feature_names : sequence of str
-        Names of the columns, kept with the trees.
-    weights : array_like, shape (n_clusters,), optional
-        Weight of each cluster.
-    validation : (table, is_em, weights or None), optional
-        Clusters of other events; with them the boosting stops once they no longer gain, without
-        them it runs for all iterations.
-    """
-    return _fit(
-        HistGradientBoostingClassifier,
-        table,
-        np.asarray(is_em, dtype=np.int64),
-        feature_names,
-        weights,
-        validation,
-        config,
-    )
-
-
-def fit_regression_trees(
-    table: ArrayLike,
     target: ArrayLike,
     *,
     feature_names: Sequence[str],
@@ -244,45 +201,42 @@ def fit_regression_trees(
     validation: Validation | None = None,
     config: TreesConfig | None = None,
 ) -> BoostedTrees:
-    """Fit boosted trees to a number, shape (n_clusters,), such as ln(E_dep / E_EM); the other
-    parameters are those of `fit_trees`.
+    """Fit boosted trees: a classifier where the target is a boolean, else a regression.
+
+    Parameters
+    ----------
+    table : array_like, shape (n_clusters, n_features)
+        Moments; NaN stands for a missing value.
+    target : array_like, shape (n_clusters,)
+        True for neutral pions, or a number such as ln(E_dep / E_EM).
+    feature_names : sequence of str
+        Names of the columns, kept with the trees.
+    weights : array_like, shape (n_clusters,), optional
+        Weight of each cluster.
+    validation : (table, target, weights or None), optional
+        Clusters of other events; with them the boosting stops once they no longer gain, without
+        them it runs for all iterations.
     """
-    config = config or TreesConfig()
-    return _fit(
-        HistGradientBoostingRegressor,
-        table,
-        np.asarray(target),
-        feature_names,
-        weights,
-        validation,
-        config,
-        loss=config.loss,
-    )
-
-
-def _fit(
-    kind: type,
-    table: ArrayLike,
-    target: NDArray[Any],
-    feature_names: Sequence[str],
-    weights: ArrayLike | None,
-    validation: Validation | None,
-    config: TreesConfig | None,
-    **more: Any,
-) -> BoostedTrees:
-    """Boosting of either kind, with early stopping where there is something to stop at."""
-    config = config or TreesConfig()
-    options = {
-        name: value
-        for name, value in asdict(config).items()
-        if name not in ("seed", "patience", "loss")
+    config, target = config or TreesConfig(), np.asarray(target)
+    if len(feature_names) != np.shape(table)[1]:
+        raise ValidationError(
+            f"{len(feature_names)} feature names for {np.shape(table)[1]} columns"
+        )
+    options = asdict(config)
+    seed, patience, loss = (options.pop(name) for name in ("seed", "patience", "loss"))
+    options |= {
+        "random_state": seed,
+        "n_iter_no_change": patience,
+        "early_stopping": validation is not None,
     }
-    stopping = {"early_stopping": validation is not None, "n_iter_no_change": config.patience}
-    model = kind(**options, **stopping, **more, random_state=config.seed)
+    if target.dtype == np.bool_:
+        model = HistGradientBoostingClassifier(**options)
+    else:
+        model = HistGradientBoostingRegressor(loss=loss, **options)
     held_out = (
         {}
         if validation is None
-        else {"X_val": validation[0], "y_val": validation[1], "sample_weight_val": validation[2]}
+        else dict(zip(("X_val", "y_val", "sample_weight_val"), validation, strict=True))
     )
     model.fit(np.asarray(table), target, sample_weight=weights, **held_out)
     return _from_sklearn(model, tuple(feature_names))
@@ -293,10 +247,6 @@ def _from_sklearn(
     feature_names: tuple[str, ...],
 ) -> BoostedTrees:
     """Arrays of a fitted binary classifier or regression with numerical features."""
-    if len(feature_names) != model.n_features_in_:
-        raise ValidationError(
-            f"{len(feature_names)} feature names for {model.n_features_in_} columns"
-        )
     trees = [predictors[0].nodes for predictors in model._predictors]
     joined = np.concatenate(trees)
     roots = np.cumsum([0, *map(len, trees[:-1])])

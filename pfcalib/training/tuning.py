@@ -30,8 +30,13 @@ from pfcalib.features.targets import TargetConfig
 from pfcalib.models.families import build_model
 from pfcalib.samples.read import PathLike
 from pfcalib.training.fit import Arrays, TrainConfig, fit_model
-from pfcalib.training.networks import NetworkConfig, network_folder, open_stream, take_clusters
-from pfcalib.training.regressors import SELECTION
+from pfcalib.training.networks import (
+    SELECTION,
+    NetworkConfig,
+    network_folder,
+    open_stream,
+    take_clusters,
+)
 from pfcalib.training.settings import HUBER_DELTA, require_family
 from pfcalib.training.space import DEFAULTS, SPACES, settings, suggest
 

@@ -14,16 +14,18 @@ from pfcalib.features.scalars import MOMENT_FEATURES, moment_table
 from pfcalib.samples.select import BALANCE_EDGES
 from pfcalib.samples.split import SPLITS
 from pfcalib.samples.write import write_sample
-from pfcalib.training.classifiers import read_columns, score_network, score_sample
+from pfcalib.training.classifiers import read_columns, score_sample
 from pfcalib.training.fit import TrainConfig
-from pfcalib.training.learning_curve import SizeStudyConfig, study_sizes
+from pfcalib.training.learning_curve import study_sizes
 from pfcalib.training.networks import (
     NetworkConfig,
     fit_network,
     network_folder,
     open_stream,
+    score_network,
     take_clusters,
 )
+from pfcalib.training.regressions import SizeStudyConfig
 from pfcalib.training.trees import TreesConfig, fit_trees
 
 # of Keras with numpy 2

@@ -13,8 +13,7 @@ from pfcalib.features.augment import AugmentConfig
 from pfcalib.features.targets import TargetConfig
 from pfcalib.geometry import BARREL, WINDOW
 from pfcalib.samples.write import write_sample
-from pfcalib.training.mixture import MixedStream
-from pfcalib.training.stream import ClusterStream
+from pfcalib.training.stream import ClusterStream, MixedStream
 
 # clusters, cells, shift of truthE
 SIZES = {"first": (300, WINDOW, 0.0), "second": (60, WINDOW, 300.0), "barrel": (90, BARREL, 600.0)}

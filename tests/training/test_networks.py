@@ -18,8 +18,8 @@ from pfcalib.samples.read import read_sample
 from pfcalib.samples.select import SelectionConfig
 from pfcalib.samples.write import write_sample
 from pfcalib.training.fit import TrainConfig
-from pfcalib.training.mixture import MixedStream
 from pfcalib.training.networks import (
+    SELECTION,
     Extra,
     NetworkConfig,
     _data,
@@ -28,7 +28,7 @@ from pfcalib.training.networks import (
     network_folder,
     open_stream,
 )
-from pfcalib.training.regressors import SELECTION
+from pfcalib.training.stream import MixedStream
 
 # of Keras with numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

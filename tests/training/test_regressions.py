@@ -16,7 +16,6 @@ from pfcalib.features.targets import TargetConfig
 from pfcalib.samples.write import write_sample
 from pfcalib.training import regressions as study
 from pfcalib.training.fit import TrainConfig
-from pfcalib.training.learning_curve import SizeStudyConfig
 from pfcalib.training.networks import NetworkConfig
 from pfcalib.training.regressors import SELECTION, for_species, read_clusters
 from pfcalib.training.trees import TreesConfig
@@ -131,22 +130,25 @@ def test_variants_are_tabulated_with_median_and_resolution_at_each_energy(path, 
 
 
 def test_the_study_of_sizes_calibrates_the_test_split_at_each_size(path, splits):
-    alone = {split: study.take_rows(part, ~part.is_em) for split, part in splits.items()}
-    sizes = SizeStudyConfig(sizes=(100, 300), epochs=(4, 3))
+    alone = {split: part.take(~part.is_em) for split, part in splits.items()}
+    sizes = study.SizeStudyConfig(sizes=(100, 300), epochs=(4, 3))
     found = study.study_regression_sizes(path, sizes, for_species(ENERGY, "charged"), TREES, alone)
     assert {name: [len(energy) for energy in energies] for name, energies in found.items()} == {
         name: [len(alone["test"].rows)] * 2 for name in ("dnn", "gbdt")
     }
     with pytest.raises(ConfigError, match="the training split has"):
         study.study_regression_sizes(
-            path, SizeStudyConfig(sizes=(10**6,), epochs=(1,)), ENERGY, TREES, alone
+            path, study.SizeStudyConfig(sizes=(10**6,), epochs=(1,)), ENERGY, TREES, alone
         )
 
 
 def test_trees_of_the_study_of_sizes_learn_from_as_many_clusters_as_the_size_says(path, splits):
     """Fewer than two leaves hold leave all to the inversion, which knows but the energy."""
-    alone = {split: study.take_rows(part, ~part.is_em) for split, part in splits.items()}
-    sizes, config = SizeStudyConfig(sizes=(30, 300), epochs=(1, 1)), for_species(ENERGY, "charged")
+    alone = {split: part.take(~part.is_em) for split, part in splits.items()}
+    sizes, config = (
+        study.SizeStudyConfig(sizes=(30, 300), epochs=(1, 1)),
+        for_species(ENERGY, "charged"),
+    )
     trees = replace(TREES, min_samples_leaf=20)
     found = study.study_regression_sizes(path, sizes, config, trees, alone)["gbdt"]
     in_order = [np.diff(energy[np.argsort(alone["test"].e_em)]) > 0.0 for energy in found]
@@ -154,11 +156,11 @@ def test_trees_of_the_study_of_sizes_learn_from_as_many_clusters_as_the_size_say
 
 
 def test_the_study_of_sizes_inverts_trees_to_the_truth_of_the_validation_split(path, splits):
-    alone = {split: study.take_rows(part, ~part.is_em) for split, part in splits.items()}
+    alone = {split: part.take(~part.is_em) for split, part in splits.items()}
     doubled = 2.0 * alone["validation"].e_true
     columns = {**alone["validation"].columns, "cluster_ENG_CALIB_TOT": doubled}
     alone["validation"] = alone["validation"]._replace(columns=columns, e_true=doubled)
-    sizes, config = SizeStudyConfig(sizes=(300,), epochs=(1,)), for_species(ENERGY, "charged")
+    sizes, config = study.SizeStudyConfig(sizes=(300,), epochs=(1,)), for_species(ENERGY, "charged")
     (energy,) = study.study_regression_sizes(path, sizes, config, TREES, alone)["gbdt"]
     assert np.median(energy / alone["test"].e_true) == pytest.approx(2.0, rel=0.05)
 

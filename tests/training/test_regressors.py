@@ -16,16 +16,19 @@ from pfcalib.models.heads import LEVELS
 from pfcalib.samples.read import read_sample
 from pfcalib.samples.write import write_sample
 from pfcalib.training.fit import TrainConfig
-from pfcalib.training.networks import NetworkConfig, open_stream
-from pfcalib.training.regressors import (
+from pfcalib.training.networks import (
     LOWEST_ENERGY,
     SELECTION,
+    NetworkConfig,
+    for_species,
+    network_energy,
+    open_stream,
+    output_energy,
+)
+from pfcalib.training.regressors import (
     fit_energy_trees,
     fit_regressor,
-    for_species,
     measure_inversion,
-    network_energy,
-    output_energy,
     read_clusters,
 )
 from pfcalib.training.trees import TreesConfig
@@ -216,7 +219,7 @@ def test_an_energy_that_a_linear_scale_puts_below_zero_is_raised():
 
 
 def test_a_classifier_gives_no_energy():
-    with pytest.raises(ConfigError, match="network 'dnn' with head 'classes' gives no energy"):
+    with pytest.raises(ConfigError, match="head 'classes' gives no energy"):
         output_energy(NetworkConfig(name="dnn"), np.zeros((1, 2), dtype=np.float32), np.ones(1))
 
 

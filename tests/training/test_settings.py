@@ -10,7 +10,7 @@ from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.features.targets import TargetConfig
 from pfcalib.models.families import build_model
 from pfcalib.training import settings as tuned
-from pfcalib.training.regressors import SELECTION
+from pfcalib.training.networks import SELECTION
 from pfcalib.training.settings import (
     FAMILIES,
     LOSSES,

@@ -14,7 +14,6 @@ from pfcalib.training.trees import (
     BoostedTrees,
     TreesConfig,
     _from_sklearn,
-    fit_regression_trees,
     fit_trees,
 )
 
@@ -124,7 +123,7 @@ def test_a_regression_gives_the_numbers_of_scikit_learn(data, rng, loss):
     table = data[0]
     target = np.nan_to_num(table[:, 0] * table[:, 1]) + 0.1 * rng.normal(size=len(table))
     weights = rng.random(len(table))
-    trees = fit_regression_trees(
+    trees = fit_trees(
         table,
         target,
         feature_names=NAMES,
@@ -152,7 +151,7 @@ def test_a_regression_gives_the_numbers_of_scikit_learn(data, rng, loss):
 def test_the_loss_decides_between_mean_and_median(loss, wanted, rng):
     side = rng.random(6000) < 0.5
     target = rng.exponential(size=6000) + 2.0 * side
-    trees = fit_regression_trees(
+    trees = fit_trees(
         side[:, None], target, feature_names=("side",), config=TreesConfig(max_iter=200, loss=loss)
     )
     for value in (False, True):
@@ -163,7 +162,7 @@ def test_a_regression_stops_at_its_validation_part_and_survives_its_file(data, r
     table = data[0]
     target, noise = np.nan_to_num(table[:, 0]), rng.normal(size=1000)
     settings = TreesConfig(max_iter=200, patience=5)
-    trees = fit_regression_trees(
+    trees = fit_trees(
         table,
         target,
         feature_names=NAMES,
