@@ -12,12 +12,11 @@ def list_studies() -> None:
     from pfcalib.reporting.catalogue import PROFILES, find_root, find_studies, read_profiles
 
     root = find_root()
-    profiles = read_profiles(root)
     for study in find_studies(root).values():
         table = rich.table.Table(
             "parameter", *PROFILES, title=f"{study.name}: {study.title}", title_justify="left"
         )
-        values = profiles.get(study.name, {})
+        values = read_profiles(root, study.name)
         for name in (parameter.name for parameter in study.parameters):
             if name not in ("profile", "out_dir"):
                 table.add_row(

@@ -10,19 +10,22 @@ def report(profile: Profile = "smoke") -> None:
     """Run every study in order, build reports/index.html and tell where it lies; exit code 1 if any
     study failed.
     """
-    from pfcalib.reporting.catalogue import find_root, find_studies
+    from pfcalib.reporting.catalogue import find_root, find_studies, order_studies
+    from pfcalib.reporting.results import describe_verdict
     from pfcalib.reporting.runner import plan_study, run_study
     from pfcalib.reporting.site import build_index
 
     root = find_root()
-    plans = [plan_study(name, profile=profile, root=root) for name in find_studies(root)]
+    names = order_studies(find_studies(root))
+    plans = [plan_study(name, profile=profile, root=root) for name in names]
     failed = []
     for number, plan in enumerate(plans, start=1):
         say(f"[{number}/{len(plans)}] {plan.study.name} ({profile})\n")
         result = run_study(plan, say=say)
         say(
             f"[{number}/{len(plans)}] {plan.study.name}: "
-            f"{'passed' if result.passed else 'FAILED: ' + result.error} ({result.seconds:.0f} s)\n"
+            f"{describe_verdict(result.results)}{': ' * bool(result.error)}{result.error} "
+            f"({result.seconds:.0f} s)\n"
         )
         failed += [] if result.passed else [plan.study.name]
     say(f"Report: {build_index(root)}\n")

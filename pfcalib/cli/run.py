@@ -7,36 +7,48 @@ from typing import Annotated
 import typer
 
 from pfcalib.cli.console import Profile, console, say
-from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.errors import ValidationError
 
 
 def run(
     study: Annotated[
         str,
-        typer.Argument(help="Study, such as 01_showers; see `pfcalib list`.", show_default=False),
+        typer.Argument(
+            help="Study or its number, such as 01_showers or 01; see `pfcalib list`.",
+            show_default=False,
+        ),
     ],
     parameters: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", help="name=value, a JSON value; may be repeated."),
     ] = None,
     profile: Profile = "smoke",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the results; by default PROFILE, with the parameters that -p changes.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Run one study and write reports/STUDY/PROFILE."""
-    from pfcalib.reporting.catalogue import find_root, find_studies, parse_override
+    """Run one study and write reports/STUDY/PROFILE, or with other parameters a folder of its
+    own.
+    """
+    from pfcalib.reporting.catalogue import find_root, find_study, parse_override
+    from pfcalib.reporting.results import describe_verdict
     from pfcalib.reporting.runner import plan_study, run_study
     from pfcalib.reporting.site import build_index
 
     root = find_root()
-    known = find_studies(root)
-    if study not in known:
-        raise ConfigError(f"study {study!r} is unknown; there are {', '.join(known) or 'none'}")
-    overrides = dict(parse_override(known[study], text) for text in parameters or [])
-    result = run_study(plan_study(study, profile=profile, overrides=overrides, root=root), say=say)
+    found = find_study(root, study)
+    overrides = dict(parse_override(found, text) for text in parameters or [])
+    plan = plan_study(found.name, profile=profile, overrides=overrides, folder=name, root=root)
+    result = run_study(plan, say=say)
     build_index(root)
-    verdict = "passed" if result.passed else "failed"
     console.print(
-        f"{study}: {verdict} in {result.seconds:.0f} s, see {result.folder / 'report.html'}",
+        f"{found.name}: {describe_verdict(result.results)} ({result.seconds:.0f} s), see "
+        f"{result.folder / 'report.html'}",
         soft_wrap=True,
     )
     if not result.passed:
-        raise ValidationError(f"{study}: {result.error or 'a check failed'}")
+        raise ValidationError(f"{found.name}: {result.error or 'a required check failed'}")

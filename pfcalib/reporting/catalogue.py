@@ -2,8 +2,9 @@
 anything else is refused.
 
 A study is ``notebooks/NN_name.ipynb``. Its parameters are the literals of the cell tagged
-``parameters``; ``notebooks/profiles.yaml`` gives each of them a value for each profile, except
-``profile`` and ``out_dir``, which the runner sets.
+``parameters``; ``notebooks/profiles/NN_name.yaml`` gives each of them a value for each profile,
+except ``profile`` and ``out_dir``, which the runner sets. What the pages tell of it and which
+studies run before it stand in the notebook's own metadata, under ``pfcalib``.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import pydantic
 import yaml
 
 from pfcalib.errors import ConfigError
@@ -47,11 +48,15 @@ class Study:
     path: Path
     title: str
     parameters: tuple[Parameter, ...]
+    headlines: tuple[str, ...] = ()  # metrics that stand for it in tables of studies
+    after: tuple[str, ...] = ()  # studies that run before it: it uses what they leave
+    core: bool = False  # the tests run it with its own defaults too
+    theme: str = ""
 
 
 def find_root(start: Path | None = None) -> Path:
     """Nearest folder upwards of ``start`` (default: the current one) that holds
-    ``notebooks/profiles.yaml``.
+    ``notebooks/profiles``.
 
     Raises
     ------
@@ -60,10 +65,10 @@ def find_root(start: Path | None = None) -> Path:
     """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
-        if (folder / "notebooks" / "profiles.yaml").is_file():
+        if (folder / "notebooks" / "profiles").is_dir():
             return folder
     raise ConfigError(
-        f"{start}: neither here nor above is a notebooks/profiles.yaml; call pfcalib inside a "
+        f"{start}: neither here nor above is a folder notebooks/profiles; call pfcalib inside a "
         "clone of the repository"
     )
 
@@ -74,6 +79,40 @@ def find_studies(root: Path) -> dict[str, Study]:
         path.stem: read_study(path)
         for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     }
+
+
+def find_study(root: Path, text: str) -> Study:
+    """The study of a name such as ``03_classification``, or of its number, ``03`` or ``3``.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    studies = find_studies(root)
+    for name, study in studies.items():
+        if text == name or (text.isdecimal() and text.zfill(2) == name[:2]):
+            return study
+    raise ConfigError(f"study {text!r} is unknown; there are {', '.join(studies) or 'none'}")
+
+
+def order_studies(studies: Mapping[str, Study]) -> list[str]:
+    """Their names in the order in which they run: that of reading, but each after those that its
+    metadata names.
+
+    Raises
+    ------
+    ConfigError
+        If a study comes after one that is not there, or after itself by a circle.
+    """
+    done: list[str] = []
+    while waiting := [name for name in studies if name not in done]:
+        ready = [name for name in waiting if set(studies[name].after) <= set(done)]
+        if not ready:
+            after = ", ".join(studies[waiting[0]].after)
+            raise ConfigError(f"{waiting[0]}: comes after {after}, which is not there or waits too")
+        done.append(ready[0])
+    return done
 
 
 def read_study(path: Path) -> Study:
@@ -94,8 +133,18 @@ def read_study(path: Path) -> Study:
             f"{path}: {len(tagged)} cells are tagged 'parameters', exactly one must be"
         )
     first = notebook.cells[0].source.strip().partition("\n")[0]
+    about = dict(notebook.metadata.get("pfcalib", {}))
+    if unknown := about.keys() - {"headlines", "after", "core", "theme"}:
+        raise ConfigError(f"{path}: metadata 'pfcalib' has an unknown entry {min(unknown)!r}")
     return Study(
-        path.stem, path, first.lstrip("# ").strip(), read_parameters(tagged[0].source, path.name)
+        path.stem,
+        path,
+        first.lstrip("# ").strip(),
+        read_parameters(tagged[0].source, path.name),
+        tuple(about.get("headlines", ())),
+        tuple(about.get("after", ())),
+        about.get("core", False),
+        about.get("theme", ""),
     )
 
 
@@ -130,14 +179,19 @@ def read_parameters(source: str, where: str = "parameters cell") -> tuple[Parame
     return tuple(found)
 
 
-def read_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """The parameter sets of ``notebooks/profiles.yaml``: {study: {profile: {parameter: value}}}."""
-    path = root / "notebooks" / "profiles.yaml"
+def read_profiles(root: Path, study: str) -> dict[str, dict[str, Any]]:
+    """The parameter sets of ``notebooks/profiles/<study>.yaml``: {profile: {parameter: value}}.
+
+    A file may begin with ``extends: NAME``: then ``NAME.yaml`` beside it, which studies share,
+    gives the values that are not its own.
+    """
+    path = root / "notebooks" / "profiles" / f"{study}.yaml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not readable as YAML ({error})") from error
-    return {study: sets for study, sets in content.items() if not study.startswith(".")}
+    shared = read_profiles(root, content.pop("extends")) if "extends" in content else {}
+    return {profile: {**shared.get(profile, {}), **values} for profile, values in content.items()}
 
 
 def resolve_parameters(
@@ -178,7 +232,7 @@ def resolve_parameters(
     if missing := [name for name in wanted if name not in merged]:
         raise ConfigError(
             f"{study.name}, profile {profile!r}: parameter {missing[0]!r} has no value in "
-            "notebooks/profiles.yaml"
+            f"notebooks/profiles/{study.name}.yaml"
         )
     for name, value in merged.items():
         _require_type(study, known[name], value)
@@ -215,44 +269,25 @@ def parse_override(study: Study, text: str) -> tuple[str, Any]:
 
 def _require_type(study: Study, parameter: Parameter, value: Any) -> None:
     """Refuse a value that is not JSON, or not of the type of the parameter's default."""
-    if not _is_json(value):
-        raise ConfigError(
-            f"{study.name}: parameter {parameter.name!r} = {value!r} is not a JSON value (finite "
-            "numbers, text, lists, mappings)"
-        )
+    what = f"{study.name}: parameter {parameter.name!r} = {value!r}"
+    try:
+        is_json = json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError):
+        is_json = False
+    if not is_json:
+        raise ConfigError(f"{what} is not a JSON value (finite numbers, text, lists, mappings)")
     if value is None and parameter.optional:
         return
-    default = parameter.default
-    if default is not None and not _same_kind(value, default):
+    try:
+        pydantic.TypeAdapter(_type_of(parameter.default)).validate_python(value, strict=True)
+    except pydantic.ValidationError:
         raise ConfigError(
-            f"{study.name}: parameter {parameter.name!r} = {value!r} must be of the type of its "
-            f"default {default!r}"
-        )
+            f"{what} must be of the type of its default {parameter.default!r}"
+        ) from None
 
 
-def _is_json(value: Any) -> bool:
-    match value:
-        case None | bool() | int() | str():
-            return True
-        case float():
-            return math.isfinite(value)
-        case list():
-            return all(map(_is_json, value))
-        case dict():
-            return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
-    return False
-
-
-def _same_kind(value: Any, default: Any) -> bool:
-    """True if the types agree; an int passes for a float, and a list must hold what the default's
-    first entry is.
-    """
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, int | float)
+def _type_of(default: Any) -> Any:
+    """Type that a value must have: that of the default, of a list that of its first entry."""
     if isinstance(default, tuple | list):
-        return isinstance(value, list) and all(
-            _same_kind(item, default[0]) for item in value if default
-        )
-    return isinstance(value, type(default))
+        return list[_type_of(default[0])] if default else list  # type: ignore[misc]
+    return Any if default is None else type(default)

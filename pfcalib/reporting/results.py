@@ -1,14 +1,17 @@
-"""The record of a study: metrics, checks, tables and figures with their provenance, as results.json
-and summary.md.
+"""The record of a study: metrics, checks, tables, figures and their provenance, as results.json,
+results.csv and summary.md.
 
-A notebook opens one :class:`Report`, fills it, and ends with :meth:`Report.finish`, which writes
-everything before it raises.
+A notebook opens one :class:`Report` by :func:`open_report`, fills it, and ends with
+:meth:`Report.finish`, which writes everything before it raises.
 """
 
 from __future__ import annotations
 
+import base64
+import csv
 import functools
 import importlib.resources
+import io
 import json
 import math
 import re
@@ -23,9 +26,13 @@ import numpy as np
 
 from pfcalib import provenance
 from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.reporting.catalogue import find_root, read_study
 
 MAX_FIGURE_BYTES = 200_000
 FIGURE_DPI = (90, 75, 60, 45)  # the first that keeps the file below MAX_FIGURE_BYTES
+
+# of results.csv: what the number is, of which model, species, energy (GeV) and sample, the number
+ROW = ("quantity", "model", "species", "energy", "sample", "value", "error", "unit", "definition")
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -38,7 +45,7 @@ class Report:
     study : str
         Name of the notebook without its ending, ``NN_name``.
     out_dir : path
-        Folder for results.json, summary.md and figures/; it is made.
+        Folder for results.json, results.csv, summary.md and figures/; it is made.
     parameters : mapping of str to JSON value
         All parameters of the run; must hold ``profile``.
     seed : int
@@ -60,16 +67,25 @@ class Report:
     ) -> None:
         if "profile" not in parameters:
             raise ConfigError(f"{study}: the parameters of a report must hold 'profile'")
+        self.parameters, self.seed = dict(parameters), seed
+        self._rows: list[dict[str, Any]] = []
         self.out_dir = Path(out_dir)
         self.out_dir.mkdir(parents=True, exist_ok=True)
         self.results = empty_results(study, parameters, seed)
         self._start = time.perf_counter()
 
     def metric(
-        self, name: str, value: float | None, error: float | None, unit: str, definition: str
+        self,
+        name: str,
+        value: float | None,
+        error: float | None,
+        unit: str,
+        definition: str,
+        **keys: Any,
     ) -> None:
         """Record a number with one standard deviation and what it means; None where there is no
-        such number.
+        such number. ``keys`` are those of its row of results.csv: quantity (else the name), model,
+        species, energy.
 
         A value or error that is not finite is stored as null together with a failed check, so that
         the other results survive.
@@ -87,6 +103,30 @@ class Report:
             "unit": unit,
             "definition": definition,
         }
+        self.row(keys.pop("quantity", name), **self.results["metrics"][name], **keys)
+
+    def row(
+        self,
+        quantity: str,
+        *,
+        value: float | None,
+        error: float | None = None,
+        unit: str = "",
+        definition: str = "",
+        **keys: Any,
+    ) -> None:
+        """Record a number of results.csv; ``keys`` say which it is: model, species, energy (GeV),
+        sample, and whatever else tells it from others, which becomes a column of its own.
+        """
+        row = {"quantity": quantity, "value": value, "error": error, "unit": unit}
+        self._rows.append({**row, "definition": definition, **keys})
+
+    def rows(self, quantity: str, table: Iterable[Mapping[str, Any]], **common: Any) -> None:
+        """Record many numbers of one quantity: each entry holds what :meth:`row` takes, ``common``
+        what they share.
+        """
+        for entry in table:
+            self.row(quantity, **{**common, **entry})
 
     def check(
         self, name: str, value: Any, limit: float | str, passed: bool, *, required: bool = True
@@ -164,6 +204,7 @@ class Report:
         ]
         self.results["status"] = "failed" if failed else "passed"
         write_results(self.results, self.out_dir)
+        write_text(self.out_dir / "results.csv", _as_csv(self._rows))
         if failed:
             listed = "; ".join(
                 f"{check['name']} = {format_value(check['value'])} (limit {check['limit']})"
@@ -176,7 +217,7 @@ class Report:
         return self
 
     def _repr_markdown_(self) -> str:
-        return render_summary(self.results)
+        return render_summary(self.results, self.out_dir)
 
     @staticmethod
     def _require_new(name: str, taken: Iterable[str]) -> None:
@@ -184,6 +225,24 @@ class Report:
             raise ConfigError(f"{name!r} must be snake_case: small letters, digits and underscores")
         if name in taken:
             raise ConfigError(f"{name!r} is recorded twice")
+
+
+def open_report(study: str, namespace: Mapping[str, Any]) -> Report:
+    """The report of a notebook: which parameters there are stands in its cell tagged
+    ``parameters``, their values in ``namespace``, which is the notebook's ``globals()``.
+
+    Raises
+    ------
+    pfcalib.errors.ConfigError
+        If the clone has no such notebook, or a parameter is not defined.
+    """
+    names = [
+        item.name for item in read_study(find_root() / "notebooks" / f"{study}.ipynb").parameters
+    ]
+    if missing := [name for name in names if name not in namespace]:
+        raise ConfigError(f"{study}: run the cell of parameters first; {missing[0]!r} is unknown")
+    values = {name: namespace[name] for name in names}
+    return Report(study, values["out_dir"], values, values["seed"])
 
 
 def empty_results(study: str, parameters: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
@@ -240,6 +299,23 @@ def require_results(results: Mapping[str, Any], where: str) -> None:
         raise ValidationError(f"{where}: status is 'passed', yet a required check failed")
 
 
+def describe_verdict(results: Mapping[str, Any]) -> str:
+    """What became of the required checks and of the goals, in words.
+
+    >>> check = {"passed": True, "required": True}
+    >>> goals = [{"passed": passed, "required": False} for passed in (True, False)]
+    >>> describe_verdict({"status": "passed", "checks": [check, *goals]})
+    'required checks hold; goals reached: 1 of 2'
+    """
+    if results["status"] == "failed":
+        failed = any(check["required"] and not check["passed"] for check in results["checks"])
+        return "required checks failed" if failed else "the notebook broke"
+    goals = [check["passed"] for check in results["checks"] if not check["required"]]
+    return "required checks hold" + (
+        f"; goals reached: {sum(goals)} of {len(goals)}" if goals else ""
+    )
+
+
 def write_results(results: Mapping[str, Any], out_dir: Path) -> None:
     """Write results.json, validated, and the summary.md rendered from it; each complete or not at
     all.
@@ -275,9 +351,19 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def render_summary(results: Mapping[str, Any]) -> str:
-    """Results as a page of Markdown."""
-    return template_environment().get_template("summary.md.j2").render(results=results)
+def render_summary(results: Mapping[str, Any], folder: Path | None = None) -> str:
+    """Results as a page of Markdown; its figures lie beside it, or in ``folder``, from which they
+    are taken into the page, so that it shows them wherever it is displayed.
+    """
+    images = {
+        figure["name"]: figure["file"]
+        if folder is None
+        else "data:image/png;base64,"
+        + base64.b64encode((folder / figure["file"]).read_bytes()).decode()
+        for figure in results["figures"]
+    }
+    template = template_environment().get_template("summary.md.j2")
+    return template.render(results=results, images=images, verdict=describe_verdict(results))
 
 
 def format_value(value: Any, error: float | None = None) -> str:
@@ -314,6 +400,19 @@ def template_environment() -> jinja2.Environment:
         format_value(value).replace("|", "\\|").replace("\n", " ")
     )
     return environment
+
+
+def _as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as text; None and what is not finite become empty cells."""
+    rows = [{key: _plain(entry) for key, entry in row.items()} for row in rows]
+    columns = dict.fromkeys([*ROW, *(key for row in rows for key in row)])
+    writer = csv.DictWriter(text := io.StringIO(), columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: "" if entry in ("nan", "inf", "-inf") else entry for key, entry in row.items()}
+        for row in rows
+    )
+    return text.getvalue()
 
 
 def _finite(value: float | None) -> float | None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import logging
+import re
 import shutil
 import sys
 import tempfile
@@ -25,9 +28,10 @@ from jupyter_client.manager import AsyncKernelManager
 
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.reporting.catalogue import (
+    PROFILES,
     Study,
     find_root,
-    find_studies,
+    find_study,
     read_profiles,
     resolve_parameters,
 )
@@ -35,6 +39,10 @@ from pfcalib.reporting.results import empty_results, read_results, write_results
 from pfcalib.reporting.site import render_notebook
 
 PUBLISHED_PROFILE = "standard"
+RESERVED = (*PROFILES, "figures")  # names that a folder of other parameters may not have
+MAX_LABEL = 60  # characters of the name of a folder, before a hash of the rest
+
+_FOLDER = r"[A-Za-z0-9][\w.,=+-]*"
 
 # it warns of parameters like `x: int | None`, which it fails to see
 logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -50,22 +58,36 @@ class Plan:
     study: Study
     profile: str
     parameters: dict[str, Any]  # all but out_dir
-    publish: bool  # copy the results to reports/<study>, where they are committed
+    changed: dict[str, Any]  # those that differ from the profile's
+    label: str  # of the folder: the profile, unless parameters differ or a name was given
 
     @property
     def folder(self) -> Path:
         """Where the results will lie."""
-        return self.root / "reports" / self.study.name / self.profile
+        return self.root / "reports" / self.study.name / self.label
+
+    @property
+    def publish(self) -> bool:
+        """True if the results are copied to reports/<study>, where they are committed."""
+        return self.label == PUBLISHED_PROFILE
 
 
 class RunResult(NamedTuple):
     """How a run ended."""
 
-    study: str
     folder: Path
-    passed: bool
-    error: str  # empty if passed
+    results: dict[str, Any]
     seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """True if the notebook ran to its end and all required checks hold."""
+        return bool(self.results["status"] == "passed")
+
+    @property
+    def error(self) -> str:
+        """What broke the notebook, or which required checks failed; empty if it passed."""
+        return str(self.results.get("error", ""))
 
 
 def _kernel_manager(log: Path) -> type[AsyncKernelManager]:
@@ -101,6 +123,7 @@ def plan_study(
     *,
     profile: str = "smoke",
     overrides: Mapping[str, Any] | None = None,
+    folder: str | None = None,
     root: Path | None = None,
 ) -> Plan:
     """Check everything that can be checked before a study starts.
@@ -108,32 +131,51 @@ def plan_study(
     Parameters
     ----------
     name : str
-        Study, such as ``"01_showers"``.
+        Study, such as ``"01_showers"``, or its number.
     profile : str
-        Parameter set of ``notebooks/profiles.yaml``: smoke, standard or full.
+        Parameter set of ``notebooks/profiles``: smoke, standard or full.
     overrides : mapping of str to JSON value, optional
-        Parameters that differ from the profile's; such a run is never published.
+        Parameters that differ from the profile's; such a run gets a folder of its own and is never
+        published.
+    folder : str, optional
+        Name of that folder; by default the profile and the parameters that differ from it.
     root : Path, optional
         Top folder of the clone; found from the current folder by default.
 
     Raises
     ------
     pfcalib.errors.ConfigError
-        If the study, the profile or a parameter is unknown, missing, or of the wrong type.
+        If the study, the profile or a parameter is unknown, missing, or of the wrong type, or the
+        folder has no good name.
     """
     root = root or find_root()
-    studies = find_studies(root)
-    if name not in studies:
-        raise ConfigError(f"study {name!r} is unknown; there are {', '.join(studies) or 'none'}")
-    values = read_profiles(root).get(name, {}).get(profile, {})
-    parameters = resolve_parameters(studies[name], profile, values, overrides or {})
-    return Plan(
-        root,
-        studies[name],
-        profile,
-        parameters,
-        publish=profile == PUBLISHED_PROFILE and not overrides,
-    )
+    study = find_study(root, name)
+    values = read_profiles(root, study.name).get(profile, {})
+    parameters = resolve_parameters(study, profile, values, overrides or {})
+    changed = {
+        key: parameters[key] for key in overrides or {} if parameters[key] != values.get(key)
+    }
+    if folder is not None and (not re.fullmatch(_FOLDER, folder) or folder in RESERVED):
+        raise ConfigError(
+            f"--name {folder!r}: must be letters, digits and .,=+-_, and none of "
+            f"{', '.join(RESERVED)}"
+        )
+    label = folder or _label(profile, changed)
+    return Plan(root, study, profile, parameters, changed, label)
+
+
+def _label(profile: str, changed: Mapping[str, Any]) -> str:
+    """Name of the folder of a run: the profile, and what differs from it, made short by a hash.
+
+    >>> _label("smoke", {"seed": 7})
+    'smoke-seed=7'
+    """
+    texts = [profile, *(f"{name}={changed[name]}" for name in sorted(changed))]
+    label = re.sub(r"[^\w.,=+-]", "", "-".join(texts))
+    if label == "-".join(texts) and len(label) <= MAX_LABEL:
+        return label
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+    return f"{label[:MAX_LABEL]}-{digest[:6]}"
 
 
 def run_study(plan: Plan, *, say: Say = lambda text: None) -> RunResult:
@@ -143,23 +185,19 @@ def run_study(plan: Plan, *, say: Say = lambda text: None) -> RunResult:
         error = _execute(plan, folder, say)
         results = _settle_results(plan, folder, error, time.perf_counter() - start)
         render_notebook(folder / "executed.ipynb", folder / "report.html")
-    passed = results["status"] == "passed"
-    if passed and plan.publish:
+    result = RunResult(plan.folder, results, time.perf_counter() - start)
+    if result.passed and plan.publish:
         publish(plan.folder)
-    return RunResult(
-        plan.study.name, plan.folder, passed, results.get("error", ""), time.perf_counter() - start
-    )
+    return result
 
 
 def publish(folder: Path) -> None:
-    """Copy results.json, summary.md and the figures of a finished run one folder up, in place of
-    those there.
-    """
+    """Copy the results and figures of a finished run one folder up, in place of those there."""
     target = folder.parent
     shutil.rmtree(target / "figures", ignore_errors=True)
     if (folder / "figures").is_dir():
         shutil.copytree(folder / "figures", target / "figures")
-    for name in ("summary.md", "results.json"):
+    for name in ("summary.md", "results.csv", "results.json"):
         shutil.copyfile(folder / name, target / f"{name}.tmp")
         (target / f"{name}.tmp").replace(target / name)
 
@@ -199,6 +237,8 @@ def _settle_results(plan: Plan, folder: Path, error: str, seconds: float) -> dic
         error = error or f"the notebook left no valid results.json ({broken})"
         results = empty_results(plan.study.name, plan.parameters, plan.parameters.get("seed"))
     results["provenance"]["seconds"] = round(seconds, 1)
+    if plan.changed:
+        results["provenance"]["changed"] = plan.changed
     if error:
         results.update(status="failed", error=error)
     write_results(results, folder)

@@ -40,12 +40,9 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     (tmp_path / "notebooks").mkdir()
     nbformat.write(new.new_notebook(cells=cells), tmp_path / "notebooks" / "01_tiny.ipynb")
-    profiles = {
-        "01_tiny": {
-            profile: {"seed": 1, "n_events": 10} for profile in ("smoke", "standard", "full")
-        }
-    }
-    (tmp_path / "notebooks" / "profiles.yaml").write_text(yaml.safe_dump(profiles))
+    profiles = dict.fromkeys(("smoke", "standard", "full"), {"seed": 1, "n_events": 10})
+    (tmp_path / "notebooks" / "profiles").mkdir()
+    (tmp_path / "notebooks" / "profiles" / "01_tiny.yaml").write_text(yaml.safe_dump(profiles))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -199,15 +196,15 @@ def test_what_is_no_sample_is_told_in_one_line(clone, pfcalib):
 def test_run_makes_the_folder_and_the_index(clone, pfcalib):
     code, output, _ = pfcalib("run", "01_tiny", "-p", "n_events=7")
     assert code == 0
-    assert "01_tiny: passed" in output
-    assert (clone / "reports" / "01_tiny" / "smoke" / "report.html").is_file()
+    assert "01_tiny: required checks hold" in output
+    assert (clone / "reports" / "01_tiny" / "smoke-n_events=7" / "report.html").is_file()
     assert (clone / "reports" / "index.html").is_file()
 
 
 def test_a_failed_study_fails_the_command(clone, pfcalib):
     code, output, errors = pfcalib("run", "01_tiny", "-p", "n_events=3")
     assert code == 1
-    assert "01_tiny: failed" in output
+    assert "01_tiny: required checks failed" in output
     assert "enough events = 3" in errors
 
 
@@ -215,14 +212,12 @@ def test_report_runs_all_and_builds_the_index_even_if_one_fails(clone, pfcalib):
     (clone / "notebooks" / "02_broken.ipynb").write_text(
         (clone / "notebooks" / "01_tiny.ipynb").read_text().replace("> 5)", "> 50)")
     )
-    profiles = yaml.safe_load((clone / "notebooks" / "profiles.yaml").read_text())
-    (clone / "notebooks" / "profiles.yaml").write_text(
-        yaml.safe_dump(profiles | {"02_broken": profiles["01_tiny"]})
-    )
+    profiles = clone / "notebooks" / "profiles"
+    (profiles / "02_broken.yaml").write_text((profiles / "01_tiny.yaml").read_text())
     code, output, errors = pfcalib("report")
     assert code == 1
-    assert "[1/2] 01_tiny: passed" in output
-    assert "[2/2] 02_broken: FAILED" in output
+    assert "[1/2] 01_tiny: required checks hold" in output
+    assert "[2/2] 02_broken: required checks failed: cell" in output
     assert f"Report: {clone / 'reports' / 'index.html'}" in output
     assert "1 of 2 studies failed: 02_broken" in errors
 

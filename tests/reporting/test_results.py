@@ -4,6 +4,7 @@ without a network.
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pfcalib.reporting.results import (
     Report,
     empty_results,
     format_value,
+    open_report,
     read_results,
     results_schema,
     write_results,
@@ -68,7 +70,7 @@ def test_everything_recorded_is_written(report):
     ]
     assert results["tables"][0]["rows"] == [["EMB1", 3]]
     assert (report.out_dir / results["figures"][0]["file"]).is_file()
-    assert results["provenance"]["inputs"] == {"test_report.py": provenance.sha256(__file__)}
+    assert results["provenance"]["inputs"] == {"test_results.py": provenance.sha256(__file__)}
     assert "out_dir" not in results["provenance"]["parameters"]
 
 
@@ -87,6 +89,42 @@ def test_a_missed_goal_is_told_but_does_not_fail(report):
     report.finish()
     assert written(report)["status"] == "passed"
     assert "goal missed" in (report.out_dir / "summary.md").read_text()
+
+
+def test_every_number_is_a_row_of_the_csv_and_no_name_has_to_be_parsed(report):
+    report.metric("auc_cnn", 0.5, 0.01, "", "area")
+    table = [{"species": "pic", "energy": e, "value": np.float32(e / 8)} for e in (1, 10)]
+    report.rows("iqr", table, model="cnn", unit="GeV", mu=40)
+    report.row("iqr", model="lcw", energy=1, value=float("nan"), error=None)
+    report.finish()
+    with (report.out_dir / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["quantity"] for row in rows] == ["auc_cnn", "iqr", "iqr", "iqr"]
+    (found,) = (row for row in rows if row["model"] == "cnn" and row["energy"] == "10")
+    assert (found["value"], found["unit"], found["mu"]) == ("1.25", "GeV", "40")
+    assert rows[0]["error"] == "0.01"
+    assert rows[3]["value"] == rows[3]["mu"] == ""
+
+
+def test_an_opened_report_takes_the_parameters_that_the_notebook_has(tmp_path, monkeypatch):
+    new = nbformat.v4
+    cells = [
+        new.new_markdown_cell("# 01 Tiny"),
+        new.new_code_cell(
+            "seed = 1\nprofile = 'lab'\nout_dir = 'lab'\nn = 3",
+            metadata={"tags": ["parameters"]},
+        ),
+    ]
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+    nbformat.write(new.new_notebook(cells=cells), tmp_path / "notebooks" / "01_tiny.ipynb")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    names = {"seed": 2, "profile": "lab", "out_dir": "lab", "n": 4, "later": 5}
+    report = open_report("01_tiny", names)
+    assert (report.seed, report.out_dir) == (2, Path("lab"))
+    kept = {"seed": 2, "profile": "lab", "n": 4}
+    assert report.finish().results["provenance"]["parameters"] == kept
+    with pytest.raises(ConfigError, match="run the cell of parameters first; 'n' is unknown"):
+        open_report("01_tiny", {"seed": 1, "profile": "lab", "out_dir": "lab"})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan")])

@@ -47,12 +47,9 @@ def write_clone(root: Path, body: str, *, values: dict | None = None) -> Path:
     ]
     (root / "notebooks").mkdir()
     nbformat.write(new.new_notebook(cells=cells), root / "notebooks" / "01_tiny.ipynb")
-    profiles = {
-        "01_tiny": dict.fromkeys(
-            ("smoke", "standard", "full"), VALUES if values is None else values
-        )
-    }
-    (root / "notebooks" / "profiles.yaml").write_text(yaml.safe_dump(profiles))
+    profiles = dict.fromkeys(("smoke", "standard", "full"), VALUES if values is None else values)
+    (root / "notebooks" / "profiles").mkdir()
+    (root / "notebooks" / "profiles" / "01_tiny.yaml").write_text(yaml.safe_dump(profiles))
     return root
 
 
@@ -73,6 +70,7 @@ def test_a_good_run_leaves_everything_under_its_final_name(clone):
         "executed.ipynb",
         "kernel.log",
         "report.html",
+        "results.csv",
         "results.json",
         "summary.md",
     }
@@ -179,12 +177,13 @@ def test_publishing_replaces_the_committed_figures(tmp_path):
     (built / "figures").mkdir(parents=True)
     (tmp_path / "01_tiny" / "figures").mkdir()
     (tmp_path / "01_tiny" / "figures" / "old.png").touch()
-    for name in ("results.json", "summary.md", "figures/new.png", "executed.ipynb"):
+    for name in ("results.json", "results.csv", "summary.md", "figures/new.png", "executed.ipynb"):
         (built / name).write_text(name)
     publish(built)
     assert {path.name for path in (tmp_path / "01_tiny").iterdir()} == {
         "standard",
         "figures",
+        "results.csv",
         "results.json",
         "summary.md",
     }
@@ -256,5 +255,5 @@ def test_overrides_of_the_command_line_follow_the_default(clone):
 
 def test_the_clone_is_found_from_any_folder_inside_it(clone, tmp_path_factory):
     assert find_root(clone / "notebooks") == clone.resolve()
-    with pytest.raises(ConfigError, match=r"notebooks/profiles\.yaml"):
+    with pytest.raises(ConfigError, match="notebooks/profiles"):
         find_root(tmp_path_factory.mktemp("elsewhere"))
