@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pfcalib.deploy.export import predict
 from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.metrics.roc import Estimate
+from pfcalib.metrics.curve import Estimate
 from studies.regions import SCALARS_INPUT, sum_on_pixels
 
 FloatArray = NDArray[np.float64]

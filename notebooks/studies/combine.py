@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.metrics.performance import MIN_COUNT, Mask, species_masks
-from pfcalib.metrics.response import ResponseCurve, response_curve
-from pfcalib.metrics.roc import Estimate
+from pfcalib.metrics.curve import Estimate
+from pfcalib.metrics.response import MIN_COUNT, Mask, ResponseCurves, response_curve, species_masks
 
 SCALES = ("log", "linear")
 MIXED = "mixed"  # neutral and charged clusters together, as they come
@@ -144,20 +143,18 @@ def oracle(is_em: ArrayLike, e_neutral: ArrayLike, e_charged: ArrayLike) -> Floa
     return combine_hard(np.asarray(is_em, dtype=np.bool_), e_neutral, e_charged)
 
 
-def merit_of(curve: ResponseCurve) -> Merit:
+def merit_of(curve: ResponseCurves) -> Merit:
     """Means of a curve over the bins that have enough clusters; NaN if none has."""
-    known = np.isfinite(curve.resolution)
+    known = np.isfinite(curve.resolution.value)
     n = int(known.sum())
     if n == 0:
         return Merit(Estimate(np.nan, np.nan), Estimate(np.nan, np.nan))
-    means = (
-        (curve.resolution, curve.resolution_error),
-        (np.abs(curve.median - 1.0), curve.median_error),
-    )
     return Merit(
         *(
-            Estimate(float(value[known].mean()), float(np.sqrt(np.sum(error[known] ** 2)) / n))
-            for value, error in means
+            Estimate(
+                float(c.value[known].mean()), float(np.sqrt(np.sum(c.error[known] ** 2)) / n)
+            )
+            for c in (curve.resolution, curve.median.distance(1.0))
         )
     )
 

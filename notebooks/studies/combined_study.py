@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from pfcalib.calibration.inversion import fit_inversion
 from pfcalib.calibration.lcw import LcwTables, apply_lcw
 from pfcalib.features.scalars import MOMENT_FEATURES, moment_table
-from pfcalib.metrics.performance import SPECIES_NAMES, Comparison, Mask, compare, energy_name
-from pfcalib.metrics.roc import AucDifference, Estimate, auc, auc_difference
-from pfcalib.metrics.separation import Metric
+from pfcalib.metrics.curve import Estimate, Metric
+from pfcalib.metrics.response import SPECIES_NAMES, Comparison, Mask, compare, energy_name
+from pfcalib.metrics.roc import auc, auc_difference
 from pfcalib.samples.read import PathLike
 from pfcalib.samples.select import balance_mask
 from pfcalib.training.regressions import fit_trees_apart
@@ -93,7 +93,7 @@ class Areas(NamedTuple):
 
     balanced: dict[str, Estimate]  # clusters with equal spectra of true energy
     mixed: dict[str, Estimate]  # clusters as they come
-    gains: dict[str, AucDifference]  # over the first classifier, balanced
+    gains: dict[str, Estimate]  # over the first classifier, balanced
 
     @property
     def table(self) -> Table:
@@ -356,7 +356,7 @@ def stand_against(
     rng: np.random.Generator,
 ) -> Standing:
     """Paired comparison of one calibration with others on all clusters at each energy, see
-    `pfcalib.metrics.performance.compare`.
+    `pfcalib.metrics.response.compare`.
     """
     everything = np.ones(len(e_true), dtype=np.bool_)
     return Standing(

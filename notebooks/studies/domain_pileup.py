@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pfcalib.calibration.lcw import LcwTables
-from pfcalib.metrics.performance import MIN_COUNT, species_masks
-from pfcalib.metrics.response import ResponseCurve, response_curve
-from pfcalib.metrics.roc import BinnedEstimate, Estimate
+from pfcalib.metrics.curve import Curve, Estimate
+from pfcalib.metrics.response import MIN_COUNT, ResponseCurves, response_curve, species_masks
 from pfcalib.training.regressors import read_clusters
 from studies.domain import TrainedNetwork
 from studies.domain_results import calibrate_splits
@@ -24,8 +23,8 @@ class PileupCurves(NamedTuple):
     and species.
     """
 
-    median: dict[str, dict[str, BinnedEstimate]]
-    resolution: dict[str, dict[str, BinnedEstimate]]
+    median: dict[str, dict[str, Curve]]
+    resolution: dict[str, dict[str, Curve]]
 
     @property
     def drift(self) -> dict[tuple[str, str], Estimate]:
@@ -68,7 +67,7 @@ def follow_pileup(
         if len(mus) > 1
         else mus[0] + np.array([-0.5, 0.5])
     )
-    curves: list[dict[tuple[str, str], ResponseCurve]] = []
+    curves: list[dict[tuple[str, str], ResponseCurves]] = []
     for path in paths.values():
         clusters = {split: read_clusters(path, split=split)}
         found = calibrate_splits(
@@ -87,11 +86,11 @@ def follow_pileup(
     result = PileupCurves({}, {})
     for model, species in curves[0]:
         one = [point[model, species] for point in curves]
-        count = np.concatenate([curve.n_clusters for curve in one])
+        count = np.concatenate([curve.median.count for curve in one])
         for by_model, quantity in ((result.median, "median"), (result.resolution, "resolution")):
             value, error = (
-                np.array([getattr(curve, name)[0] for curve in one])
-                for name in (quantity, f"{quantity}_error")
+                np.array([getattr(getattr(curve, quantity), name)[0] for curve in one])
+                for name in ("value", "error")
             )
-            by_model.setdefault(model, {})[species] = BinnedEstimate(edges, value, error, count)
+            by_model.setdefault(model, {})[species] = Curve(edges, value, error, count)
     return result

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.calibration.lcw import LcwTables, apply_lcw
 from pfcalib.features.targets import flat_weights
-from pfcalib.metrics.performance import (
+from pfcalib.metrics.curve import Estimate, Metric
+from pfcalib.metrics.response import (
     Comparison,
     Mask,
     compare,
@@ -21,8 +22,6 @@ from pfcalib.metrics.performance import (
     point_metrics,
     species_masks,
 )
-from pfcalib.metrics.roc import Estimate
-from pfcalib.metrics.separation import Metric
 from pfcalib.training.regressors import Clusters
 from studies.domain import TrainedNetwork, TrainedTrees
 from studies.domain_recipes import SAMPLES
@@ -151,7 +150,7 @@ def calibrate_splits(
 def sample_metrics(
     calibrated: Mapping[str, Calibrated], points: Sequence[Point], *, rng: np.random.Generator
 ) -> Iterator[Metric]:
-    """`metrics.performance.point_metrics` of all samples at the points, the name of the sample at
+    """`metrics.response.point_metrics` of all samples at the points, the name of the sample at
     the end of the names of all but those of A.
 
     Parameters

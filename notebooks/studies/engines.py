@@ -19,21 +19,21 @@ from numpy.typing import NDArray
 from pfcalib.cache import cache_folder, cache_key, new_file
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import WINDOW, Grid
-from pfcalib.metrics.fidelity import shower_moments
-from pfcalib.metrics.fidelity_bins import (
+from pfcalib.metrics.curve import Estimate
+from pfcalib.metrics.fidelity import (
     Comparison,
     Moments,
     compare_showers,
     mean,
+    shower_moments,
     simulate_copies,
 )
-from pfcalib.metrics.roc import Estimate
 from pfcalib.samples.showerfile import Showers, write_showers
+from pfcalib.simulation.digitise import TRUTH, Hits
 from pfcalib.simulation.geant4.config import Geant4Config
 from pfcalib.simulation.geant4.data import find_data
 from pfcalib.simulation.geant4.engine import describe_geant4, simulate_batches
 from pfcalib.simulation.geant4.shots import build_shots
-from pfcalib.simulation.hits import TRUTH, Hits
 from pfcalib.simulation.particles import Particles, simulate_gun
 from pfcalib.simulation.produce import GENERATOR
 from pfcalib.simulation.showers import simulate_showers
@@ -330,7 +330,7 @@ def compare_with(
     contest: Contest, other: Showers, edges: Sequence[float], *, sigma: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Pulls, (Geant4 of the contest - other) / error, of all that
-    `metrics.fidelity_bins.compare_showers` compares; shape (n,).
+    `metrics.fidelity.compare_showers` compares; shape (n,).
 
     Showers outside the bins are left out, and so are shares of layers below MIN_SHARE: a few
     showers make them up, and their errors are far from Gaussian.
@@ -339,7 +339,7 @@ def compare_with(
     compared = compare_showers(
         contest.moments[1], energy, shower_moments(other, WINDOW, sigma), other.e_true, edges
     )
-    kept = [c.compared & ((c.quantity != "share") | (c.geant4 > MIN_SHARE)) for c in compared]
+    kept = [c.compared & ((c.quantity != "share") | (c.geant4.value > MIN_SHARE)) for c in compared]
     return np.concatenate(
-        [c.deviation[k] / c.error[k] for c, k in zip(compared, kept, strict=True)]
+        [(c.deviation.value / c.deviation.error)[k] for c, k in zip(compared, kept, strict=True)]
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pfcalib.metrics.roc import Estimate
+from pfcalib.metrics.curve import Estimate
 from pfcalib.simulation.geant4 import benchmarks
 from pfcalib.simulation.geant4.benchmarks import (
     EM3_LAR,

@@ -19,10 +19,16 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.metrics.performance import HALF_WIDTH, MIN_COUNT, N_BOOTSTRAP, energy_name
-from pfcalib.metrics.response import QUANTILES, bootstrap_quantiles, response
-from pfcalib.metrics.roc import Estimate
-from pfcalib.metrics.separation import Metric
+from pfcalib.metrics.bootstrap import bootstrap_quantiles
+from pfcalib.metrics.curve import Estimate, Metric
+from pfcalib.metrics.response import (
+    HALF_WIDTH,
+    MIN_COUNT,
+    N_BOOTSTRAP,
+    QUANTILES,
+    energy_name,
+    response,
+)
 from pfcalib.training.networks import Network
 from pfcalib.training.regressors import Regressor
 from studies.probe import Probe, Rows, ask, rows_near
@@ -312,7 +318,7 @@ def layer_dropout(
             drawn = np.vstack(
                 [
                     np.quantile(ratio, QUANTILES),
-                    bootstrap_quantiles(ratio, QUANTILES, n_bootstrap=n_bootstrap, rng=rng),
+                    bootstrap_quantiles(ratio, QUANTILES, n_resamples=n_bootstrap, rng=rng),
                 ]
             )
             widths = (drawn[:, 2] - drawn[:, 0]) / (2.0 * drawn[:, 1])

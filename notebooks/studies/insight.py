@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.metrics.performance import HALF_WIDTH, MIN_COUNT, energy_name
-from pfcalib.metrics.roc import Estimate
-from pfcalib.metrics.separation import Metric
+from pfcalib.metrics.curve import Estimate, Metric
+from pfcalib.metrics.response import HALF_WIDTH, MIN_COUNT, energy_name
 from pfcalib.samples.read import PathLike
 from pfcalib.training.networks import SCALARS
 from pfcalib.training.regressors import Regressor

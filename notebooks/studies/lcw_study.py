@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.calibration.lcw import LcwTables, apply_lcw
 from pfcalib.calibration.lcw_fit import TARGETS
-from pfcalib.metrics.performance import (
+from pfcalib.metrics.curve import Curve, Estimate
+from pfcalib.metrics.response import (
     Mask,
+    ResponseCurves,
     closure_in,
     curves_by_species,
     species_masks,
     worst_deviation,
 )
-from pfcalib.metrics.response import ResponseCurve
-from pfcalib.metrics.roc import BinnedEstimate, Estimate
 from pfcalib.samples.read import PathLike, read_sample
 from pfcalib.samples.select import choose_clusters
 
@@ -83,7 +83,7 @@ def calibrate_split(
 
 def step_curves(
     clusters: CalibratedClusters, edges: ArrayLike, *, rng: np.random.Generator
-) -> dict[str, dict[str, ResponseCurve]]:
+) -> dict[str, dict[str, ResponseCurves]]:
     """Median and resolution of the response after each step against the target of this step.
 
     Returns
@@ -105,11 +105,11 @@ def closures_in_eta(
     *,
     energies: tuple[float, float],
     rng: np.random.Generator,
-) -> dict[str, dict[str, BinnedEstimate]]:
+) -> dict[str, dict[str, Curve]]:
     """Median response after each step in bins of |eta|, ``closures[step][species]``, of clusters
     whose target lies in a range of GeV.
     """
-    closures: dict[str, dict[str, BinnedEstimate]] = {}
+    closures: dict[str, dict[str, Curve]] = {}
     for step, energy in clusters.energy.items():
         target = clusters.target[step]
         inside = (target >= energies[0]) & (target < energies[1])
@@ -121,7 +121,7 @@ def closures_in_eta(
     return closures
 
 
-def worst_in_eta(closures: dict[str, dict[str, BinnedEstimate]]) -> dict[str, Estimate]:
+def worst_in_eta(closures: dict[str, dict[str, Curve]]) -> dict[str, Estimate]:
     """Largest abs(median - 1) of any step in any bin of |eta|, and the error of that bin, by
     species.
     """
@@ -142,7 +142,7 @@ def closures_in_mu(
     energies: tuple[float, float],
     rng: np.random.Generator,
     step: str = "full",
-) -> dict[str, BinnedEstimate]:
+) -> dict[str, Curve]:
     """Median response after a step against pile-up, by species, of clusters whose target lies in a
     range of GeV.
 
@@ -176,13 +176,13 @@ def closures_in_mu(
 
 
 def worst_closures(
-    curves: dict[str, dict[str, ResponseCurve]], energies: Sequence[float]
+    curves: dict[str, dict[str, ResponseCurves]], energies: Sequence[float]
 ) -> dict[tuple[str, str], Estimate]:
     """Largest distance of the median from one in a range of GeV, by (step, species), with the error
     of that bin.
     """
     return {
-        (step, name): worst_deviation(curve, *energies)
+        (step, name): worst_deviation(curve.median, *energies)
         for step, by_species in curves.items()
         for name, curve in by_species.items()
     }

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from pfcalib.clustering.topo import Clusters, TopoConfig, find_clusters
 from pfcalib.geometry import Grid
-from pfcalib.metrics.roc import Estimate
+from pfcalib.metrics.curve import Estimate
 from pfcalib.samples.schema import Sample, is_em
 from pfcalib.simulation.digitise import digitise
 from pfcalib.simulation.particles import simulate_gun

@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.metrics.roc import BinnedEstimate, Estimate
+from pfcalib.metrics.curve import Curve, Estimate
 from pfcalib.plotting.curves import SPECIES_LABELS, looks_of
 from pfcalib.plotting.style import CHARGED, GREY, NEUTRAL, SIMULATION, name_source, styled
 
@@ -176,14 +176,14 @@ def plot_coverage(
 
 @styled
 def plot_pit(
-    histograms: Mapping[str, BinnedEstimate], *, sources: Sequence[str] = (SIMULATION,)
+    histograms: Mapping[str, Curve], *, sources: Sequence[str] = (SIMULATION,)
 ) -> Axes:
     """Probability integral transform of each model with statistical errors; flat at 1 if the
     predicted distributions are right.
 
     Parameters
     ----------
-    histograms : mapping of str to BinnedEstimate
+    histograms : mapping of str to Curve
         As of `pfcalib.metrics.uncertainty.pit_histogram`.
     sources : sequence of str
     """

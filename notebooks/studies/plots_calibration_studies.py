@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.metrics.roc import Estimate
+from pfcalib.metrics.curve import Estimate
 from pfcalib.plotting.curves import SPECIES_LABELS, looks_of
 from pfcalib.plotting.style import CHARGED, GREY, NEUTRAL, SIMULATION, name_source, styled
 

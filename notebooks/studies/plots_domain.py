@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from pfcalib.metrics.roc import BinnedEstimate
+from pfcalib.metrics.curve import Curve
 from pfcalib.plotting.curves import QUANTITY_LABELS, SPECIES_LABELS, looks_of, name_figure
 from pfcalib.plotting.style import SIMULATION, styled
 
 
 @styled
 def plot_resolution(
-    resolutions: Mapping[str, Mapping[str, BinnedEstimate]],
+    resolutions: Mapping[str, Mapping[str, Curve]],
     *,
     x_label: str,
     sources: Sequence[str] = (SIMULATION,),
@@ -26,7 +26,7 @@ def plot_resolution(
 
     Parameters
     ----------
-    resolutions : mapping of str to mapping of str to BinnedEstimate
+    resolutions : mapping of str to mapping of str to Curve
         ``resolutions[model][species]``, as of `reporting.catalogue.domain_results.follow_pileup`.
     x_label : str
         With unit.
@@ -52,7 +52,7 @@ def plot_resolution(
     return np.asarray(axes[0])
 
 
-def _draw_points(ax: Axes, estimate: BinnedEstimate, place: float, look: Any) -> None:
+def _draw_points(ax: Axes, estimate: Curve, place: float, look: Any) -> None:
     """Points with errors, joined by a line; the place, from 0 to 1, sets those of several
     calibrations a little apart.
     """

@@ -5,7 +5,7 @@ against their resolution.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,15 +25,12 @@ BUDGET_COLOURS = ("#d55e00", "#0072b2", "#56b4e9", "#f0e442", "#999999", "#ddddd
 
 
 class Compared(Protocol):
-    """A quantity of two samples in bins, as `metrics.fidelity_bins.Comparison`."""
+    """A quantity of two samples in bins, as `metrics.fidelity.Comparison`."""
 
     quantity: str
     layer: str
-    edges: NDArray[np.float64]
-    fast: NDArray[np.float64]
-    fast_error: NDArray[np.float64]
-    geant4: NDArray[np.float64]
-    geant4_error: NDArray[np.float64]
+    fast: Any
+    geant4: Any
 
 
 def pair_curves(
@@ -44,8 +41,8 @@ def pair_curves(
     """Curves of both engines by species, quantity and layer, with labels and colours by species."""
     return {
         (name, c.quantity, c.layer): (
-            Curve(f"{symbols[name]} fast", c.edges, c.fast, c.fast_error, colours[name]),
-            Curve(f"{symbols[name]} Geant4", c.edges, c.geant4, c.geant4_error, colours[name]),
+            Curve(f"{symbols[name]} fast", c.fast.edges, c.fast.value, c.fast.error, colours[name]),
+            Curve(f"{symbols[name]} Geant4", c.geant4.edges, c.geant4.value, c.geant4.error, colours[name]),
         )
         for name, compared in comparisons.items()
         for c in compared

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from numpy.typing import NDArray
 
-from pfcalib.metrics.response import ResponseCurve
-from pfcalib.metrics.roc import BinnedEstimate
+from pfcalib.metrics.curve import Curve
+from pfcalib.metrics.response import ResponseCurves
 from pfcalib.plotting.style import (
     CHARGED,
     GREY,
@@ -128,7 +128,7 @@ def plot_weight_maps(
 
 @styled
 def plot_steps(
-    curves: Mapping[str, Mapping[str, ResponseCurve]], *, tolerance: float = 0.02, goal: tuple[float, float] = (2.0, 500.0),
+    curves: Mapping[str, Mapping[str, ResponseCurves]], *, tolerance: float = 0.02, goal: tuple[float, float] = (2.0, 500.0),
     y_limits: tuple[float, float] | None = None, sources: Sequence[str] = (SIMULATION,),
 ) -> NDArray[Any]:  # fmt: skip
     """Median response after each step over the target of this step, with statistical bands; one
@@ -136,7 +136,7 @@ def plot_steps(
 
     Parameters
     ----------
-    curves : mapping of str to mapping of str to ResponseCurve
+    curves : mapping of str to mapping of str to ResponseCurves
         ``curves[step][species]`` with steps of STEP_LABELS and species of SPECIES_LOOKS.
     tolerance, goal : float, (float, float)
         Half width of the box around 1, and its range of true energy in GeV.
@@ -161,10 +161,11 @@ def plot_steps(
             label=f"within {100 * tolerance:g} %",
         )
         ax.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
-        for species, curve in by_species.items():
+        for species, curves_of in by_species.items():
+            curve = curves_of.median
             colour, marker, label = SPECIES_LOOKS[species]
-            known = np.isfinite(curve.median)
-            x, value, error = curve.centres[known], curve.median[known], curve.median_error[known]
+            known = np.isfinite(curve.value)
+            x, value, error = curve.centres[known], curve.value[known], curve.error[known]
             ax.fill_between(
                 x, value - error, value + error, color=colour, alpha=0.25, linewidth=0.0
             )
@@ -185,7 +186,7 @@ def plot_steps(
 
 @styled
 def plot_pileup(
-    closures: Mapping[str, Mapping[str, BinnedEstimate]],
+    closures: Mapping[str, Mapping[str, Curve]],
     *,
     tolerance: float = 0.02,
     sources: Sequence[str] = (SIMULATION,),
@@ -194,7 +195,7 @@ def plot_pileup(
 
     Parameters
     ----------
-    closures : mapping of str to mapping of str to BinnedEstimate
+    closures : mapping of str to mapping of str to Curve
         ``closures[label][species]``, a bin around each mu, as of
         `reporting.catalogue.lcw_study.closures_in_mu`.
     tolerance : float

@@ -1,37 +1,77 @@
-"""Response, linearity and resolution of a calibration: one definition each, used by every study.
+"""Response, linearity and resolution of calibrations: one definition each, used by every study.
 
 The response of a cluster is predicted over true energy. Its median measures linearity, half of its
-central 68 % interval over the median measures resolution; both are quoted in bins of true energy
-(ATL-PHYS-PUB-2022-040, section 5).
+central 68 % interval over the median ("IQR / (2 median)") measures resolution; both are quoted in
+bins of true energy (ATL-PHYS-PUB-2022-040, section 5). Two calibrations of the same clusters are
+correlated, so their ratio carries the error of a bootstrap whose resamples hold the same clusters
+for both.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
 
+import hist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-CENTRAL_68 = (0.16, 0.84)
-QUANTILES = np.array([CENTRAL_68[0], 0.5, CENTRAL_68[1]])
+from pfcalib.metrics.bootstrap import N_BOOTSTRAP, bootstrap, bootstrap_quantiles
+from pfcalib.metrics.curve import Curve, Estimate, Metric
+
+QUANTILES = np.array([0.16, 0.5, 0.84])  # central 68 % and median
+SPECIES_NAMES = {"pi0": "neutral pions", "pic": "charged pions"}  # of clusters, by their name
+HALF_WIDTH = 0.1  # of the bin of an energy, in log10
+MIN_COUNT = 30  # clusters in a bin
+
+FloatArray = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
-class ResponseCurve(NamedTuple):
-    """Linearity and resolution against true energy; every array has one entry per bin, NaN where a
-    bin is too empty.
+class ResponseCurves(NamedTuple):
+    """Linearity and resolution in the same bins of true energy in GeV."""
+
+    median: Curve  # of the response
+    resolution: Curve
+
+
+class Comparison(NamedTuple):
+    """Resolution of the first calibration over that of the second, on the same clusters; NaN where
+    they are too few.
     """
 
-    edges: NDArray[np.float64]  # (n_bins + 1,) GeV
-    median: NDArray[np.float64]  # (n_bins,)
-    median_error: NDArray[np.float64]
-    resolution: NDArray[np.float64]
-    resolution_error: NDArray[np.float64]
-    n_clusters: NDArray[np.int64]
+    ratio: float
+    error: float
+    # standard deviations by which the ratio lies below 1; negative where it lies above
+    significance: float
+    n_clusters: int
 
-    @property
-    def centres(self) -> NDArray[np.float64]:
-        """Geometric centres of the bins, shape (n_bins,), GeV."""
-        return np.sqrt(self.edges[:-1] * self.edges[1:])
+
+def species_masks(is_em: ArrayLike) -> dict[str, Mask]:
+    """The clusters of each species, by its name in the metrics.
+
+    >>> species_masks([True, False])
+    {'pi0': array([ True, False]), 'pic': array([False,  True])}
+    """
+    neutral = np.asarray(is_em, dtype=np.bool_)
+    return {"pi0": neutral, "pic": ~neutral}
+
+
+def energy_name(energy: float) -> str:
+    """An energy in GeV as a part of a metric's name.
+
+    >>> energy_name(10.0), energy_name(0.5)
+    ('10gev', '0p5gev')
+    """
+    return f"{energy:g}".replace(".", "p") + "gev"
+
+
+def in_energy_bin(e_true: ArrayLike, energy: float) -> Mask:
+    """Clusters with abs(log10(e_true / energy)) < HALF_WIDTH, shape (n_clusters,); energies in GeV
+    and positive.
+    """
+    return np.asarray(np.abs(np.log10(np.asarray(e_true, dtype=np.float64) / energy)) < HALF_WIDTH)
 
 
 def energy_edges(low: float, high: float, *, per_decade: int = 10) -> NDArray[np.float64]:
@@ -81,28 +121,29 @@ def response(e_pred: ArrayLike, e_true: ArrayLike) -> NDArray[np.float64]:
     return predicted / truth
 
 
-def resolution(response: ArrayLike) -> float:
-    """Half of the central 68 % interval over the median, "IQR / (2 median)" in the public plots.
+def resolution(response: ArrayLike) -> FloatArray:
+    """Half of the central 68 % interval over the median along the last axis, "IQR / (2 median)" in
+    the public plots.
 
     For a Gaussian of mean 1 and width s it equals s (to 0.6 %: 68 % is rounded):
 
     >>> rng = np.random.default_rng(1)
-    >>> round(resolution(rng.normal(1.0, 0.1, 100_000)), 2)
+    >>> float(resolution(rng.normal(1.0, 0.1, 100_000)).round(2))
     0.1
     """
-    low, median, high = np.quantile(np.asarray(response, dtype=np.float64), QUANTILES)
-    return float((high - low) / (2.0 * median))
+    return _half_width(np.quantile(np.asarray(response, dtype=np.float64), QUANTILES, axis=-1))
+
+
+def _half_width(quantiles: FloatArray) -> FloatArray:
+    """Resolution from QUANTILES of the response along the first axis."""
+    low, median, high = quantiles
+    return np.asarray((high - low) / (2.0 * median))
 
 
 def response_curve(
-    e_pred: ArrayLike,
-    e_true: ArrayLike,
-    edges: ArrayLike,
-    *,
-    min_count: int = 50,
-    n_bootstrap: int = 200,
-    rng: np.random.Generator,
-) -> ResponseCurve:
+    e_pred: ArrayLike, e_true: ArrayLike, edges: ArrayLike, *,
+    min_count: int = 50, n_bootstrap: int = N_BOOTSTRAP, rng: np.random.Generator,
+) -> ResponseCurves:  # fmt: skip
     """Linearity and resolution in bins of true energy.
 
     Parameters
@@ -116,7 +157,6 @@ def response_curve(
     n_bootstrap : int
         Resamples for the two errors; clusters are taken as independent.
     rng : numpy.random.Generator
-        Source of the resampling.
 
     Raises
     ------
@@ -124,68 +164,263 @@ def response_curve(
         If the shapes differ, a true energy is not positive and finite, or the edges do not
         increase.
     """
-    ratio = response(e_pred, e_true)
-    bin_edges = np.asarray(edges, dtype=np.float64)
-    if bin_edges.ndim != 1 or bin_edges.size < 2 or not np.all(np.diff(bin_edges) > 0.0):
+    return ResponseCurves(
+        *_curves_in_bins(
+            e_pred, e_true, e_true, edges, QUANTILES, (itemgetter(1), _half_width),
+            min_count=min_count, n_bootstrap=n_bootstrap, rng=rng,
+        )
+    )  # fmt: skip
+
+
+def closure_in(
+    e_pred: ArrayLike, e_true: ArrayLike, variable: ArrayLike, edges: ArrayLike, *,
+    rng: np.random.Generator, n_bootstrap: int = N_BOOTSTRAP, min_count: int = MIN_COUNT,
+) -> Curve:  # fmt: skip
+    """Median response in bins [low, high) of any variable, shape (n_clusters,), such as abs(eta) or
+    the pile-up mu; other parameters as of `response_curve`.
+    """
+    return _curves_in_bins(
+        e_pred, e_true, variable, edges, np.array([0.5]), [itemgetter(0)],
+        min_count=min_count, n_bootstrap=n_bootstrap, rng=rng,
+    )[0]  # fmt: skip
+
+
+def _curves_in_bins(
+    e_pred: ArrayLike, e_true: ArrayLike, variable: ArrayLike, edges: ArrayLike,
+    quantiles: FloatArray, measures: Sequence[Callable[[FloatArray], FloatArray]], *, min_count: int,
+    n_bootstrap: int, rng: np.random.Generator,
+) -> list[Curve]:  # fmt: skip
+    """Curves of measures of quantiles of the response, NaN in bins of fewer than min_count."""
+    ratio, bins = response(e_pred, e_true), np.asarray(edges, dtype=np.float64)
+    if bins.ndim != 1 or bins.size < 2 or not np.all(np.diff(bins) > 0.0):
         raise ValueError("edges: expected at least two, increasing")
-    n_bins = bin_edges.size - 1
-    index = np.digitize(np.asarray(e_true, dtype=np.float64), bin_edges) - 1
-    ordered = ratio[np.lexsort((ratio, index))]
-    count = np.bincount(index[(index >= 0) & (index < n_bins)], minlength=n_bins)
-    start = np.count_nonzero(index < 0) + np.concatenate([[0], np.cumsum(count)])
-    curve = np.full((4, n_bins), np.nan)
+    index = np.digitize(np.asarray(variable, dtype=np.float64), bins) - 1
+    count = np.array([np.count_nonzero(index == b) for b in range(bins.size - 1)], dtype=np.int64)
+    # the clusters themselves first, then their resamples
+    table = np.full((np.size(quantiles), 1 + n_bootstrap, count.size), np.nan)
     for b in np.flatnonzero(count >= max(min_count, 2)):
-        curve[:, b] = _median_and_resolution(ordered[start[b] : start[b + 1]], n_bootstrap, rng)
-    return ResponseCurve(bin_edges, curve[0], curve[1], curve[2], curve[3], count.astype(np.int64))
+        inside = np.sort(ratio[index == b])
+        table[:, 0, b] = np.quantile(inside, quantiles)
+        table[:, 1:, b] = bootstrap_quantiles(inside, quantiles, n_resamples=n_bootstrap, rng=rng).T
+    found = [measure(table) for measure in measures]
+    return [Curve(bins, each[0], np.std(each[1:], axis=0, ddof=1), count) for each in found]
 
 
-def _median_and_resolution(
-    ordered: NDArray[np.float64], n_bootstrap: int, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
-    """Median, its error, resolution, its error, of a sorted response."""
-    low, median, high = np.quantile(ordered, QUANTILES)
-    resampled = bootstrap_quantiles(ordered, QUANTILES, n_bootstrap=n_bootstrap, rng=rng)
-    widths = (resampled[:, 2] - resampled[:, 0]) / (2.0 * resampled[:, 1])
-    return (
-        float(median),
-        float(np.std(resampled[:, 1], ddof=1)),
-        float((high - low) / (2.0 * median)),
-        float(np.std(widths, ddof=1)),
-    )
-
-
-def bootstrap_quantiles(
-    ordered: ArrayLike, quantiles: ArrayLike, *, n_bootstrap: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Quantiles of bootstrap resamples of a sorted sample, drawn without resampling it.
-
-    The k-th smallest of n values drawn with replacement is the value at place floor(n U_(k)), where
-    U_(k) is the k-th smallest of n uniform numbers; the U_(k) of several k are partial sums of
-    Gamma variates over their total (David and Nagaraja, Order Statistics, 2.5). Each resample so
-    costs a few Gamma variates, whatever the size of the sample.
+def curves_by_species(
+    e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask],
+    edges: ArrayLike, *, rng: np.random.Generator, n_bootstrap: int = N_BOOTSTRAP,
+    min_count: int = MIN_COUNT,
+) -> dict[str, dict[str, ResponseCurves]]:  # fmt: skip
+    """Linearity and resolution of every calibration for every species.
 
     Parameters
     ----------
-    ordered : array_like, shape (n,)
-        The sample in rising order.
-    quantiles : array_like, shape (n_quantiles,)
-        Rising, each in (0, 1).
+    e_pred : mapping of str to array_like, shape (n_clusters,), GeV
+        By calibration.
+    e_true : array_like, shape (n_clusters,), GeV
+    species : mapping of str to ndarray of bool, shape (n_clusters,)
+        As of `species_masks`.
+    edges, rng, n_bootstrap, min_count
+        As of `response_curve`.
 
     Returns
     -------
-    ndarray, shape (n_bootstrap, n_quantiles)
+    dict
+        ``curves[model][species]``
     """
-    values = np.asarray(ordered, dtype=np.float64)
-    n = values.size
-    place = np.asarray(quantiles, dtype=np.float64) * (n - 1)
-    lower = np.floor(place).astype(np.int64)
-    upper = np.minimum(lower + 1, n - 1)
-    ranks = np.unique(np.concatenate([lower, upper])) + 1  # 1-based order statistics
-    shapes = np.diff(np.concatenate([[0], ranks, [n + 1]]))
-    gammas = np.cumsum(rng.standard_gamma(shapes, size=(n_bootstrap, shapes.size)), axis=1)
-    drawn = values[np.minimum((gammas[:, :-1] / gammas[:, -1:] * n).astype(np.int64), n - 1)]
-    below, above = (
-        drawn[:, np.searchsorted(ranks, lower + 1)],
-        drawn[:, np.searchsorted(ranks, upper + 1)],
+    truth = np.asarray(e_true, dtype=np.float64)
+    return {
+        model: {
+            name: response_curve(
+                np.asarray(energy)[mask],
+                truth[mask],
+                edges,
+                min_count=min_count,
+                n_bootstrap=n_bootstrap,
+                rng=rng,
+            )
+            for name, mask in species.items()
+        }
+        for model, energy in e_pred.items()
+    }
+
+
+def point_rows(
+    e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask],
+    energies: Sequence[float], *, rng: np.random.Generator, reference: str = "lcw",
+    n_bootstrap: int = N_BOOTSTRAP,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Median, resolution and its ratio to a reference at given energies, as tidy rows.
+
+    All models share the resamples of a bin. A bin with fewer than MIN_COUNT clusters yields
+    nothing.
+
+    Parameters
+    ----------
+    e_pred : mapping of str to array_like, shape (n_clusters,), GeV
+        By calibration.
+    e_true : array_like, shape (n_clusters,), GeV
+    species : mapping of str to ndarray of bool, shape (n_clusters,)
+    energies : sequence of float, GeV
+        Centres of the bins, see `in_energy_bin`.
+    rng : numpy.random.Generator
+    reference : str
+        Calibration that the others are held against; without it in e_pred there are no ratios.
+    n_bootstrap : int
+
+    Yields
+    ------
+    dict
+        ``quantity`` ("median", "iqr", "ratio_to_<reference>"), ``model``, ``species``, ``energy``
+        in GeV, ``value``, ``error`` and ``definition``.
+    """
+    truth, models = np.asarray(e_true, dtype=np.float64), list(e_pred)
+    ratios = np.stack([response(e_pred[model], truth) for model in models])
+    what = {
+        "median": "median of calibrated over true energy",
+        "iqr": "half of the central 68 % over the median response",
+        f"ratio_to_{reference}": f"iqr over that of {reference}",
+    }
+    for name, mask in species.items():
+        for energy in energies:
+            inside = mask & in_energy_bin(truth, energy)
+            if np.count_nonzero(inside) < MIN_COUNT:
+                continue
+            here = ratios[:, inside]
+            drawn = bootstrap(_quantiles, here, n_resamples=n_bootstrap, rng=rng)
+            # (n_quantiles, 1 + n_resamples, n_models), the clusters themselves first
+            table = np.moveaxis(np.concatenate([_quantiles(here)[None], drawn]), 1, 0)
+            found = {"median": table[1], "iqr": _half_width(table)}
+            for m, model in enumerate(models):
+                values = {key: each[:, m] for key, each in found.items()}
+                if reference in models and model != reference:
+                    base = found["iqr"][:, models.index(reference)]
+                    values[f"ratio_to_{reference}"] = values["iqr"] / base
+                for quantity, each in values.items():
+                    value, error = Estimate.resampled(each[0], each[1:])
+                    where = f"{model}, {SPECIES_NAMES.get(name, name)} at {energy:g} GeV"
+                    definition = f"{what[quantity]}, {where}"
+                    yield {
+                        "quantity": quantity, "model": model, "species": name, "energy": energy,
+                        "value": value, "error": error, "definition": definition,
+                    }  # fmt: skip
+
+
+def _quantiles(ratios: FloatArray) -> FloatArray:
+    """QUANTILES of each row, shape (n_quantiles, n_rows)."""
+    return np.asarray(np.quantile(ratios, QUANTILES, axis=-1))
+
+
+def point_metrics(
+    e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask],
+    energies: Sequence[float], *,
+    where: str, rng: np.random.Generator, reference: str = "lcw", suffix: str = "",
+    n_bootstrap: int = N_BOOTSTRAP,
+) -> Iterator[Metric]:  # fmt: skip
+    """`point_rows` as metrics of a report, ``<quantity>_<model>_<species>_<E>gev`` and a suffix;
+    `where` names the sample in the definitions.
+
+    >>> e_true = np.full(40, 10.0)
+    >>> pred = {"lcw": np.linspace(8, 12, 40), "dnn": np.linspace(9, 11, 40)}
+    >>> masks, rng = species_masks(np.ones(40)), np.random.default_rng(1)
+    >>> metrics = point_metrics(pred, e_true, masks, [10.0], where="toy", rng=rng)
+    >>> [(name, round(value, 3)) for name, value, *_ in metrics][-1]
+    ('ratio_to_lcw_dnn_pi0_10gev', 0.5)
+    """
+    rows = point_rows(
+        e_pred, e_true, species, energies, rng=rng, reference=reference, n_bootstrap=n_bootstrap
     )
-    return np.asarray(below + (place - lower) * (above - below))
+    for row in rows:
+        name = "_".join([row["quantity"], row["model"], row["species"], energy_name(row["energy"])])
+        definition = f"{row['definition']}, {where}"
+        yield f"{name}{suffix}", row["value"], row["error"], "", definition
+
+
+def compare(
+    e_a: ArrayLike, e_b: ArrayLike, e_true: ArrayLike, mask: Mask, energy: float, *,
+    rng: np.random.Generator, n_bootstrap: int = N_BOOTSTRAP,
+) -> Comparison:  # fmt: skip
+    """Does calibration a resolve better than b at an energy? Paired bootstrap on the same clusters.
+
+    Parameters
+    ----------
+    e_a, e_b, e_true : array_like, shape (n_clusters,), GeV
+    mask : ndarray of bool, shape (n_clusters,)
+        Clusters to look at, such as one species.
+    energy : float, GeV
+        Centre of the bin, see `in_energy_bin`.
+    rng : numpy.random.Generator
+    n_bootstrap : int
+    """
+    inside = np.asarray(mask, dtype=np.bool_) & in_energy_bin(e_true, energy)
+    n = int(np.count_nonzero(inside))
+    if n < MIN_COUNT:
+        return Comparison(np.nan, np.nan, np.nan, n)
+    truth = np.asarray(e_true)[inside]
+    ratios = np.stack([response(np.asarray(e)[inside], truth) for e in (e_a, e_b)])
+    (a, b), drawn = (
+        resolution(ratios),
+        bootstrap(resolution, ratios, n_resamples=n_bootstrap, rng=rng),
+    )
+    ratio = Estimate.resampled(a / b, drawn[:, 0] / drawn[:, 1])
+    return Comparison(*ratio, (Estimate(1.0, 0.0) - ratio).significance, n)
+
+
+def worst_deviation(median: Curve, low: float, high: float) -> Estimate:
+    """Largest abs(median - 1) over the bins with their centre in [low, high] GeV, and the error of
+    that bin; NaN where none is known.
+    """
+    return median.distance(1.0).largest(low, high)
+
+
+def response_histogram(
+    e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask],
+    energies: Sequence[float], *,
+    n_bins: int = 100, limits: tuple[float, float] = (0.0, 2.0),
+) -> hist.Hist:  # fmt: skip
+    """Response of every calibration for every species at every energy; what lies outside the limits
+    is kept as overflow.
+
+    Parameters
+    ----------
+    e_pred : mapping of str to array_like, shape (n_clusters,), GeV
+        By calibration.
+    e_true : array_like, shape (n_clusters,), GeV
+    species : mapping of str to ndarray of bool, shape (n_clusters,)
+    energies : sequence of float, GeV
+        Centres of the bins, see `in_energy_bin`.
+    n_bins : int
+    limits : (float, float)
+
+    Returns
+    -------
+    hist.Hist
+        Axes ``model``, ``species``, ``energy`` (such as "10 GeV") and ``response``.
+
+    Examples
+    --------
+    >>> e_true = np.full(3, 10.0)
+    >>> e_pred, species = {"lcw": [9.0, 10.0, 99.0]}, {"pi0": e_true > 0}
+    >>> histogram = response_histogram(e_pred, e_true, species, [10.0], n_bins=2)
+    >>> histogram[{"model": "lcw", "species": "pi0", "energy": "10 GeV"}].values(flow=True)
+    array([0., 1., 1., 1.])
+    """
+    truth = np.asarray(e_true, dtype=np.float64)
+    names = {energy: f"{energy:g} GeV" for energy in energies}
+    histogram = hist.Hist(
+        hist.axis.StrCategory(list(e_pred), name="model"),
+        hist.axis.StrCategory(list(species), name="species"),
+        hist.axis.StrCategory(list(names.values()), name="energy"),
+        hist.axis.Regular(n_bins, *limits, name="response", label="calibrated over true energy"),
+    )
+    for model, predicted in e_pred.items():
+        ratio = response(predicted, truth)
+        for name, mask in species.items():
+            for energy, label in names.items():
+                histogram.fill(
+                    model=model,
+                    species=name,
+                    energy=label,
+                    response=ratio[np.asarray(mask) & in_energy_bin(truth, energy)],
+                )
+    return histogram

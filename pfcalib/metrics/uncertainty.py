@@ -13,15 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize.elementwise import find_root
 from scipy.special import ndtr, ndtri
 
-from pfcalib.metrics.response import QUANTILES, bootstrap_quantiles
-from pfcalib.metrics.roc import BinnedEstimate, Estimate, proportion
+from pfcalib.metrics.bootstrap import N_BOOTSTRAP, bootstrap_quantiles
+from pfcalib.metrics.curve import Estimate
+from pfcalib.metrics.response import QUANTILES
+from pfcalib.metrics.roc import proportion
 
 FloatArray = NDArray[np.float64]
 COVERAGE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6827, 0.8, 0.9, 0.95)
 CENTRAL = 0.6827  # one standard deviation of a Gaussian
-_MAX_STEPS = 80  # of the search for a quantile; bisection alone needs about 50
 _PRECISION = 1e-11  # of a quantile of y
 _SMALLEST = 1e-300  # a tail probability that still has a pull
 
@@ -48,14 +50,6 @@ class Mixture(NamedTuple):
         columns = values[:, None] if values.ndim == 1 else values
         z = sign * (columns[:, :, None] - self.means[:, None]) / self.sigmas[:, None]
         return np.asarray(np.sum(self.weights[:, None] * ndtr(z), axis=2).reshape(values.shape))
-
-    def density(self, y: ArrayLike) -> FloatArray:
-        """Probability per unit of y; shapes as of `cdf`."""
-        values = np.asarray(y, dtype=np.float64)
-        columns = values[:, None] if values.ndim == 1 else values
-        z = (columns[:, :, None] - self.means[:, None]) / self.sigmas[:, None]
-        each = np.exp(-0.5 * z**2) / (np.sqrt(2.0 * np.pi) * self.sigmas[:, None])
-        return np.asarray(np.sum(self.weights[:, None] * each, axis=2).reshape(values.shape))
 
 
 def mixture(weights: ArrayLike, means: ArrayLike, sigmas: ArrayLike) -> Mixture:
@@ -93,8 +87,7 @@ def mixture(weights: ArrayLike, means: ArrayLike, sigmas: ArrayLike) -> Mixture:
 def mixture_quantiles(predicted: Mixture, probabilities: ArrayLike) -> FloatArray:
     """Values of y below which given probabilities lie.
 
-    Newton's method inside a bracket that shrinks: a quantile of a mixture lies between the lowest
-    and the highest of its components; a step out of the bracket becomes a bisection.
+    A quantile of a mixture lies between the lowest and the highest of its components.
 
     Parameters
     ----------
@@ -115,31 +108,19 @@ def mixture_quantiles(predicted: Mixture, probabilities: ArrayLike) -> FloatArra
     if not ((p > 0.0) & (p < 1.0)).all():
         raise ValueError(f"probabilities {p.tolist()}: expected inside (0, 1)")
     each = predicted.means[:, None] + predicted.sigmas[:, None] * ndtri(p)[None, :, None]
-    shape = each.shape[:2]
-    low, high = each.min(axis=2).ravel(), each.max(axis=2).ravel()
-    row, target, y = (
-        np.repeat(np.arange(shape[0]), p.size),
-        np.tile(p, shape[0]),
-        0.5 * (low + high),
+    margin = 1e-3 * predicted.sigmas.min(axis=1, keepdims=True)  # components may agree
+
+    def excess(y: FloatArray, row: FloatArray, target: FloatArray) -> FloatArray:
+        weights, means, sigmas = (values[row.astype(np.int64)] for values in predicted)
+        return np.asarray(np.sum(weights * ndtr((y[..., None] - means) / sigmas), axis=-1) - target)
+
+    found = find_root(
+        excess,
+        (each.min(axis=2) - margin, each.max(axis=2) + margin),
+        args=(np.arange(len(each))[:, None], p[None, :]),
+        tolerances={"xatol": _PRECISION},
     )
-    going = np.arange(y.size)
-    for _ in range(_MAX_STEPS):
-        here, now = Mixture(*(values[row[going]] for values in predicted)), y[going]
-        excess = here.cdf(now) - target[going]
-        low[going], high[going] = (
-            np.where(excess < 0.0, now, low[going]),
-            np.where(excess > 0.0, now, high[going]),
-        )
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            step = now - excess / here.density(now)
-        inside = (step > low[going]) & (step < high[going])
-        y[going] = np.where(
-            excess == 0.0, now, np.where(inside, step, 0.5 * (low[going] + high[going]))
-        )
-        going = going[np.abs(y[going] - now) > _PRECISION]
-        if not going.size:
-            break
-    return y.reshape(shape)
+    return np.asarray(found.x)
 
 
 def mixture_median(predicted: Mixture) -> FloatArray:
@@ -219,18 +200,16 @@ def quantile_pull(
 
 
 def pull_shape(
-    pulls: ArrayLike, *, rng: np.random.Generator, n_bootstrap: int = 200
+    pulls: ArrayLike, *, rng: np.random.Generator, n_bootstrap: int = N_BOOTSTRAP
 ) -> tuple[Estimate, Estimate]:
     """Median of pulls and half of their central 68 % interval, with bootstrap errors; 0 and 1
     (0.994 by rounding) if all is well.
     """
     ordered = np.sort(np.asarray(pulls, dtype=np.float64))
-    low, median, high = np.quantile(ordered, QUANTILES)
-    drawn = bootstrap_quantiles(ordered, QUANTILES, n_bootstrap=n_bootstrap, rng=rng)
-    widths = 0.5 * (drawn[:, 2] - drawn[:, 0])
-    return Estimate(float(median), float(np.std(drawn[:, 1], ddof=1))), Estimate(
-        float(0.5 * (high - low)), float(np.std(widths, ddof=1))
-    )
+    drawn = bootstrap_quantiles(ordered, QUANTILES, n_resamples=n_bootstrap, rng=rng)
+    low, median, high = np.vstack([np.quantile(ordered, QUANTILES), drawn]).T
+    width = 0.5 * (high - low)
+    return Estimate.resampled(median[0], median[1:]), Estimate.resampled(width[0], width[1:])
 
 
 def coverage(pit: ArrayLike, levels: Sequence[float] = COVERAGE_LEVELS) -> list[Estimate]:
@@ -247,7 +226,9 @@ def coverage(pit: ArrayLike, levels: Sequence[float] = COVERAGE_LEVELS) -> list[
     >>> coverage(np.linspace(0.0, 1.0, 101), [0.5])[0].value.__round__(2)
     0.5
     """
-    distance = 2.0 * np.abs(_checked_pit(pit) - 0.5)
+    distance = 2.0 * np.abs(np.asarray(pit, dtype=np.float64) - 0.5)
+    if distance.ndim != 1 or not np.all(distance <= 1.0):
+        raise ValueError("pit: expected probabilities in [0, 1], shape (n_clusters,)")
     return [proportion(int(np.count_nonzero(distance <= level)), distance.size) for level in levels]
 
 
@@ -262,57 +243,9 @@ def interval_coverage(y_true: ArrayLike, low: ArrayLike, high: ArrayLike) -> Est
     return proportion(int(np.count_nonzero(inside)), inside.size)
 
 
-def pit_histogram(pit: ArrayLike, *, n_bins: int = 20) -> BinnedEstimate:
-    """Density of the PIT in equal bins of [0, 1] with its statistical error; 1 everywhere if the
-    distributions are right.
-    """
-    values = _checked_pit(pit)
-    edges = np.linspace(0.0, 1.0, n_bins + 1)
-    count = np.histogram(values, edges)[0]
-    share = count / values.size
-    return BinnedEstimate(
-        edges,
-        share * n_bins,
-        np.sqrt(share * (1.0 - share) / values.size) * n_bins,
-        count.astype(np.int64),
-    )
-
-
-def calibration_error(
-    pit: ArrayLike, *, rng: np.random.Generator, n_levels: int = 100, n_bootstrap: int = 200
-) -> Estimate:
-    """Expected calibration error: mean distance of the share of PIT below p from p, over levels p
-    (Kuleshov et al., arXiv:1807.00263).
-
-    Right distributions give about 0.31 / sqrt(n_clusters), not zero. The error is that of the
-    bootstrap.
-    """
-    values = _checked_pit(pit)
-    edges = np.linspace(0.0, 1.0, n_levels + 1)
-    count = np.histogram(values, edges)[0]
-    resampled = rng.multinomial(values.size, count / values.size, size=n_bootstrap)
-    table = np.cumsum(np.vstack([count, resampled]), axis=1)[:, :-1] / values.size
-    distance = np.abs(table - edges[1:-1]).mean(axis=1)
-    return Estimate(float(distance[0]), float(np.std(distance[1:], ddof=1)))
-
-
 def sharpness(low: ArrayLike, high: ArrayLike) -> Estimate:
     """Mean half width of predicted intervals and its error; in y = ln E that of the central 68 % is
     about the relative resolution.
     """
     half = 0.5 * (np.asarray(high, dtype=np.float64) - np.asarray(low, dtype=np.float64))
     return Estimate(float(half.mean()), float(half.std(ddof=1) / np.sqrt(half.size)))
-
-
-def _checked_pit(pit: ArrayLike) -> FloatArray:
-    """Probabilities in [0, 1], at least one."""
-    values = np.asarray(pit, dtype=np.float64)
-    bad = ~((values >= 0.0) & (values <= 1.0))  # also where not a number
-    if values.ndim != 1 or not values.size or bad.any():
-        where = (
-            f"[{int(np.argmax(bad))}] = {values[np.argmax(bad)]}"
-            if values.ndim == 1 and bad.any()
-            else f" of shape {values.shape}"
-        )
-        raise ValueError(f"pit{where}: expected probabilities in [0, 1], shape (n_clusters,)")
-    return values

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.metrics.roc import BinnedEstimate, Estimate, roc_curve
+from pfcalib.metrics.curve import Curve, Estimate
+from pfcalib.metrics.roc import roc_curve
 from pfcalib.plotting.style import (
     CHARGED,
     GEANT4,
@@ -89,7 +90,7 @@ def plot_roc(
 
 @styled
 def plot_binned_auc(
-    panels: Mapping[str, Mapping[str, BinnedEstimate]],
+    panels: Mapping[str, Mapping[str, Curve]],
     *,
     log_x: Sequence[bool],
     sources: Sequence[str] = (SIMULATION, SIMULATION),
@@ -98,7 +99,7 @@ def plot_binned_auc(
 
     Parameters
     ----------
-    panels : mapping of str to (mapping of classifier to BinnedEstimate)
+    panels : mapping of str to (mapping of classifier to Curve)
         By the label of the x axis.
     log_x : sequence of bool
         One a panel.

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from pfcalib.metrics.response import ResponseCurve
-from pfcalib.metrics.roc import BinnedEstimate, Estimate
+from pfcalib.metrics.curve import Curve, Estimate
+from pfcalib.metrics.response import ResponseCurves
 from pfcalib.plotting.style import GREY, SIMULATION, log_ticks, name_source, styled
 
 
@@ -100,7 +100,7 @@ def name_figure(figure: Figure, axes: NDArray[Any], sources: Sequence[str]) -> N
 
 @styled
 def plot_calibrations(
-    curves: Mapping[str, Mapping[str, ResponseCurve]], quantity: str = "median", *, reference: str = "lcw", log_y: bool | None = None,
+    curves: Mapping[str, Mapping[str, ResponseCurves]], quantity: str = "median", *, reference: str = "lcw", log_y: bool | None = None,
     goals: Sequence[tuple[float, float, float]] = (), y_limits: tuple[float, float] | None = None,
     ratio_limits: tuple[float, float] | None = None, sources: Sequence[str] = (SIMULATION,),
 ) -> NDArray[Any]:  # fmt: skip
@@ -112,8 +112,8 @@ def plot_calibrations(
 
     Parameters
     ----------
-    curves : mapping of str to mapping of str to ResponseCurve
-        ``curves[model][species]``, as of `pfcalib.metrics.performance.curves_by_species`.
+    curves : mapping of str to mapping of str to ResponseCurves
+        ``curves[model][species]``, as of `pfcalib.metrics.response.curves_by_species`.
     quantity : str
         ``"median"`` or ``"resolution"``.
     reference : str
@@ -151,13 +151,13 @@ def plot_calibrations(
         for model, by_species in curves.items():
             curve = by_species[name]
             value, error = _quantity(curve, quantity)
-            _draw_band(upper, curve.centres, value, error, looks[model])
+            _draw_band(upper, curve.median.centres, value, error, looks[model])
             if model != reference:
-                _draw_band(lower, curve.centres, value / base, error / base, looks[model])
+                _draw_band(lower, curve.median.centres, value / base, error / base, looks[model])
         known = np.isfinite(base)
         spread = (base_error / base)[known]
         lower.fill_between(
-            curves[reference][name].centres[known],
+            curves[reference][name].median.centres[known],
             1.0 - spread,
             1.0 + spread,
             color=GREY,
@@ -189,22 +189,19 @@ def plot_calibrations(
 
 
 def _quantity(
-    curve: ResponseCurve, quantity: str
+    curve: ResponseCurves, quantity: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A quantity of a curve and its error."""
     if quantity not in QUANTITY_LABELS:
         raise ValueError(f"quantity {quantity!r}: expected {' or '.join(QUANTITY_LABELS)}")
-    return (
-        (curve.median, curve.median_error)
-        if quantity == "median"
-        else (curve.resolution, curve.resolution_error)
-    )
+    found: Curve = getattr(curve, quantity)
+    return found.value, found.error
 
 
-def _known_range(curves: Sequence[ResponseCurve]) -> tuple[float, float]:
+def _known_range(curves: Sequence[ResponseCurves]) -> tuple[float, float]:
     """Edges of the bins in which anything is known."""
-    filled = np.flatnonzero(np.any([np.isfinite(curve.median) for curve in curves], axis=0))
-    edges = curves[0].edges
+    filled = np.flatnonzero(np.any([np.isfinite(curve.median.value) for curve in curves], axis=0))
+    edges = curves[0].median.edges
     return (
         (float(edges[filled[0]]), float(edges[filled[-1] + 1]))
         if filled.size
@@ -245,7 +242,7 @@ def plot_response_distributions(
     ----------
     histogram : hist.Hist
         With the categories ``model``, ``species``, ``energy`` and the axis ``response``, as of
-        `pfcalib.metrics.response_histograms.response_histogram`. Entries outside the axis count in
+        `pfcalib.metrics.response.response_histogram`. Entries outside the axis count in
         the norm.
     x_label : str
     sources : sequence of str
@@ -311,7 +308,7 @@ def _populated(counts: NDArray[Any], edges: NDArray[Any]) -> tuple[float, float]
 
 @styled
 def plot_closure(
-    closures: Mapping[str, Mapping[str, BinnedEstimate]], *, x_label: str, tolerance: float | None = None,
+    closures: Mapping[str, Mapping[str, Curve]], *, x_label: str, tolerance: float | None = None,
     y_limits: tuple[float, float] | None = None, sources: Sequence[str] = (SIMULATION,),
 ) -> NDArray[Any]:  # fmt: skip
     """Median response of calibrations against a variable such as abs(eta) or mu, one column a
@@ -319,8 +316,8 @@ def plot_closure(
 
     Parameters
     ----------
-    closures : mapping of str to mapping of str to BinnedEstimate
-        ``closures[model][species]``, each as of `pfcalib.metrics.performance.closure_in`.
+    closures : mapping of str to mapping of str to Curve
+        ``closures[model][species]``, each as of `pfcalib.metrics.response.closure_in`.
     x_label : str
         With unit.
     tolerance : float, optional

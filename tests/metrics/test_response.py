@@ -5,12 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pfcalib.metrics.curve import Curve
 from pfcalib.metrics.response import (
-    bootstrap_quantiles,
+    MIN_COUNT,
+    closure_in,
+    compare,
+    curves_by_species,
     energy_edges,
+    energy_name,
+    in_energy_bin,
+    point_metrics,
     resolution,
     response,
     response_curve,
+    response_histogram,
+    species_masks,
+    worst_deviation,
 )
 
 
@@ -32,19 +42,12 @@ def test_errors_cover_the_truth(rng):
     curve = response_curve(
         e_true * rng.normal(1.0, 0.1, e_true.size), e_true, np.arange(1, n_experiments + 2), rng=rng
     )
-    assert np.mean(np.abs(curve.median - 1.0) < curve.median_error) == pytest.approx(0.68, abs=0.07)
-    assert np.mean(np.abs(curve.resolution - width) < curve.resolution_error) == pytest.approx(
+    assert np.mean(np.abs(curve.median.value - 1.0) < curve.median.error) == pytest.approx(
         0.68, abs=0.07
     )
-
-
-def test_the_short_cut_to_bootstrap_quantiles_has_the_spread_of_real_resamples(rng):
-    ordered = np.sort(rng.exponential(size=300))
-    quantiles = np.array([0.16, 0.5, 0.84])
-    real = np.quantile(rng.choice(ordered, (4000, ordered.size)), quantiles, axis=1).T
-    quick = bootstrap_quantiles(ordered, quantiles, n_bootstrap=4000, rng=rng)
-    np.testing.assert_allclose(quick.mean(axis=0), real.mean(axis=0), atol=0.01)
-    np.testing.assert_allclose(np.cov(quick.T), np.cov(real.T), rtol=0.12)
+    assert np.mean(
+        np.abs(curve.resolution.value - width) < curve.resolution.error
+    ) == pytest.approx(0.68, abs=0.07)
 
 
 def test_a_curve_finds_the_median_and_the_resolution_of_every_bin(rng):
@@ -54,10 +57,10 @@ def test_a_curve_finds_the_median_and_the_resolution_of_every_bin(rng):
     curve = response_curve(
         e_true * scale * (1.0 + width * rng.normal(size=e_true.size)), e_true, [1, 10, 100], rng=rng
     )
-    np.testing.assert_allclose(curve.median, [0.9, 1.0], rtol=0.01)
-    np.testing.assert_allclose(curve.resolution, [0.2, 0.05], rtol=0.02)
-    np.testing.assert_allclose(curve.centres, [np.sqrt(10.0), np.sqrt(1000.0)])
-    assert curve.n_clusters.sum() == e_true.size
+    np.testing.assert_allclose(curve.median.value, [0.9, 1.0], rtol=0.01)
+    np.testing.assert_allclose(curve.resolution.value, [0.2, 0.05], rtol=0.02)
+    np.testing.assert_allclose(curve.median.centres, [np.sqrt(10.0), np.sqrt(1000.0)])
+    assert curve.median.count.sum() == e_true.size
 
 
 def test_the_bins_of_a_curve_are_those_of_a_plain_loop(rng):
@@ -67,9 +70,9 @@ def test_the_bins_of_a_curve_are_those_of_a_plain_loop(rng):
     curve = response_curve(e_pred, e_true, edges, rng=rng)
     for b in range(2):
         inside = (e_true >= edges[b]) & (e_true < edges[b + 1])
-        assert curve.n_clusters[b] == inside.sum()
-        assert curve.median[b] == np.median(e_pred[inside] / e_true[inside])
-        assert curve.resolution[b] == pytest.approx(
+        assert curve.median.count[b] == inside.sum()
+        assert curve.median.value[b] == np.median(e_pred[inside] / e_true[inside])
+        assert curve.resolution.value[b] == pytest.approx(
             resolution(e_pred[inside] / e_true[inside]), rel=1e-12
         )
 
@@ -77,12 +80,17 @@ def test_the_bins_of_a_curve_are_those_of_a_plain_loop(rng):
 def test_a_bin_with_too_few_clusters_is_nan_not_a_number(rng):
     e_true = np.concatenate([np.full(60, 1.5), np.full(40, 2.5)])
     curve = response_curve(e_true, e_true, [1, 2, 3], min_count=50, rng=rng)
-    assert curve.median[0] == 1.0
+    assert curve.median.value[0] == 1.0
     assert all(
         np.isnan(values[1])
-        for values in (curve.median, curve.median_error, curve.resolution, curve.resolution_error)
+        for values in (
+            curve.median.value,
+            curve.median.error,
+            curve.resolution.value,
+            curve.resolution.error,
+        )
     )
-    assert curve.n_clusters.tolist() == [60, 40]
+    assert curve.median.count.tolist() == [60, 40]
 
 
 def test_the_same_seed_gives_the_same_errors():
@@ -90,7 +98,7 @@ def test_the_same_seed_gives_the_same_errors():
     first, second = (
         response_curve(e_true**1.1, e_true, [1, 2], rng=np.random.default_rng(7)) for _ in range(2)
     )
-    assert first.median_error[0] == second.median_error[0] > 0
+    assert first.median.error[0] == second.median.error[0] > 0
 
 
 def test_truth_that_is_not_positive_is_refused_with_its_index(rng):
@@ -118,3 +126,168 @@ def test_energy_edges_cover_the_range_on_the_public_grid():
     np.testing.assert_allclose(energy_edges(0.1, 1.0), 10.0 ** (-1 + 0.1 * np.arange(11)))
     with pytest.raises(ValueError, match="low < high"):
         energy_edges(2.0, 1.0)
+
+
+def _sample(
+    rng: np.random.Generator, n: int, energy: float = 10.0
+) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
+    """Two correlated calibrations of width 0.2 and 0.1 at one energy."""
+    e_true = np.full(n, energy)
+    shared = rng.normal(size=n)
+    e_pred = {
+        "lcw": e_true * (1.0 + 0.2 * shared),
+        "dnn": e_true * (1.0 + 0.08 * shared + 0.06 * rng.normal(size=n)),
+    }
+    return e_pred, e_true, species_masks(np.arange(n) % 2 == 0)
+
+
+def test_errors_of_a_ratio_cover_the_truth(rng):
+    """In 68 % of pseudo-experiments the true ratio, one half, lies within one quoted error."""
+    inside = []
+    for _ in range(300):
+        e_pred, e_true, _ = _sample(rng, 400)
+        found = compare(
+            e_pred["dnn"], e_pred["lcw"], e_true, np.ones(400, dtype=bool), 10.0, rng=rng
+        )
+        inside.append(abs(found.ratio - 0.5) < found.error)
+    assert np.mean(inside) == pytest.approx(0.68, abs=0.08)
+
+
+def test_pairing_makes_the_error_of_a_ratio_smaller(rng):
+    e_pred, e_true, _ = _sample(rng, 4000)
+    everything = np.ones(4000, dtype=bool)
+    paired = compare(e_pred["lcw"] * 1.01, e_pred["lcw"], e_true, everything, 10.0, rng=rng)
+    apart = compare(
+        e_true * rng.normal(1.0, 0.2, 4000), e_pred["lcw"], e_true, everything, 10.0, rng=rng
+    )
+    assert paired.ratio == pytest.approx(1.0)
+    assert paired.error < 1e-10
+    assert apart.error > 0.01
+
+
+def test_a_better_calibration_is_significantly_better_and_the_other_way_round(rng):
+    e_pred, e_true, species = _sample(rng, 4000)
+    better = compare(e_pred["dnn"], e_pred["lcw"], e_true, species["pi0"], 10.0, rng=rng)
+    worse = compare(e_pred["lcw"], e_pred["dnn"], e_true, species["pi0"], 10.0, rng=rng)
+    assert (better.ratio, worse.ratio) == pytest.approx((0.5, 2.0), rel=0.1)
+    assert better.significance > 10.0 > -10.0 > worse.significance
+    assert better.n_clusters == 2000
+
+
+def test_a_calibration_is_no_better_than_itself_and_too_few_clusters_say_nothing(rng):
+    e_pred, e_true, species = _sample(rng, 100)
+    assert compare(e_pred["lcw"], e_pred["lcw"], e_true, species["pi0"], 10.0, rng=rng)[:3] == (
+        1.0,
+        0.0,
+        0.0,
+    )
+    empty = compare(e_pred["lcw"], e_pred["dnn"], e_true, species["pi0"], 50.0, rng=rng)
+    assert empty.n_clusters == 0
+    assert np.isnan(empty[:3]).all()
+
+
+def test_point_metrics_have_the_agreed_names_and_values(rng):
+    e_pred, e_true, species = _sample(rng, 4000)
+    metrics = {
+        name: (value, error)
+        for name, value, error, *_ in point_metrics(
+            e_pred, e_true, species, [10.0], where="toy", rng=rng
+        )
+    }
+    tails = [f"{model}_{s}_10gev" for s in ("pi0", "pic") for model in ("lcw", "dnn")]
+    assert set(metrics) == {f"{kind}_{tail}" for kind in ("median", "iqr") for tail in tails} | {
+        f"ratio_to_lcw_dnn_{s}_10gev" for s in species
+    }
+    assert metrics["iqr_lcw_pi0_10gev"][0] == pytest.approx(
+        resolution(e_pred["lcw"][species["pi0"]] / 10.0)
+    )
+    assert metrics["median_dnn_pic_10gev"][0] == pytest.approx(
+        np.median(e_pred["dnn"][species["pic"]]) / 10.0
+    )
+    value, error = metrics["ratio_to_lcw_dnn_pic_10gev"]
+    assert abs(value - 0.5) < 4.0 * error
+    independent = value * np.hypot(
+        *(
+            metrics[f"iqr_{m}_pic_10gev"][1] / metrics[f"iqr_{m}_pic_10gev"][0]
+            for m in ("dnn", "lcw")
+        )
+    )
+    assert error < independent
+
+
+def test_a_bin_with_too_few_clusters_yields_no_metrics(rng):
+    e_pred, e_true, species = _sample(rng, 2 * MIN_COUNT - 1)
+    names = [
+        name
+        for name, *_ in point_metrics(
+            e_pred, e_true, species, [0.5, 10.0], where="toy", rng=rng, suffix="_b"
+        )
+    ]
+    assert names
+    assert all(name.endswith("_pi0_10gev_b") for name in names)
+
+
+def test_without_the_reference_there_are_no_ratios(rng):
+    e_pred, e_true, species = _sample(rng, 100)
+    metrics = list(
+        point_metrics({"dnn": e_pred["dnn"]}, e_true, species, [10.0], where="toy", rng=rng)
+    )
+    assert [name.partition("_")[0] for name, *_ in metrics] == ["median", "iqr"] * 2
+
+
+@pytest.mark.parametrize(("energy", "name"), [(0.3, "0p3gev"), (1.0, "1gev"), (200, "200gev")])
+def test_energies_have_names(energy, name):
+    assert energy_name(energy) == name
+
+
+def test_the_bin_of_an_energy_is_a_fifth_of_a_decade():
+    assert in_energy_bin([7.9, 8.0, 12.5, 12.7], 10.0).tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_curves_are_made_for_each_model_and_species(rng):
+    e_pred, e_true, species = _sample(rng, 4000)
+    curves = curves_by_species(
+        e_pred, e_true, species, energy_edges(1.0, 100.0, per_decade=1), rng=rng
+    )
+    assert {model: set(by_species) for model, by_species in curves.items()} == {
+        "lcw": {"pi0", "pic"},
+        "dnn": {"pi0", "pic"},
+    }
+    assert curves["lcw"]["pi0"].median.count.tolist() == [0, 2000]
+    assert curves["lcw"]["pi0"].resolution.value[1] == pytest.approx(0.2, rel=0.1)
+
+
+def test_closure_is_the_median_in_bins_of_any_variable_with_errors_that_cover(rng):
+    n_bins, n = 300, 200
+    eta = np.repeat(np.arange(n_bins) + 0.5, n)
+    e_true = rng.uniform(1.0, 100.0, eta.size)
+    found = closure_in(
+        e_true * rng.normal(0.98, 0.1, eta.size), e_true, eta, np.arange(n_bins + 2), rng=rng
+    )
+    assert np.mean(np.abs(found.value - 0.98)[:-1] < found.error[:-1]) == pytest.approx(
+        0.68, abs=0.08
+    )
+    assert np.isnan(found.value[-1])
+    assert found.count.tolist() == [n] * n_bins + [0]
+
+
+def test_a_histogram_counts_each_cluster_once_and_keeps_the_overflow(rng):
+    e_pred, e_true, species = _sample(rng, 1000)
+    histogram = response_histogram(e_pred, e_true, species, [1.0, 10.0], limits=(0.9, 1.1))
+    counts = histogram.values(flow=True)[0, 0, 1]  # lcw, pi0, 10 GeV
+    assert counts.sum() == 500
+    assert counts[0] == np.count_nonzero(e_pred["lcw"][species["pi0"]] < 9.0)
+    assert histogram.values(flow=True)[:2, :2, 0].sum() == 0
+
+
+def test_the_worst_deviation_is_looked_for_inside_the_range_only():
+    edges = np.array([0.5, 1.0, 2.0, 4.0, 8.0])
+    median = Curve(edges, np.array([0.5, 1.02, 0.97, np.nan]), np.full(4, 0.01))
+    assert worst_deviation(median, 1.0, 8.0) == pytest.approx((0.03, 0.01))
+    assert worst_deviation(median, 0.5, 8.0).value == pytest.approx(0.5)
+    assert np.isnan(worst_deviation(median, 4.0, 8.0).value)

@@ -11,11 +11,15 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
+from pfcalib.metrics.curve import Estimate
 from pfcalib.metrics.roc import (
     accuracy,
     auc,
     auc_difference,
     auc_in_bins,
+    crossing_size,
+    evaluate,
+    evaluation_metrics,
     proportion,
     rejection,
     roc_curve,
@@ -142,7 +146,7 @@ def test_the_error_of_a_difference_agrees_with_the_paired_bootstrap(rng):
 def test_equal_classifiers_do_not_differ(rng):
     score, is_em = binormal(rng, 100, 100)
     result = auc_difference(score, np.exp(score), is_em)
-    assert result[:3] == (0.0, 0.0, 0.0)
+    assert result == (0.0, 0.0)
     assert result.p_value == 1.0
 
 
@@ -162,14 +166,14 @@ def test_accuracy_at_a_cut_counts_each_class_apart():
     p_em = np.array([0.9, 0.35, 0.2, 0.1, 0.4])
     is_em = np.array([True, True, True, False, False])
     half, low = accuracy(p_em, is_em), accuracy(p_em, is_em, cut=0.3)
-    assert (half.all.value, half.em.value, half.had.value) == (3 / 5, 1 / 3, 1.0)
-    assert (low.all.value, low.em.value, low.had.value) == (3 / 5, 2 / 3, 1 / 2)
+    assert (half["all"].value, half["em"].value, half["had"].value) == (3 / 5, 1 / 3, 1.0)
+    assert (low["all"].value, low["em"].value, low["had"].value) == (3 / 5, 2 / 3, 1 / 2)
 
 
 def test_the_error_of_a_proportion_is_binomial_for_many_and_positive_for_none(rng):
     assert proportion(300, 10_000).error == pytest.approx(np.sqrt(0.03 * 0.97 / 10_000), rel=0.01)
     assert proportion(0, 100).error > 0.004
-    with pytest.raises(ValueError, match="0 of 0"):
+    with pytest.raises(ValueError, match="n"):
         proportion(0, 0)
 
 
@@ -196,7 +200,7 @@ def test_the_area_in_bins_is_the_area_of_each_bin_and_nan_where_a_class_is_rare(
     result = auc_in_bins(score, is_em, energy, [0, 1, 2])
     assert result.value[0] == auc(score[energy < 1], is_em[energy < 1]).value
     assert np.isnan(result.value[1])
-    assert result.n_clusters.sum() == 1000
+    assert result.count.sum() == 1000
 
 
 @pytest.mark.parametrize(
@@ -222,3 +226,55 @@ def test_a_million_clusters_take_seconds_at_most(rng):
     start = time.perf_counter()
     auc(score, is_em)
     assert time.perf_counter() - start < 3.0
+
+
+@pytest.fixture
+def toy(rng):
+    is_em = rng.random(4000) < 0.5
+    return np.clip(rng.normal(np.where(is_em, 0.6, 0.4), 0.1), 0.0, 1.0), is_em
+
+
+def test_two_gaussians_have_the_area_of_their_distance(toy):
+    area = evaluate(*toy)["auc"]
+    assert area.value == pytest.approx(0.9214, abs=4 * area.error)  # Phi(0.2 / (0.1 sqrt 2))
+
+
+def test_the_accuracy_of_two_gaussians_at_the_middle_is_that_of_one_sigma(toy):
+    found = evaluate(*toy)
+    for share in (found[f"accuracy_p50{side}"] for side in ("", "_em", "_had")):
+        assert share.value == pytest.approx(0.8413, abs=4 * share.error)
+
+
+def test_metrics_have_the_agreed_names_and_an_error_each(toy):
+    evaluations = {"cnn": evaluate(*toy)}
+    metrics = list(evaluation_metrics(evaluations, where="toy", suffix="_geant4"))
+    names = [metric[0] for metric in metrics]
+    assert {
+        "auc_cnn_geant4",
+        "accuracy_cnn_p50_geant4",
+        "accuracy_cnn_p30_geant4",
+        "accuracy_cnn_p30_em_geant4",
+        "rejection_cnn_90_geant4",
+    } < set(names)
+    assert len(names) == len(set(names)) == 8
+    assert all(metric[2] > 0.0 for metric in metrics)
+    assert [
+        metric[0] for metric in evaluation_metrics(evaluations, where="toy", auc_only=True)
+    ] == ["auc_cnn"]
+
+
+def lead(*values):
+    return [Estimate(value, 0.01) for value in values]
+
+
+def test_the_crossing_lies_between_the_last_size_behind_and_the_next():
+    crossing = crossing_size([1e3, 1e4, 1e5, 1e6], lead(0.01, -0.02, -0.01, 0.03))
+    assert crossing.size == pytest.approx(10**5.25, rel=1e-6)
+    assert 0.0 < crossing.error < crossing.size
+
+
+@pytest.mark.parametrize(
+    ("values", "size"), [((-0.1, -0.01), None), ((0.1, -0.01), None), ((0.1, 0.2), 100.0)]
+)
+def test_without_a_crossing_there_is_no_error(values, size):
+    assert crossing_size([100, 1000], lead(*values)) == (size, None)

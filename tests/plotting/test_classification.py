@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from pfcalib.metrics.roc import Estimate
-from pfcalib.metrics.separation import auc_by_model
+from pfcalib.metrics.curve import Estimate
+from pfcalib.metrics.roc import auc_in_bins
 from pfcalib.plotting import classification as plots
 
 mpl.use("Agg")

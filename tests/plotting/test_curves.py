@@ -10,10 +10,8 @@ import pytest
 from studies import plots_calibration_networks, plots_calibration_studies
 
 from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES
-from pfcalib.metrics import performance
-from pfcalib.metrics.response import ResponseCurve
-from pfcalib.metrics.response_histograms import response_histogram
-from pfcalib.metrics.roc import BinnedEstimate, Estimate
+from pfcalib.metrics.curve import Curve, Estimate
+from pfcalib.metrics.response import ResponseCurves, response_histogram
 from pfcalib.plotting import curves as plots_calibration
 from pfcalib.plotting.style import GEANT4, SIMULATION
 
@@ -28,14 +26,14 @@ def _no_window():
     plt.close("all")
 
 
-def _curve(median: float, width: float) -> ResponseCurve:
+def _curve(median: float, width: float) -> ResponseCurves:
     constant = [np.array([value, value, np.nan]) for value in (median, 0.01, width, 0.01)]
-    return ResponseCurve(EDGES, *constant, np.array([100, 100, 3]))
+    return ResponseCurves(*(Curve(EDGES, *pair) for pair in (constant[:2], constant[2:])))
 
 
-def _curves() -> dict[str, dict[str, ResponseCurve]]:
+def _curves() -> dict[str, dict[str, ResponseCurves]]:
     return {
-        model: {s: _curve(1.0 - 0.1 * i, 0.2 - 0.02 * i) for s in performance.SPECIES}
+        model: {s: _curve(1.0 - 0.1 * i, 0.2 - 0.02 * i) for s in ("pi0", "pic")}
         for i, model in enumerate(MODELS)
     }
 
@@ -116,7 +114,7 @@ def test_response_distributions_are_densities_that_count_the_overflow():
 
 
 def test_closure_has_a_panel_a_species_and_its_band():
-    binned = BinnedEstimate(
+    binned = Curve(
         np.array([0.0, 0.4, 0.8]), np.array([1.0, 0.99]), np.array([0.01, 0.01]), np.array([50, 50])
     )
     axes = plots_calibration.plot_closure(
@@ -168,7 +166,7 @@ def test_coverage_is_drawn_against_the_nominal_one_and_as_difference():
 
 
 def test_the_pit_is_drawn_as_it_is_given():
-    histogram = BinnedEstimate(
+    histogram = Curve(
         np.array([0.0, 0.5, 1.0]), np.array([1.2, 0.8]), np.array([0.1, 0.1]), np.array([60, 40])
     )
     assert plots_calibration_networks.plot_pit({"dnn": histogram}).patches[
@@ -203,9 +201,7 @@ def test_a_confusion_scan_shows_outcomes_and_quality():
 
 
 def test_a_ratio_matrix_writes_its_numbers_and_names_its_groups():
-    columns = [
-        (sample, species, "10 GeV") for sample in ("A", "B") for species in performance.SPECIES
-    ]
+    columns = [(sample, species, "10 GeV") for sample in ("A", "B") for species in ("pi0", "pic")]
     ax = plots_calibration_studies.plot_ratio_matrix(
         {"DNN": [Estimate(0.75, 0.01), 1.0, 1.25, np.nan]}, columns
     )

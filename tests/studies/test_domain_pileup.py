@@ -7,7 +7,7 @@ import pytest
 from factories import make_sample
 from studies.domain_pileup import PileupCurves, follow_pileup
 
-from pfcalib.metrics.roc import BinnedEstimate
+from pfcalib.metrics.curve import Curve
 from pfcalib.samples.write import write_sample
 
 
@@ -30,11 +30,11 @@ def test_each_sample_is_a_point_at_its_mu(tmp_path):
     assert charged.edges.tolist() == [-10.0, 10.0, 30.0, 50.0]
     assert charged.value == pytest.approx(1.0 / 1.3, abs=1e-3)  # of the toy
     assert curves.resolution["em"]["pi0"].value == pytest.approx(0.0, abs=1e-3)
-    assert charged.n_clusters.min() > 100
+    assert charged.count.min() > 100
 
 
 def test_the_drift_is_the_change_from_the_first_mu_to_the_last():
-    estimate = BinnedEstimate(
+    estimate = Curve(
         np.arange(4.0), np.array([1.0, 5.0, 0.9]), np.array([0.03, 1.0, 0.04]), np.full(3, 100)
     )
     drift = PileupCurves({"lcw": {"pi0": estimate}}, {}).drift["lcw", "pi0"]

@@ -24,7 +24,7 @@ from studies.domain_results import (
 from pfcalib.calibration.inversion import Inversion
 from pfcalib.calibration.lcw import LcwConfig, fit_lcw
 from pfcalib.calibration.likelihood import LikelihoodConfig
-from pfcalib.metrics.roc import Estimate
+from pfcalib.metrics.curve import Estimate
 from pfcalib.samples.split import SPLITS, split_of
 from pfcalib.samples.write import write_sample
 

@@ -19,7 +19,7 @@ from studies.engines import (
 
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import WINDOW
-from pfcalib.metrics.roc import Estimate
+from pfcalib.metrics.curve import Estimate
 from pfcalib.samples.showerfile import read_showers
 from pfcalib.simulation.digitise import noise_sigma
 from pfcalib.simulation.geant4 import pool

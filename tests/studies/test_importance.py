@@ -31,8 +31,9 @@ from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES
 from pfcalib.features.inputs import INPUT_SHAPES, build_inputs
 from pfcalib.features.targets import TargetConfig
+from pfcalib.metrics.curve import Estimate
 from pfcalib.metrics.response import resolution
-from pfcalib.metrics.roc import Estimate, auc
+from pfcalib.metrics.roc import auc
 from pfcalib.models.families import MODEL_KINDS, build_model
 from pfcalib.samples.write import write_sample
 from pfcalib.training.fit import TrainConfig

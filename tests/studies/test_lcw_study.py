@@ -18,7 +18,7 @@ from studies.lcw_study import (
 
 from pfcalib.calibration.lcw import LcwConfig, fit_lcw
 from pfcalib.calibration.likelihood import LikelihoodConfig
-from pfcalib.metrics.roc import BinnedEstimate
+from pfcalib.metrics.curve import Curve
 from pfcalib.samples.split import split_of
 from pfcalib.samples.write import write_sample
 
@@ -52,7 +52,7 @@ def test_each_step_answers_for_its_own_target(rng):
 def test_closures_in_eta_look_at_the_range_of_energy_only(rng):
     found = closures_in_eta(clusters(rng), [0.0, 0.35, 0.7], energies=(10.0, 50.0), rng=rng)
     np.testing.assert_allclose(found["em"]["pi0"].value, 0.9)
-    assert found["full"]["pic"].n_clusters.sum() < 2000
+    assert found["full"]["pic"].median.count.sum() < 2000
 
 
 def test_closures_in_mu_have_a_bin_a_point(rng):
@@ -94,7 +94,7 @@ def test_targets_add_what_is_out_of_the_cluster_and_then_what_is_in_dead_materia
 
 def test_the_worst_bin_in_eta_is_found_over_all_steps_with_its_own_error():
     def binned(value, error):
-        return BinnedEstimate(
+        return Curve(
             np.array([0.0, 0.1, 0.2]), np.array(value), np.array(error), np.array([9, 9])
         )
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from studies.plots_domain import plot_resolution
 
-from pfcalib.metrics.roc import BinnedEstimate
+from pfcalib.metrics.curve import Curve
 
 
 def test_each_species_has_a_panel_and_each_calibration_its_points():
-    estimate = BinnedEstimate(
+    estimate = Curve(
         np.array([-10.0, 10.0, 30.0]),
         np.array([0.1, 0.2]),
         np.array([0.01, 0.01]),

@@ -9,8 +9,8 @@ import pytest
 from studies.plots_lcw import STEP_LABELS, plot_p_em_maps, plot_pileup, plot_steps, plot_weight_maps
 
 from pfcalib.calibration.lcw import LcwConfig
+from pfcalib.metrics.curve import Curve
 from pfcalib.metrics.response import response_curve
-from pfcalib.metrics.roc import BinnedEstimate
 
 mpl.use("Agg")
 
@@ -52,7 +52,7 @@ def test_every_step_has_a_panel_with_both_kinds(rng):
 
 
 def test_points_of_pileup_stand_at_their_mu():
-    found = BinnedEstimate(
+    found = Curve(
         np.array([-10.0, 10.0, 30.0]),
         np.array([1.0, 0.9]),
         np.array([0.01, 0.01]),
