@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ import rich.console
 import rich.progress
 import typer
 
+LOG_SECONDS = 10.0  # between two lines of progress in a log
 MAX_NAMES = 12  # of missing branches and of faults that are shown
 
 Seed = Annotated[
@@ -35,8 +37,8 @@ console = rich.console.Console(highlight=False)
 
 @contextlib.contextmanager
 def progress_bar(unit: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar, where standard error is a terminal; what it yields takes the number of new
-    items.
+    """Progress on standard error, a bar in a terminal and lines in a log; what it yields takes the
+    number of new items.
     """
     columns = (
         rich.progress.TextColumn(unit),
@@ -45,11 +47,28 @@ def progress_bar(unit: str, total: int | None) -> Iterator[Callable[[int], None]
         rich.progress.TimeRemainingColumn(),
     )
     errors = rich.console.Console(stderr=True)
-    with rich.progress.Progress(
-        *columns, console=errors, transient=True, disable=not errors.is_terminal
-    ) as bar:
+    if not errors.is_terminal:
+        yield _log_lines(unit, total)
+        return
+    with rich.progress.Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task(unit, total=total)
         yield lambda n_new: bar.advance(task, n_new)
+
+
+def _log_lines(unit: str, total: int | None) -> Callable[[int], None]:
+    """Counts items, and writes how many there are at most once in LOG_SECONDS."""
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(n_new: int) -> None:
+        nonlocal last, done
+        now, done = time.monotonic(), done + n_new
+        if now - last >= LOG_SECONDS:
+            last = now
+            of_total = f" of {total}" if total else ""
+            print(f"{done}{of_total} {unit} in {now - start:.0f} s", file=sys.stderr, flush=True)
+
+    return advance
 
 
 def say(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from pfcalib.cli.console import Seed, console, progress_bar
 from pfcalib.errors import ConfigError
 
 ONLY_FOR = {
-    "guns": ("particles", "e_min", "e_max", "engine", "grid"),
+    "guns": ("particles", "e_min", "e_max", "grid"),
     "dijets": ("pt_hat_min", "pt_hat_max"),
 }
 
@@ -26,7 +26,7 @@ def simulate(
     process: Annotated[
         str,
         typer.Option(
-            help="guns (single particles) or dijets (by Pythia 8, an extra; fast engine, barrel)."
+            help="guns (single particles) or dijets (by Pythia 8, an extra; in the barrel)."
         ),
     ] = "guns",
     particles: Annotated[
@@ -38,7 +38,7 @@ def simulate(
     pt_hat_min: Annotated[
         float,
         typer.Option(
-            help="Dijets: lowest transverse momentum of the hard scattering, GeV; about flat in its log."
+            help="Dijets: lowest transverse momentum of the hard scattering, GeV; flat in its log."
         ),
     ] = 20.0,
     pt_hat_max: Annotated[
@@ -54,7 +54,7 @@ def simulate(
     engine: Annotated[
         str,
         typer.Option(
-            help="Guns: fast (parametrised showers) or geant4 (a second of one core for 20-40 GeV)."
+            help="fast (parametrised showers) or geant4 (a second of one core for some 10 GeV)."
         ),
     ] = "fast",
     grid: Annotated[
@@ -66,7 +66,7 @@ def simulate(
     noise: Annotated[
         str,
         typer.Option(
-            help="nominal (electronics) or pileup (with a term that grows with mu, 40 interactions)."
+            help="nominal (electronics) or pileup (and a term that grows with mu, 40 interactions)."
         ),
     ] = "nominal",
     mu: Annotated[
@@ -82,11 +82,17 @@ def simulate(
         ),
     ] = "4,2,0",
     seed: Seed = 1,
-    processes: Annotated[
-        int, typer.Option(min=1, help="Processes; the output does not depend on it.")
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the work; the output is the same.")
     ] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, hidden=True, help="Old name of --workers.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Shoot particles or make dijets, cluster their showers and write a sample."""
+    if output.exists() and not force:
+        raise ConfigError(f"{output} exists: give another name, or --force to replace it")
     if process not in ONLY_FOR:
         raise ConfigError(f"--process must be one of {', '.join(ONLY_FOR)}, not {process!r}")
     _require_fitting(
@@ -97,34 +103,30 @@ def simulate(
             if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
         ],
     )
-    cuts = parse_thresholds(thresholds)
+    from pfcalib.samples.rootfile import open_sample, read_metadata
+    from pfcalib.simulation.produce import MIN_CLUSTER_E, ProduceConfig, produce_sample
+    from pfcalib.simulation.pythia import DijetConfig
+
+    settings: dict[str, Any] = {"n_events": n_events, "engine": engine, "grid": grid, "seed": seed}
+    settings |= {"noise": noise, "mu": mu, "thresholds": parse_thresholds(thresholds)}
+    if process == "dijets":
+        limit = {} if eta_max is None else {"eta_max": eta_max}
+        dijets = DijetConfig(pt_hat_min=pt_hat_min, pt_hat_max=pt_hat_max, **limit)
+        settings |= {"dijets": dijets, "chunk": 128}
+    else:
+        names = tuple(name.strip() for name in particles.split(","))
+        eta = eta_max if eta_max is not None else 0.05 if grid == "window" else 0.7
+        settings |= {"particles": names, "e_min": e_min, "e_max": e_max, "eta_max": eta}
+    config = ProduceConfig(**settings, n_processes=processes or workers)
     with progress_bar("events", n_events) as advance:
-        if process == "dijets":
-            from pfcalib.simulation.dijets import DijetConfig, DijetSampleConfig, produce_dijets
-
-            limit = {} if eta_max is None else {"eta_max": eta_max}
-            dijets = DijetConfig(pt_hat_min=pt_hat_min, pt_hat_max=pt_hat_max, **limit)
-            jets = DijetSampleConfig(
-                n_events=n_events,
-                dijets=dijets,
-                noise=noise,
-                mu=mu,
-                thresholds=cuts,
-                seed=seed,
-                n_processes=processes,
-            )
-            produce_dijets(output, jets, progress=advance)
-        else:
-            from pfcalib.simulation.produce import ProduceConfig, produce_sample
-
-            names = tuple(name.strip() for name in particles.split(","))
-            eta = eta_max if eta_max is not None else 0.05 if grid == "window" else 0.7
-            config = ProduceConfig(
-                n_events=n_events, particles=names, e_min=e_min, e_max=e_max, eta_max=eta, engine=engine, grid=grid, noise=noise, mu=mu,
-                thresholds=cuts, seed=seed, n_processes=processes,
-            )  # fmt: skip
-            produce_sample(output, config, progress=advance)
-    console.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+        produce_sample(output, config, progress=advance)
+    with open_sample(output) as file:
+        n_empty = read_metadata(output, file)["n_events_without_cluster"]
+    console.print(
+        f"{output}: {n_events - n_empty} of {n_events} events, {output.stat().st_size / 1e6:.1f} MB"
+        + (f"; {n_empty} left no cluster above {MIN_CLUSTER_E:g} GeV" if n_empty else ""),
+        soft_wrap=True,
+    )
 
 
 def parse_thresholds(text: str) -> tuple[float, float, float]:

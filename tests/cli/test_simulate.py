@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from pfcalib import cli
+from pfcalib.cli import console
 from pfcalib.cli.simulate import parse_thresholds
 from pfcalib.errors import ConfigError
 from pfcalib.samples.read import read_sample
@@ -96,6 +97,39 @@ def test_without_pythia_the_command_ends_with_one_line(simulate, monkeypatch):
     code, path = simulate("--process", "dijets", "-n", "2")
     assert "pip install 'pfcalib[pythia]'" in code
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_is_replaced_only_when_that_is_asked_for(simulate):
+    few = ("-n", "2", "--grid", "window", "--e-min", "5", "--e-max", "6")
+    _, path = simulate(*few)
+    first = path.read_bytes()
+    code, _ = simulate(*few, "--seed", "2")
+    assert code == f"pfcalib: {path} exists: give another name, or --force to replace it"
+    assert path.read_bytes() == first
+    assert simulate(*few, "--seed", "2", "--force")[0] == 0
+    assert read_sample(path).metadata["seed"] == 2
+
+
+def test_it_says_how_many_events_left_no_cluster(simulate, capfd):
+    soft = ("--grid", "window", "--e-max", "0.4", "--particles", "pi+")
+    _, path = simulate("-n", "60", *soft)
+    n_empty = read_sample(path).metadata["n_events_without_cluster"]
+    assert n_empty > 0
+    said = capfd.readouterr().out
+    assert f"{60 - n_empty} of 60 events" in said
+    assert f"{n_empty} left no cluster above 0.1 GeV" in said
+
+
+def test_a_log_gets_lines_of_progress(simulate, capfd, monkeypatch):
+    monkeypatch.setattr(console, "LOG_SECONDS", 0.0)
+    simulate("-n", "100", "--grid", "window", "--e-max", "5", "--workers", "1")
+    assert "64 of 100 events in " in capfd.readouterr().err
+
+
+def test_the_old_name_of_the_number_of_workers_is_taken(simulate, capfd):
+    code, _ = simulate("-n", "0", "--processes", "2")  # it goes as far as the wrong number
+    assert code == 2
+    assert "--events" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "4,2", "4,2,0,0", "4,two,0"])
