@@ -1,21 +1,21 @@
-"""The command that trains a network on samples and exports it."""
+"""The verb that trains a network on samples and exports it."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pfcalib.cli.console import Seed, console
-from pfcalib.errors import ConfigError
+from pfcalib.errors import ConfigError, ValidationError
 
-N_REFERENCE = 1000  # clusters whose outputs travel with an exported model
+TASKS = ("classification", "regression")
 
 
 def train(
@@ -27,82 +27,112 @@ def train(
         ),
     ],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            help="Folder for checkpoints, history and model.keras; an interrupted training goes on there."
+            help="Folder for checkpoints, history, model.keras and ONNX; an interrupted training "
+            "goes on there. By default models/ beside the first sample, where studies that ask for "
+            "the same network find it.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     model: Annotated[str, typer.Option(help="dnn, cnn or densenet.")] = "cnn",
+    task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
+    species: Annotated[
+        str, typer.Option(help="Regression: clusters of all, neutral or charged pions.")
+    ] = "all",
+    head: Annotated[
+        str, typer.Option(help="Regression: energy, quantiles, mixture or class_and_energy.")
+    ] = "energy",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="name=value of the network, such as filters=8; may be repeated."),
+    ] = None,
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over the training clusters at most.")
     ] = 100,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clusters a step.")] = 256,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Of Adam.")] = 1e-3,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Clusters a step; 256, or as tuned for a regression."),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="Of Adam; 0.001, or as tuned for a regression.")
+    ] = None,
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without a lower validation loss before it stops.")
     ] = 20,
     seed: Seed = 1,
 ) -> None:
-    """Train a classifier of neutral against charged pions; one line an epoch."""
-    with _silent_stderr():
-        import keras
-        import numpy as np
+    """Train a classifier of neutral against charged pions or a regression of the energy; one line
+    an epoch.
 
-        from pfcalib.deploy.export import export_onnx
-        from pfcalib.models.families import MODEL_KINDS, build_model
-        from pfcalib.training.fit import TrainConfig, fit_model
-        from pfcalib.training.stream import ClusterStream
+    A classifier has the published size of its network and a constant learning rate, a regression
+    the tuned settings and a rate that falls along a cosine.
+    """
+    with silent_stderr():
+        from pfcalib.training.fit import TrainConfig
+        from pfcalib.training.networks import NetworkConfig, export_network, fit_network
+        from pfcalib.training.regressors import measure_inversion
+        from pfcalib.training.settings import FAMILIES, regression_config
 
-    if model not in MODEL_KINDS:
-        raise ConfigError(f"--model {model!r} is unknown; choose one of {', '.join(MODEL_KINDS)}")
-    config = TrainConfig(
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        epochs=epochs,
-        patience=patience,
-        seed=seed,
-    )
-    training, validation = (
-        ClusterStream(
-            samples,
-            kind=MODEL_KINDS[model],
-            split=split,
-            batch_size=batch_size,
+    for name, value, known in (("model", model, FAMILIES), ("task", task, TASKS)):
+        if value not in known:
+            raise ConfigError(f"--{name} {value!r} is unknown; choose one of {', '.join(known)}")
+    options = dict(parse_option(text) for text in option or [])
+    given = {"batch_size": batch_size, "learning_rate": learning_rate}
+    if task == "regression":
+        rates = {name: value for name, value in given.items() if value is not None}
+        config = regression_config(
+            model,
+            species=species,
+            head=head,
+            epochs=epochs,
             seed=seed,
-            shuffle=split == "train",
+            options=options,
+            train={**rates, "patience": patience},
         )
-        for split in ("train", "validation")
-    )
-    keras.utils.set_random_seed(seed)
-    network = build_model(model)
-    result = fit_model(network, training, validation, config, out_dir=out)
-    batches = [
-        validation[number][0]
-        for number in range(min(len(validation), -(-N_REFERENCE // batch_size)))
-    ]
-    reference = {
-        name: np.concatenate([batch[name] for batch in batches])[:N_REFERENCE]
-        for name in batches[0]
-    }
-    settings = {
-        **dataclasses.asdict(config),
-        "samples": [path.name for path in samples],
-        "best_epoch": result.best_epoch,
-    }
-    parity = export_onnx(
-        network, out / f"{model}.onnx", inputs=reference, kind=MODEL_KINDS[model], training=settings
-    )
-    console.print(
-        f"{out / 'model.keras'}: best epoch {result.best_epoch + 1}, {result.seconds:.0f} s",
-        soft_wrap=True,
-    )
+    elif species != "all" or head != "energy":
+        raise ConfigError("--species and --head go with --task regression")
+    else:
+        training = TrainConfig(
+            learning_rate=learning_rate or 1e-3,
+            batch_size=batch_size or 256,
+            epochs=epochs,
+            patience=patience,
+            seed=seed,
+        )
+        config = NetworkConfig(name=model, options=options, train=training)
+    network = fit_network(samples, config, folder=out)
+    more: dict[str, Any] = {"samples": [path.name for path in samples]}
+    if task == "regression":
+        try:
+            inversion = measure_inversion(network, samples)
+            more["inversion"] = {name: part.tolist() for name, part in vars(inversion).items()}
+        except ValidationError as error:
+            console.print(f"exported without inversion: {error}", soft_wrap=True)
+    parity = export_network(network, samples, **more)
+    result = network.result
+    best = f"best epoch {result.best_epoch + 1}, {result.seconds:.0f} s"
+    console.print(f"{network.folder / 'model.keras'}: {best}", soft_wrap=True)
     console.print(
         f"{parity.path}: differs by at most {parity.max_abs:.1e} from Keras", soft_wrap=True
     )
 
 
+def parse_option(text: str) -> tuple[str, Any]:
+    """Name and value of an option of a network.
+
+    >>> parse_option("widths=[64, 32]")
+    ('widths', [64, 32])
+    """
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        raise ConfigError(f"--option {text!r}: expected name=value, a JSON value") from None
+
+
 @contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
+def silent_stderr() -> Iterator[None]:
     """Nothing on standard error, also from compiled code: TensorFlow tells of missing GPUs there
     when it is imported, whatever it is told.
     """

@@ -4,13 +4,13 @@ on where it was stopped.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pfcalib.cli.console import console
+from pfcalib.cli.train import silent_stderr
 from pfcalib.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def tune(
         ),
     ],
     out: Annotated[Path, typer.Option(help="JSON file of the best settings.", show_default=False)],
-    family: Annotated[str, typer.Option(help="dnn, cnn or densenet.")] = "cnn",
+    model: Annotated[str, typer.Option(help="dnn, cnn or densenet.")] = "cnn",
     trials: Annotated[
         int, typer.Option(min=1, help="Trials in all, those of earlier calls included.")
     ] = 20,
@@ -42,46 +42,49 @@ def tune(
         typer.Option(min=1.0, help="Seconds after which no trial is started.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of clusters, first weights and proposals.")] = 1,
+    family: Annotated[str | None, typer.Option(hidden=True, help="Old name of --model.")] = None,
 ) -> None:
     """Tune the hyper-parameters of the energy regression; one line a trial. Called again, it goes
     on where it stopped.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from pfcalib.training.trials import best_trial, importances, read_trials, write_tuned
-    from pfcalib.training.tuning import TuneConfig, study_place, tune_network
+    with silent_stderr():
+        from pfcalib.training.tuning import (
+            MIN_COMPLETE,
+            TuneConfig,
+            best_trial,
+            importances,
+            read_trials,
+            study_place,
+            tune_network,
+            write_tuned,
+        )
 
     if out.suffix != ".json":
         raise ConfigError(f"--out {out}: the name must end with .json")
-    options = {
-        "n_clusters": clusters,
-        "n_validation": max(clusters // 4, 1),
-        "epochs": epochs,
-        "seed": seed,
-    }
     config = TuneConfig(
-        family=family, n_trials=trials, n_workers=workers, timeout=timeout, **options
+        family=family or model,
+        n_trials=trials,
+        n_workers=workers,
+        timeout=timeout,
+        n_clusters=clusters,
+        n_validation=max(clusters // 4, 1),
+        epochs=epochs,
+        seed=seed,
     )
-    study = tune_network(
-        sample,
-        config,
-        storage=storage,
-        say=lambda line: console.print(line, soft_wrap=True, markup=False),
-    )
-    found = read_trials(study)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False)
+
+    study = tune_network(sample, config, storage=storage, say=say)
+    found, best = read_trials(study), best_trial(read_trials(study))
     write_tuned(study, out, config=config, sample=sample)
     n_pruned = sum(trial.pruned for trial in found)
     where = study_place(sample, config, storage=storage).storage
-    console.print(
-        f"{where}: {len(found)} trials, {n_pruned} of them pruned", soft_wrap=True, markup=False
-    )
-    if len(found) - n_pruned >= 4:
+    say(f"{where}: {len(found)} trials, {n_pruned} of them pruned")
+    if len(found) - n_pruned >= MIN_COMPLETE:
         parts = (
             f"{name} {part.value:.2f} ± {part.error:.2f}"
             for name, part in importances(study, seed=seed).items()
         )
-        console.print(f"importance: {', '.join(parts)}", soft_wrap=True, markup=False)
-    console.print(
-        f"{out}: loss {best_trial(found).loss:.4f}, that of trial {best_trial(found).number}",
-        soft_wrap=True,
-        markup=False,
-    )
+        say(f"importance: {', '.join(parts)}")
+    say(f"{out}: loss {best.loss:.4f}, that of trial {best.number}")

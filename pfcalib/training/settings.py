@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pydantic
 
+from pfcalib.cache import write_text
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.features.targets import TargetConfig
 from pfcalib.models.cnn import CnnConfig
@@ -24,7 +24,6 @@ from pfcalib.samples.read import PathLike
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import SELECTION, NetworkConfig, for_species
 
-SCHEMA_VERSION = 1
 FOLDER = Path(__file__).parents[1] / "data" / "tuned"
 MODEL_CONFIGS: dict[str, type] = {"dnn": DnnConfig, "cnn": CnnConfig, "densenet": DenseNetConfig}
 FAMILIES = tuple(MODEL_CONFIGS)
@@ -121,10 +120,8 @@ def write_settings(stored: TunedFile, path: PathLike) -> Path:
     """
     file = Path(path)
     _require_settings(stored, file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(json.dumps(stored.model_dump(), indent=2) + "\n", encoding="utf-8")
-    return temporary.replace(file)
+    write_text(file, json.dumps(stored.model_dump(), indent=2) + "\n")
+    return file
 
 
 def require_family(family: str) -> None:
@@ -176,7 +173,7 @@ def regression_config(
     options, train : mapping, optional
         Of the network and of its training, over the tuned ones.
     head : str
-        ``energy``, ``quantiles``, ``training.mixture`` or ``class_and_energy``.
+        ``energy``, ``quantiles``, ``mixture`` or ``class_and_energy``.
     target : TargetConfig, optional
         By default ln(E / clusterE) of the deposit.
     **more
@@ -191,12 +188,12 @@ def regression_config(
         raise ConfigError(
             f"head {head!r} is not that of a regression: expected one of {', '.join(LOSSES)}"
         )
-    settings = _settings(name, options, train)
+    given, rates = _settings(name, options, train)
     training = {
         "loss": LOSSES[head],
         "huber_delta": HUBER_DELTA,
         **_schedule(epochs, seed),
-        **settings.train,
+        **rates,
     }
     more = {
         "select": SELECTION,
@@ -206,7 +203,7 @@ def regression_config(
     return for_species(
         NetworkConfig(
             name=name,
-            options={**settings.options, "head": head},
+            options={**given, "head": head},
             train=TrainConfig(**training),
             **more,
         ),
@@ -225,25 +222,17 @@ def classifier_config(
     """Configuration of a classifier of the clusters of the regressions, with the settings that were
     tuned for these.
     """
-    settings = _settings(name, options, train)
-    training = {**_schedule(epochs, seed), **settings.train}
-    return NetworkConfig(
-        name=name, options=settings.options, select=SELECTION, train=TrainConfig(**training)
-    )
-
-
-@dataclass(frozen=True)
-class _Settings:
-    options: dict[str, Any]
-    train: dict[str, Any]
+    given, rates = _settings(name, options, train)
+    training = TrainConfig(**{**_schedule(epochs, seed), **rates})
+    return NetworkConfig(name=name, options=given, select=SELECTION, train=training)
 
 
 def _settings(
     name: str, options: Mapping[str, Any] | None, train: Mapping[str, Any] | None
-) -> _Settings:
-    """Tuned settings, with those that are given put over them."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tuned settings of network and training, with those that are given put over them."""
     tuned = read_tuned(name)
-    return _Settings({**tuned.options, **(options or {})}, {**tuned.train, **(train or {})})
+    return {**tuned.options, **(options or {})}, {**tuned.train, **(train or {})}
 
 
 def _schedule(epochs: int, seed: int) -> dict[str, Any]:

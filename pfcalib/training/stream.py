@@ -190,7 +190,7 @@ class ClusterStream(keras.utils.PyDataset):
             self._centre[here] = self._window.central_cell(chunk["clusterEta"], chunk["clusterPhi"])
             self._norm[here], self._em[here] = chunk["clusterE"], is_em(chunk["truthPdgId"])
             for i, name in enumerate(self.scalars):
-                self._scalar_input[here, i] = _scaled(name, chunk[name])
+                self._scalar_input[here, i] = scaled(name, chunk[name])
             if self.target:
                 e_true[here] = self.target.energy_true(chunk)
         if self.target:
@@ -308,7 +308,7 @@ class ClusterStream(keras.utils.PyDataset):
         if self.scalars:
             inputs["scalars"] = self._scalar_input[chosen]
             if self.augment is not None and "clusterE" in self.scalars:
-                inputs["scalars"][:, self.scalars.index("clusterE")] = _scaled("clusterE", norm)
+                inputs["scalars"][:, self.scalars.index("clusterE")] = scaled("clusterE", norm)
         answers = self._answers(chosen, norm)
         return (inputs, answers, self.weights[chosen]) if self.weighted else (inputs, answers)
 
@@ -430,7 +430,7 @@ def one_hot(em: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.column_stack([~em, em]).astype(np.float32)
 
 
-def _scaled(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
+def scaled(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
     """Energies as log10 of GeV, anything else as it is."""
     return (log10_floor(values) if COLUMNS[name].unit == "GeV" else values).astype(np.float32)
 

@@ -1,14 +1,18 @@
-"""A study of the hyper-parameters of a family of networks: one call that can be stopped, goes on,
-and uses all cores it is given.
+"""Hyper-parameters of a family of networks: their space, a search that can be stopped, goes on and
+uses all cores it is given, and what it found.
 
 Each trial trains a regression of both species on the same clusters and is judged by its lowest
 validation loss (Huber's, flat in ln E). Settings are proposed by a tree-structured Parzen estimator
 (Bergstra et al., NeurIPS 24 (2011)), and trials that lie behind the median at an epoch end there.
-All is kept in an SQLite file, by Optuna (arXiv:1907.10902).
+All is kept in an SQLite file, by Optuna (arXiv:1907.10902). All parameters of a family are there in
+every trial, none hangs on another, so that the importance of each can be told.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import datetime
+import importlib.metadata
 import multiprocessing
 import os
 import tempfile
@@ -16,20 +20,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from pfcalib.cache import cache_key, locked
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.features.targets import TargetConfig
 from pfcalib.models.families import build_model
+from pfcalib.provenance import versions
 from pfcalib.samples.read import PathLike
-from pfcalib.training.fit import Arrays, TrainConfig, fit_model
+from pfcalib.training.fit import Arrays, Say, TrainConfig, fit_model
 from pfcalib.training.networks import (
     SELECTION,
     NetworkConfig,
@@ -37,16 +43,163 @@ from pfcalib.training.networks import (
     open_stream,
     take_clusters,
 )
-from pfcalib.training.settings import HUBER_DELTA, require_family
-from pfcalib.training.space import DEFAULTS, SPACES, settings, suggest
+from pfcalib.training.settings import (
+    HUBER_DELTA,
+    Provenance,
+    Tuned,
+    TunedFile,
+    require_family,
+    write_settings,
+)
 
+OBJECTIVE = "lowest validation Huber loss of ln(E_dep / E_EM), both species, flat in ln E"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 N_RANDOM = 5  # trials before the estimator proposes
 N_UNPRUNED = 4  # complete trials before one is judged by their median
+N_RESAMPLED = 30  # studies drawn from the trials of one, for the errors of importances
+MIN_COMPLETE = 4  # trials that importances need
+MIN_WIDTH = 16  # of a hidden layer that is half of a half
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 _POLL = 0.5  # s
 
-Say = Callable[[str], None]
+# options of a network without its head, options of its training
+Settings = tuple[dict[str, Any], dict[str, Any]]
+
+
+class Choice(NamedTuple):
+    """One of some values."""
+
+    meaning: str
+    values: tuple[Any, ...]
+
+
+class Range(NamedTuple):
+    """A number between two limits, flat or flat in its logarithm; whole if the limits are."""
+
+    meaning: str
+    low: float
+    high: float
+    log: bool = False
+
+
+Parameter = Choice | Range
+_COMMON: dict[str, Parameter] = {
+    "dropout": Range("share of the units that a training step leaves out", 0.0, 0.2),
+    "pixel_power": Choice("exponent that pixels are raised to; 1 = published", (0.25, 0.5, 1.0)),
+    "learning_rate": Range("of Adam at the start of the cosine", 3e-4, 5e-3, log=True),
+    "batch_size": Choice("clusters a step", (128, 256, 512)),
+}
+SPACES: dict[str, dict[str, Parameter]] = {
+    "dnn": {
+        "n_layers": Range("hidden layers", 2, 4),
+        "width": Choice("units of the first hidden layer", (64, 128, 256, 512)),
+        "taper": Choice(
+            "width against depth: all alike, the last half as wide (published), or each half of "
+            "the one before",
+            ("none", "last", "each"),
+        ),
+        "scalars_first": Choice(
+            "energy and direction join the pixels, not the last hidden layer", (False, True)
+        ),
+        **_COMMON,
+    },
+    "cnn": {
+        "filters": Choice("filters of each layer's convolution", (8, 16, 32)),
+        "branch_width": Choice("units behind each layer's convolution", (32, 64, 128)),
+        "merged_width": Range("units behind the merged branches", 32, 128, log=True),
+        **_COMMON,
+    },
+    "densenet": {
+        "growth": Choice("maps that each convolution adds", (4, 8, 12)),
+        "block_layers": Range("convolutions of each of the two dense blocks", 1, 3),
+        "compression": Choice("share of the maps that a transition keeps", (0.3, 0.5, 0.8)),
+        "head_width": Range("units behind the merged stacks", 32, 128, log=True),
+        **_COMMON,
+    },
+}
+# The first trial of each study: the published settings as near as the space holds them, at a rate
+# that the few epochs of a trial allow.
+# The published DNN is nearly twice as wide; of the DenseNet no widths are published.
+_PUBLISHED = {"dropout": 0.2, "pixel_power": 1.0, "learning_rate": 1e-3, "batch_size": 256}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "dnn": {"n_layers": 3, "width": 512, "taper": "last", "scalars_first": True, **_PUBLISHED},
+    "cnn": {"filters": 32, "branch_width": 128, "merged_width": 50, **_PUBLISHED},
+    "densenet": {
+        "growth": 8,
+        "block_layers": 2,
+        "compression": 0.5,
+        "head_width": 64,
+        **_PUBLISHED,
+    },
+}
+
+
+def suggest(trial: optuna.Trial, family: str) -> dict[str, Any]:
+    """Let a trial choose all parameters of a family."""
+    chosen: dict[str, Any] = {}
+    for name, parameter in SPACES[family].items():
+        if isinstance(parameter, Choice):
+            chosen[name] = trial.suggest_categorical(name, parameter.values)
+        elif isinstance(parameter.low, int):
+            chosen[name] = trial.suggest_int(
+                name, parameter.low, int(parameter.high), log=parameter.log
+            )
+        else:
+            chosen[name] = trial.suggest_float(
+                name, parameter.low, parameter.high, log=parameter.log
+            )
+    return chosen
+
+
+def settings(family: str, parameters: Mapping[str, Any]) -> Settings:
+    """Options of the network and of its training that parameters of the space stand for.
+
+    >>> settings("dnn", DEFAULTS["dnn"])[0]["widths"]
+    [512, 512, 256]
+    """
+    rest = dict(parameters)
+    train = {name: rest.pop(name) for name in ("learning_rate", "batch_size")}
+    if family == "dnn":
+        rest["widths"] = _widths(rest.pop("n_layers"), rest.pop("width"), rest.pop("taper"))
+    elif family == "densenet":
+        rest["block_layers"] = [rest["block_layers"]] * 2
+    return {**rest, "with_scalars": True}, train
+
+
+def _widths(n_layers: int, width: int, taper: str) -> list[int]:
+    halvings = {
+        "none": [0] * n_layers,
+        "last": [0] * (n_layers - 1) + [1],
+        "each": list(range(n_layers)),
+    }[taper]
+    return [max(width // 2**halving, MIN_WIDTH) for halving in halvings]
+
+
+def describe(family: str) -> list[tuple[str, str, str, str]]:
+    """Name, meaning, range and default of each parameter of a family, in words.
+
+    >>> describe("cnn")[2]
+    ('merged_width', 'units behind the merged branches', '32 to 128, logarithmic', '50')
+    """
+    rows = []
+    for name, parameter in SPACES[family].items():
+        if isinstance(parameter, Choice):
+            text = ", ".join(map(str, parameter.values))
+        else:
+            text = (
+                f"{parameter.low:g} to {parameter.high:g}{', logarithmic' if parameter.log else ''}"
+            )
+        rows.append((name, parameter.meaning, text, str(DEFAULTS[family][name])))
+    return rows
+
+
+def logarithmic(family: str) -> list[str]:
+    """Names of the parameters of a family that are drawn flat in their logarithm."""
+    return [
+        name
+        for name, parameter in SPACES[family].items()
+        if isinstance(parameter, Range) and parameter.log
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +245,21 @@ class TuneConfig:
     def network(self, parameters: Mapping[str, Any]) -> NetworkConfig:
         """The network of a trial."""
         options, train = settings(self.family, parameters)
-        schedule: dict[str, Any] = {
-            "epochs": self.epochs,
-            "patience": self.epochs,
-            "schedule": "cosine",
-            "seed": self.seed,
-        }
-        training = TrainConfig(loss="huber", huber_delta=HUBER_DELTA, **schedule, **train)
-        more: dict[str, Any] = {
-            "target": TargetConfig(),
-            "select": SELECTION,
-            "n_clusters": self.n_clusters,
-        }
         return NetworkConfig(
-            name=self.family, options={**options, "head": "energy"}, train=training, **more
+            name=self.family,
+            options={**options, "head": "energy"},
+            target=TargetConfig(),
+            select=SELECTION,
+            n_clusters=self.n_clusters,
+            train=TrainConfig(
+                loss="huber",
+                huber_delta=HUBER_DELTA,
+                epochs=self.epochs,
+                patience=self.epochs,
+                schedule="cosine",
+                seed=self.seed,
+                **train,
+            ),
         )
 
 
@@ -124,7 +278,9 @@ def study_place(path: PathLike, config: TuneConfig, *, storage: PathLike | None 
     workers and timeout: a call may add trials.
     """
     network = network_folder(path, config.network(DEFAULTS[config.family])).name
-    name = f"{config.family}-{cache_key(network=network, space=SPACES[config.family], n_validation=config.n_validation)}"
+    space = SPACES[config.family]
+    key = cache_key(network=network, space=space, n_validation=config.n_validation)
+    name = f"{config.family}-{key}"
     return Place(
         Path(storage) if storage is not None else Path(path).parent / "tune" / f"{name}.db", name
     )
@@ -157,25 +313,22 @@ def tune_network(
     """
     if not Path(path).is_file():
         raise BadFileError(f"{path}: no such file")
-    place, say = study_place(path, config, storage=storage), say or _say_nothing
+    place, say = study_place(path, config, storage=storage), say or (lambda line: None)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    deadline = time.time() + config.timeout if config.timeout else float("inf")
     place.storage.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.time() + config.timeout if config.timeout else float("inf")
     with _locked(place, "lock"):
         study = open_study(place, create=True)
         _tidy(study, DEFAULTS[config.family])
         if len(study.get_trials(deepcopy=False, states=FINISHED)) < config.n_trials:
-            if config.n_workers == 1:
-                _work(
-                    Path(path),
-                    config,
-                    place,
-                    0,
-                    deadline,
-                    lambda trial: say(trial_line(study, trial, config.n_trials)),
-                )
-            else:
+            if config.n_workers > 1:
                 _work_apart(Path(path), config, place, deadline, say)
+            else:
+
+                def done(trial: FrozenTrial) -> None:
+                    say(trial_line(study, trial, config.n_trials))
+
+                _work(Path(path), config, place, 0, deadline, done)
     return study
 
 
@@ -224,12 +377,14 @@ def trial_line(study: optuna.Study, trial: FrozenTrial, n_trials: int) -> str:
         f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in trial.params.items()
     )
-    return f"trial {trial.number} ({done}/{n_trials}): {end}, best {best}; {trial.user_attrs.get('seconds', 0.0):.0f} s; {parameters}"
+    seconds = trial.user_attrs.get("seconds", 0.0)
+    where = f"trial {trial.number} ({done}/{n_trials})"
+    return f"{where}: {end}, best {best}; {seconds:.0f} s; {parameters}"
 
 
 def _tidy(study: optuna.Study, default: Mapping[str, Any]) -> None:
     """The default settings come first; what a killed process left running is failed and waits for
-    another try.
+    another try. Who holds the lock knows that at once; Optuna's heartbeat would have to wait.
     """
     if not study.trials:
         study.enqueue_trial(dict(default))
@@ -241,42 +396,25 @@ def _tidy(study: optuna.Study, default: Mapping[str, Any]) -> None:
 
 def _work_apart(path: Path, config: TuneConfig, place: Place, deadline: float, say: Say) -> None:
     """Let several processes work on the study; tell of each trial when it is done."""
-    context = multiprocessing.get_context("spawn")
     study = open_study(place)
     told = {trial.number for trial in study.get_trials(deepcopy=False, states=FINISHED)}
-    workers = [
-        context.Process(target=_work, args=(path, config, place, number, deadline), daemon=True)
-        for number in range(config.n_workers)
-    ]
-    try:
-        with _one_thread():
-            for worker in workers:
-                worker.start()
-        while any(worker.is_alive() for worker in workers) and not _failed(workers):
-            time.sleep(_POLL)
-            _tell_new(study, told, config.n_trials, say)
-    finally:
-        for worker in workers:
-            if worker.is_alive() and _failed(workers):
-                worker.terminate()
-            worker.join()
-    _tell_new(study, told, config.n_trials, say)
-    if _failed(workers):
-        raise ValidationError(
-            f"{len(_failed(workers))} of {config.n_workers} workers of study {place.name} died; "
-            "what they said stands above"
-        )
-
-
-def _failed(workers: Sequence[BaseProcess]) -> list[BaseProcess]:
-    return [worker for worker in workers if worker.exitcode not in (None, 0)]
-
-
-def _tell_new(study: optuna.Study, told: set[int], n_trials: int, say: Say) -> None:
-    for trial in study.get_trials(deepcopy=False, states=FINISHED):
-        if trial.number not in told:
-            told.add(trial.number)
-            say(trial_line(study, trial, n_trials))
+    context = multiprocessing.get_context("spawn")
+    with _one_thread(), concurrent.futures.ProcessPoolExecutor(config.n_workers, context) as pool:
+        waiting = {
+            pool.submit(_work, path, config, place, n, deadline) for n in range(config.n_workers)
+        }
+        while waiting:
+            done, waiting = concurrent.futures.wait(waiting, timeout=_POLL)
+            for trial in study.get_trials(deepcopy=False, states=FINISHED):
+                if trial.number not in told:
+                    told.add(trial.number)
+                    say(trial_line(study, trial, config.n_trials))
+            try:
+                [future.result() for future in done]
+            except concurrent.futures.process.BrokenProcessPool as error:
+                raise ValidationError(
+                    f"a worker of study {place.name} died; what it said stands above"
+                ) from error
 
 
 def _work(
@@ -287,28 +425,34 @@ def _work(
     deadline: float,
     done: Callable[[FrozenTrial], None] | None = None,
 ) -> None:
-    """Take trials until there are enough; the clusters are read once."""
+    """Run trials until there are enough; the clusters are read once.
+
+    Trials are asked for under a lock: on SQLite `Study.optimize` gives two workers the same waiting
+    trial, and lets them start one too many.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     n_before = len(open_study(place).get_trials(deepcopy=False))
     # a later call must not propose the same again
     seed = int(np.random.SeedSequence((config.seed, number, n_before)).generate_state(1)[0])
-    study = open_study(
-        place, sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_RANDOM)
-    )
-    data = None
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_RANDOM)
+    study, data = open_study(place, sampler=sampler), read_data(path, config)
     while time.time() < deadline:
-        with _locked(place, "ask.lock"):  # so that no two workers start the last trial
-            if (
-                len(study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING)))
-                >= config.n_trials
-            ):
+        with _locked(place, "ask.lock"):
+            trials = study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
+            if len(trials) >= config.n_trials:
                 return
             trial = study.ask()
             parameters = suggest(trial, config.family)
-        data = data or read_data(path, config)
-        finished = _try(study, trial, config, parameters, data)
+        try:
+            finished = study.tell(trial, _try(trial, config, parameters, data))
+        except optuna.TrialPruned:
+            finished = study.tell(trial, state=TrialState.PRUNED)
         if done is not None:
             done(finished)
+
+
+def _locked(place: Place, suffix: str) -> filelock.BaseFileLock:
+    return locked(place.storage.with_name(f"{place.storage.name}.{place.name}.{suffix}"))
 
 
 def read_data(path: PathLike, config: TuneConfig) -> tuple[Arrays, Arrays]:
@@ -323,12 +467,11 @@ def read_data(path: PathLike, config: TuneConfig) -> tuple[Arrays, Arrays]:
 
 
 def _try(
-    study: optuna.Study,
     trial: optuna.Trial,
     config: TuneConfig,
     parameters: Mapping[str, Any],
     data: tuple[Arrays, Arrays],
-) -> FrozenTrial:
+) -> float:
     """Train one network; its checkpoints are thrown away."""
     network, started = config.network(parameters), time.perf_counter()
 
@@ -344,26 +487,14 @@ def _try(
 
     model = build_model(network.name, seed=config.seed, **network.model_options)
     trial.set_user_attr("n_parameters", int(model.count_params()))
-    value, state = None, TrialState.PRUNED
-    with tempfile.TemporaryDirectory(prefix="pfcalib-tune-") as folder:
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="pfcalib-tune-") as folder:
             result = fit_model(
-                model, *data, network.train, out_dir=folder, say=_say_nothing, watch=watch
+                model, *data, network.train, out_dir=folder, say=lambda line: None, watch=watch
             )
-            value, state = float(result.history["val_loss"][result.best_epoch]), TrialState.COMPLETE
-        except optuna.TrialPruned:
-            pass
-    trial.set_user_attr("seconds", time.perf_counter() - started)
-    return study.tell(trial, value, state=state)
-
-
-@contextmanager
-def _locked(place: Place, suffix: str) -> Iterator[None]:
-    """Hold a lock beside the storage; it is given back when the file is closed, also if the process
-    dies.
-    """
-    with locked(place.storage.with_name(f"{place.storage.name}.{place.name}.{suffix}")):
-        yield
+    finally:
+        trial.set_user_attr("seconds", time.perf_counter() - started)
+    return float(result.history["val_loss"][result.best_epoch])
 
 
 @contextmanager
@@ -378,5 +509,163 @@ def _one_thread() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _say_nothing(line: str) -> None:
-    """Print no progress."""
+class Trial(NamedTuple):
+    """A finished trial."""
+
+    number: int
+    pruned: bool
+    loss: float  # lowest of its epochs, also of those of a pruned trial; nan if there is none
+    epochs: NDArray[np.float64]  # validation loss after each epoch
+    parameters: dict[str, Any]
+    seconds: float
+    n_parameters: int  # weights of the network
+
+
+class Importance(NamedTuple):
+    """Share of the variance of the loss over the search space that comes from one parameter
+    alone.
+    """
+
+    value: float
+    error: float
+
+
+def read_trials(study: optuna.Study) -> list[Trial]:
+    """Complete and pruned trials in the order of their numbers."""
+    trials = []
+    for trial in study.get_trials(deepcopy=False, states=FINISHED):
+        values = sorted(trial.intermediate_values.items())
+        epochs = np.array([loss for _, loss in values], dtype=np.float64)
+        trials.append(
+            Trial(
+                number=trial.number,
+                pruned=trial.state == TrialState.PRUNED,
+                loss=float(epochs.min()) if len(epochs) else float("nan"),
+                epochs=epochs,
+                parameters=dict(trial.params),
+                seconds=float(trial.user_attrs.get("seconds", np.nan)),
+                n_parameters=int(trial.user_attrs.get("n_parameters", 0)),
+            )
+        )
+    return trials
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The complete trial with the lowest loss.
+
+    Raises
+    ------
+    ValidationError
+        If no trial is complete.
+    """
+    complete = [trial for trial in trials if not trial.pruned]
+    if not complete:
+        raise ValidationError("the study has no complete trial: let it run on")
+    return min(complete, key=lambda trial: trial.loss)
+
+
+def importances(
+    study: optuna.Study, *, seed: int, n_resampled: int = N_RESAMPLED
+) -> dict[str, Importance]:
+    """Importance of each parameter, largest first: functional analysis of variance (Hutter et al.,
+    ICML 2014) of the complete trials.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    seed : int
+        Of the forests of the analysis and of the resampling.
+    n_resampled : int
+        Studies of as many trials, drawn with replacement, whose spread is the error.
+
+    Raises
+    ------
+    ValidationError
+        If fewer than MIN_COMPLETE trials are complete.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < MIN_COMPLETE:
+        raise ValidationError(
+            f"the study has {len(complete)} complete trials: importances need {MIN_COMPLETE}"
+        )
+    rng = np.random.default_rng(seed)
+    central = _importances(complete, seed)
+    drawn = [
+        _importances(
+            [complete[i] for i in rng.integers(0, len(complete), len(complete))], seed + 1 + n
+        )
+        for n in range(n_resampled)
+    ]
+    errors = {
+        name: float(np.std([found.get(name, 0.0) for found in drawn])) if drawn else float("nan")
+        for name in central
+    }
+    return {
+        name: Importance(value, errors[name])
+        for name, value in sorted(central.items(), key=lambda item: -item[1])
+    }
+
+
+def _importances(trials: Sequence[optuna.trial.FrozenTrial], seed: int) -> dict[str, float]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+    study.add_trials(trials)
+    if len({trial.value for trial in trials}) < 2:  # nothing varies
+        return dict.fromkeys(trials[0].params, 0.0)
+    return dict(
+        optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed)
+        )
+    )
+
+
+def write_tuned(
+    study: optuna.Study, path: PathLike, *, config: TuneConfig, sample: PathLike
+) -> Path:
+    """Write the best settings of a study as the file that `training.settings.read_tuned` takes; it
+    appears when it is complete.
+
+    Raises
+    ------
+    ValidationError
+        If no trial is complete.
+    """
+    trials = read_trials(study)
+    best = best_trial(trials)
+    options, train = settings(config.family, _rounded(best.parameters))
+    default = [trial.loss for trial in trials if trial.parameters == DEFAULTS[config.family]]
+    known = {**versions(), "optuna": importlib.metadata.version("optuna")}
+    provenance = Provenance(
+        study=study.study_name,
+        objective=OBJECTIVE,
+        value=best.loss,
+        default_value=default[0] if default else None,
+        n_trials=len(trials),
+        sample=Path(sample).name,
+        n_clusters=config.n_clusters,
+        epochs=config.epochs,
+        versions={name: known[name] for name in ("pfcalib", "keras", "tensorflow", "optuna")},
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+    stored = TunedFile(
+        schema_version=1,
+        family=config.family,  # type: ignore[arg-type]
+        options=options,
+        train=train,
+        provenance=provenance,
+    )
+    return write_settings(stored, path)
+
+
+def holds_best(tuned: Tuned, study: optuna.Study, family: str) -> bool:
+    """Whether settings from a file are those of the best trial of a study."""
+    options, train = settings(family, _rounded(best_trial(read_trials(study)).parameters))
+    return (tuned.options, tuned.train) == (options, train)
+
+
+def _rounded(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Three digits are more than a study can tell."""
+    return {
+        name: float(f"{value:.3g}") if isinstance(value, float) else value
+        for name, value in parameters.items()
+    }

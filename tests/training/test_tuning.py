@@ -18,11 +18,20 @@ from pfcalib import cli
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.models.families import build_model
 from pfcalib.samples.write import write_sample
-from pfcalib.training import trials as tune_results
 from pfcalib.training import tuning as tune
 from pfcalib.training.settings import FAMILIES, read_tuned
-from pfcalib.training.space import DEFAULTS, SPACES, Choice, Range, settings, suggest
-from pfcalib.training.tuning import TuneConfig, open_study, study_place, tune_network
+from pfcalib.training.tuning import (
+    DEFAULTS,
+    SPACES,
+    Choice,
+    Range,
+    TuneConfig,
+    open_study,
+    settings,
+    study_place,
+    suggest,
+    tune_network,
+)
 
 pytestmark = [
     # of Keras with numpy 2
@@ -99,7 +108,7 @@ def test_a_real_study_trains_networks_and_throws_their_checkpoints_away(
     study = tune_network(
         path, replace(TINY, n_trials=2), storage=tmp_path / "tune.db", say=lines.append
     )
-    trials = tune_results.read_trials(study)
+    trials = tune.read_trials(study)
     assert len(trials) == len(lines) == 2
     assert trials[0].parameters == DEFAULTS["dnn"]
     assert all(
@@ -118,7 +127,7 @@ def test_a_study_goes_on_and_tries_again_what_was_cut_off(path, tmp_path, losses
     states = [trial.state for trial in study.trials]
     assert states[2] == TrialState.FAIL
     assert study.trials[3].params == parameters
-    assert len(tune_results.read_trials(study)) == 3
+    assert len(tune.read_trials(study)) == 3
     lines: list[str] = []
     tune_network(path, TINY, storage=place.storage, say=lines.append)
     assert lines == []
@@ -139,11 +148,11 @@ def test_a_trial_behind_the_median_is_pruned_and_so_is_one_that_diverges(path, t
     study = tune_network(
         path, replace(config, n_trials=config.n_trials + 2), storage=tmp_path / "tune.db"
     )
-    trials = tune_results.read_trials(study)
+    trials = tune.read_trials(study)
     assert [trial.pruned for trial in trials] == [False] * config.n_trials + [True, True]
     assert [len(trial.epochs) for trial in trials[-2:]] == [2, 0]
     assert (
-        tune_results.best_trial(trials).loss
+        tune.best_trial(trials).loss
         == min(trial.loss for trial in trials[: config.n_trials])
         == study.best_value
     )
@@ -161,7 +170,7 @@ def test_workers_share_a_study_and_stop_when_there_are_enough(path, tmp_path):
 def test_no_trial_starts_after_the_timeout(path, tmp_path, losses):
     losses.loss = lambda rate, epoch: tune.time.sleep(0.3) or 1.0
     study = tune_network(path, replace(TINY, timeout=0.5), storage=tmp_path / "tune.db")
-    assert len(tune_results.read_trials(study)) < 3
+    assert len(tune.read_trials(study)) < 3
 
 
 @pytest.mark.parametrize(
@@ -201,23 +210,23 @@ def test_what_is_no_storage_or_sample_is_named(path, tmp_path, losses):
 def test_the_best_settings_are_written_and_found_to_be_the_best(path, tmp_path, losses):
     study = tune_network(path, TINY, storage=tmp_path / "tune.db")
     tuned = read_tuned(
-        "dnn", path=tune_results.write_tuned(study, tmp_path / "dnn.json", config=TINY, sample=path)
+        "dnn", path=tune.write_tuned(study, tmp_path / "dnn.json", config=TINY, sample=path)
     )
     best = min((abs(np.log10(rate) + 3.0), rate) for rate in losses.rates)[1]
     assert tuned.train["learning_rate"] == pytest.approx(best, rel=0.01)
     assert tuned.provenance.value == study.best_value
     assert tuned.provenance.default_value == study.trials[0].value
     assert (tuned.provenance.n_trials, tuned.provenance.sample) == (3, "toy.root")
-    assert tune_results.holds_best(tuned, study, "dnn")
-    assert not tune_results.holds_best(tuned._replace(train={"learning_rate": 1.0}), study, "dnn")
+    assert tune.holds_best(tuned, study, "dnn")
+    assert not tune.holds_best(tuned._replace(train={"learning_rate": 1.0}), study, "dnn")
 
 
 def test_nothing_is_said_about_a_study_without_complete_trials(path, tmp_path):
     study = open_study(study_place(path, TINY, storage=tmp_path / "tune.db"), create=True)
     with pytest.raises(ValidationError, match="no complete trial"):
-        tune_results.write_tuned(study, tmp_path / "dnn.json", config=TINY, sample=path)
+        tune.write_tuned(study, tmp_path / "dnn.json", config=TINY, sample=path)
     with pytest.raises(ValidationError, match="importances need"):
-        tune_results.importances(study, seed=1)
+        tune.importances(study, seed=1)
 
 
 def test_the_parameter_that_alone_decides_has_all_importance():
@@ -226,43 +235,18 @@ def test_the_parameter_that_alone_decides_has_all_importance():
         lambda trial: trial.suggest_float("a", 0.0, 1.0) + 0.0 * trial.suggest_float("b", 0.0, 1.0),
         n_trials=30,
     )
-    found = tune_results.importances(study, seed=1, n_resampled=4)
+    found = tune.importances(study, seed=1, n_resampled=4)
     assert list(found) == ["a", "b"]
     assert found["a"].value > 0.9
     assert found["b"].value < 0.1
     assert 0.0 <= found["a"].error < 0.1
 
 
-def test_losses_of_two_networks_are_compared_on_the_same_clusters(path):
-    good = tune_results.fit_again(path, TINY, {**DEFAULTS["dnn"], "width": 64}, seed=1)
-    poor = tune_results.fit_again(
-        path, TINY, {**DEFAULTS["dnn"], "width": 64, "learning_rate": 1e-6}, seed=1
-    )
-    same = tune_results.compare_losses(
-        path, [good], [good], split="validation", rng=np.random.default_rng(1), n_resampled=5
-    )
-    assert (same.gain, same.error) == (0.0, 0.0)
-    assert same.first == pytest.approx(good.best_loss, rel=1e-4)  # as Keras found it
-    gain = tune_results.compare_losses(
-        path,
-        [poor, poor],
-        [good, good],
-        split="validation",
-        rng=np.random.default_rng(1),
-        n_resampled=50,
-    )
-    assert gain.gain == pytest.approx(gain.first - gain.second)
-    assert gain.gain > 3.0 * gain.error > 0.0
-    assert gain.spread == 0.0
-    with pytest.raises(ConfigError, match="as many of both"):
-        tune_results.compare_losses(path, [good], [], split="test", rng=np.random.default_rng(1))
-
-
 def test_the_command_does_everything_and_goes_on(path, tmp_path, losses):
     out = tmp_path / "dnn.json"
     options = [
         str(path),
-        "--family",
+        "--model",
         "dnn",
         "--clusters",
         "100",
