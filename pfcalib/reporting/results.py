@@ -236,13 +236,14 @@ def open_report(study: str, namespace: Mapping[str, Any]) -> Report:
     pfcalib.errors.ConfigError
         If the clone has no such notebook, or a parameter is not defined.
     """
-    names = [
-        item.name for item in read_study(find_root() / "notebooks" / f"{study}.ipynb").parameters
-    ]
+    notebook = find_root() / "notebooks" / f"{study}.ipynb"
+    names = [parameter.name for parameter in read_study(notebook).parameters]
     if missing := [name for name in names if name not in namespace]:
         raise ConfigError(f"{study}: run the cell of parameters first; {missing[0]!r} is unknown")
     values = {name: namespace[name] for name in names}
-    return Report(study, values["out_dir"], values, values["seed"])
+    report = Report(study, values["out_dir"], values, values["seed"])
+    report.results["provenance"]["code"] = provenance.code_digests(notebook)
+    return report
 
 
 def empty_results(study: str, parameters: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
