@@ -11,6 +11,8 @@ import dataclasses
 
 import numpy as np
 
+# of EDM4hep's subdetectorEnergies, in the order of Pandora
+SUBDETECTORS = ("ECAL", "HCAL", "YOKE", "LCAL", "LHCAL", "BCAL")
 LAYER_NAMES = ("PreSamplerB", "EMB1", "EMB2", "EMB3", "TileBar0", "TileBar1", "TileBar2")
 
 
@@ -227,6 +229,7 @@ _EXTRA = (
     _f("cluster_HAD_WEIGHT", r"$w_\mathrm{had}$", "", "its hadronic weight"),
     _f("cluster_OOC_WEIGHT", r"$w_\mathrm{ooc}$", "", "its weight for energy out of the cluster"),
     _f("cluster_DM_WEIGHT", r"$w_\mathrm{dm}$", "", "its weight for energy in dead material"),
+    *(_f(f"cluster_E_{name}", f"$E$ {name}", "GeV", f"energy in {name}") for name in SUBDETECTORS),
 )
 
 _OWN = (*_EVENT, *_CLUSTER, *_TRUTH, *_MOMENTS, *_WIDTHS, *_LAYER_E, *_CELLS)

@@ -41,7 +41,8 @@ class Fault(NamedTuple):
             )
             if part
         )
-        return f"{self.path}: {where + ': ' if where else ''}{self.reason} (lost: {self.n_lost or 'the file'})"
+        colon, lost = ": " if where else "", self.n_lost or "the file"
+        return f"{self.path}: {where}{colon}{self.reason} (lost: {lost})"
 
 
 class FaultLog:

@@ -14,7 +14,7 @@ import numpy as np
 from pfcalib.errors import BadFileError
 from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.mltree import EVENT_TREE
-from pfcalib.samples.layouts.xaod import GEV, TREE, variables
+from pfcalib.samples.layouts.physlite import GEV, TREES, variables
 from pfcalib.samples.locate import PathLike
 from pfcalib.samples.rootfile import (
     get_tree,
@@ -131,10 +131,10 @@ def read_objects(
     """
     trees = root_trees(path)
     with open_sample(path) as file:
-        name = next((name for name in (EVENT_TREE, TREE) if name in trees), None)
+        name = next((name for name in (EVENT_TREE, *TREES) if name in trees), None)
         if name is None:
             raise BadFileError(
-                f"{path}: no tree {EVENT_TREE} (MLTree) or {TREE} (xAOD); the file has "
+                f"{path}: no tree {EVENT_TREE} (MLTree) or {TREES[0]} (xAOD); the file has "
                 f"{', '.join(trees) or 'no tree at all'}"
             )
         tree = get_tree(path, file, name)

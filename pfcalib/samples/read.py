@@ -21,7 +21,6 @@ from pfcalib.samples.faults import (
     require_aligned,
     require_sound,
 )
-from pfcalib.samples.layouts.pfcalib_tree import read_columns
 from pfcalib.samples.layouts.protocol import ENTRY, Reader
 from pfcalib.samples.layouts.recognise import open_reader
 from pfcalib.samples.locate import as_paths
@@ -44,7 +43,6 @@ __all__ = [
     "get_tree",
     "iterate_sample",
     "open_sample",
-    "read_columns",
     "read_geo",
     "read_metadata",
     "read_sample",

@@ -1,5 +1,5 @@
-"""ROOT files opened with care: trees, types of branches, cells and metadata, and what is wrong said
-with file, tree, branch and entry.
+"""ROOT files opened with care: trees (TTree or RNTuple), types of branches, cells and metadata, and
+what is wrong said with file, tree, branch and entry.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import awkward as ak
 import numpy as np
 import uproot
 from numpy.typing import NDArray
+from uproot.behaviors.RNTuple import RNTuple
 
 from pfcalib.cache import file_sha256
 from pfcalib.columns import CELL_GEO, COLUMNS
@@ -25,6 +26,12 @@ from pfcalib.samples.locate import PathLike, is_url, require_served, seekable
 from pfcalib.samples.schema import CONTENT, GEO_PREFIX, GEO_TREE, METADATA, CellGeo
 
 _LARGE_FILES = 1_000_000  # versions from which a ROOT file has 64-bit places
+_TREES = (
+    "TTree",
+    "ROOT::RNTuple",
+)  # classes; what is said of a tree and its branches holds of both
+# of RNTuples, whose clusters are read whole, also where some of their entries are asked for
+_ARRAY_CACHE = "512 MB"
 Identity = tuple[int, int, int, int]  # device, inode, bytes, time of the last change in ns
 
 
@@ -89,7 +96,8 @@ def open_sample(path: PathLike) -> Iterator[Any]:
         if not is_url(place):
             _require_whole(path, Path(place))
         with reading(path, "not a readable ROOT file"):
-            file = uproot.open({place: None})  # a mapping: a colon in a name does not open a tree
+            # a mapping: a colon in a name does not open a tree
+            file = uproot.open({place: None}, array_cache=_ARRAY_CACHE)
         with file:
             yield file
 
@@ -127,7 +135,7 @@ def _root_trees(path: str, version: Identity | None) -> dict[str, frozenset[str]
     trees: dict[str, frozenset[str]] = {}
     with contextlib.suppress(BadFileError), open_sample(path) as file:
         with reading(path, "the directory of the file cannot be read"):
-            names = file.keys(cycle=False, filter_classname="TTree")
+            names = _names_of_trees(file)
         for name in names:
             trees[name] = frozenset()
             with contextlib.suppress(BadFileError), reading(path, ""):
@@ -144,13 +152,36 @@ def get_tree(path: PathLike, file: Any, name: str) -> Any:
         If there is no tree of that name.
     """
     with reading(path, "the directory of the file cannot be read"):
-        trees = file.keys(cycle=False, filter_classname="TTree")
+        trees = _names_of_trees(file)
     if name not in trees:
         raise BadFileError(
             f"{path}: no tree {name!r}; the file has {', '.join(trees) or 'no tree at all'}"
         )
     with reading(path, f"tree {name} cannot be read"):
         return file[name]
+
+
+def _names_of_trees(file: Any) -> list[str]:
+    return list(file.keys(cycle=False, filter_classname=lambda name: name in _TREES))
+
+
+def form_of(tree: Any, name: str) -> Any:
+    """Awkward form of a branch."""
+    if isinstance(tree, RNTuple):
+        return tree[name].array(entry_stop=0).layout.form
+    return tree[name].interpretation.awkward_form(tree.file)
+
+
+def entry_offsets(tree: Any, name: str) -> list[int]:
+    """First entries of what is read at once, baskets or clusters, and the number of entries."""
+    if isinstance(tree, RNTuple):
+        return [part.num_first_entry for part in tree.cluster_summaries] + [tree.num_entries]
+    return [int(edge) for edge in tree[name].entry_offsets]
+
+
+def _array(tree: Any, name: str, start: int, stop: int) -> ak.Array:
+    cache = "inherit" if isinstance(tree, RNTuple) else None
+    return tree[name].array(entry_start=start, entry_stop=stop, library="ak", array_cache=cache)
 
 
 def require_branches(path: PathLike, tree: Any, wanted: Sequence[str]) -> None:
@@ -184,7 +215,7 @@ def require_numbers(
         )[depth]
         branch = tree[name]
         with reading(path, f"{tree.name}: branch {name} is of a type that cannot be read"):
-            form = branch.interpretation.awkward_form(tree.file)
+            form = form_of(tree, name)
         for _ in range(depth):
             form = form.content if form.is_list else None
             if form is None:
@@ -215,12 +246,12 @@ def read_branches(
     """
     if start == stop:  # of which uproot would read a basket
         with reading(path, f"{tree.name}: branches cannot be read"):
-            empty = {
-                name: tree[name].interpretation.awkward_form(tree.file).length_zero_array()
-                for name in branches
-            }
+            empty = {name: form_of(tree, name).length_zero_array() for name in branches}
             return ak.zip(empty, depth_limit=1)
     try:
+        if isinstance(tree, RNTuple):
+            fields = {name: _array(tree, name, start, stop) for name in branches}
+            return ak.zip(fields, depth_limit=1)
         return tree.arrays(
             list(branches), entry_start=start, entry_stop=stop, library="ak", array_cache=None
         )
@@ -238,7 +269,7 @@ def _require_baskets(path: PathLike, tree: Any, name: str, start: int, stop: int
     try:
         edges = [
             start,
-            *(int(edge) for edge in tree[name].entry_offsets if start < edge < stop),
+            *(edge for edge in entry_offsets(tree, name) if start < edge < stop),
             stop,
         ]
     except Exception as error:
@@ -247,7 +278,7 @@ def _require_baskets(path: PathLike, tree: Any, name: str, start: int, stop: int
         ) from error
     for first, last in itertools.pairwise(edges):
         try:
-            tree[name].array(entry_start=first, entry_stop=last, library="ak", array_cache=None)
+            _array(tree, name, first, last)
         except Exception as error:
             raise BadEntriesError(
                 path, tree.name, name, first, last, f"cannot be read ({type(error).__name__})"

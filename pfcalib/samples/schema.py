@@ -141,7 +141,8 @@ class Sample:
         return len(self.offsets) - 1
 
     def __repr__(self) -> str:
-        return f"Sample({len(self)} clusters, {len(self.scalars)} scalars, {int(self.offsets[-1])} cells of {len(self.geo)})"
+        cells = f"{int(self.offsets[-1])} cells of {len(self.geo)}"
+        return f"Sample({len(self)} clusters, {len(self.scalars)} scalars, {cells})"
 
     @overload
     def __getitem__(self, key: str) -> NDArray[Any]: ...

@@ -1,13 +1,12 @@
-"""Files of single showers before noise and clustering: one entry an event, jagged cells; the layout
-of the packaged Geant4 showers.
+"""Files of single showers before noise and clustering: ``ShowerTree`` with one entry an event and
+jagged cells; the layout of the packaged Geant4 showers.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import awkward as ak
@@ -15,10 +14,27 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
+from pfcalib.cache import new_file
+from pfcalib.columns import COLUMNS
 from pfcalib.errors import BadFileError
 from pfcalib.geometry import Grid
-from pfcalib.samples.rootfile import get_tree, open_sample, read_geo, read_metadata
-from pfcalib.samples.schema import GEO_TREE, METADATA, CellGeo
+from pfcalib.samples.faults import BadEntriesError, require_sound
+from pfcalib.samples.layouts.protocol import Layout, in_root
+from pfcalib.samples.rootfile import (
+    PathLike,
+    as_column,
+    get_tree,
+    jagged_parts,
+    open_sample,
+    read_branches,
+    read_geo,
+    read_metadata,
+    reading,
+    require_branches,
+    require_numbers,
+    root_trees,
+)
+from pfcalib.samples.schema import GEO_TREE, METADATA, CellGeo, Sample
 
 SHOWER_TREE = "ShowerTree"
 _BRANCHES = {
@@ -60,33 +76,24 @@ def write_showers(
     path: str | os.PathLike[str], showers: Showers, grid: Grid, metadata: Mapping[str, Any]
 ) -> None:
     """Write showers as a ROOT file, zstd, under a temporary name first."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    counts = np.diff(showers.offsets)
-    hits = ak.unflatten(
-        ak.zip({"ID": showers.cell.astype(np.uint16), "E": showers.signal.astype(np.float32)}),
-        counts,
-    )
     columns: tuple[NDArray[Any], ...] = (showers.pdg_id, showers.e_true, showers.eta, showers.phi)
     scalars = {
         name: column.astype(dtype)
         for (name, dtype), column in zip(_BRANCHES.items(), columns, strict=True)
     }
-    try:
-        with uproot.recreate(temporary, compression=uproot.ZSTD(9)) as file:
-            tree = file.mktree(SHOWER_TREE, {**_BRANCHES, "hit": hits.type.content})
-            tree.extend({**scalars, "hit": hits})
-            geo = {
-                name: ak.Array(array[None])
-                for name, array in CellGeo.from_grid(grid).arrays().items()
-            }
-            file.mktree(GEO_TREE, {name: array.type.content for name, array in geo.items()}).extend(
-                geo
-            )
-            file[METADATA] = json.dumps(dict(metadata), sort_keys=True)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    hits = ak.unflatten(
+        ak.zip({"ID": showers.cell.astype(np.uint16), "E": showers.signal.astype(np.float32)}),
+        np.diff(showers.offsets),
+    )
+    arrays = CellGeo.from_grid(grid).arrays()
+    geo = {name: ak.Array(array[None]) for name, array in arrays.items()}
+    types = {name: array.type.content for name, array in geo.items()}
+    compression = uproot.ZSTD(9)
+    with new_file(path) as temporary, uproot.recreate(temporary, compression=compression) as file:
+        tree = file.mktree(SHOWER_TREE, {**_BRANCHES, "hit": hits.type.content})
+        tree.extend({**scalars, "hit": hits})
+        file.mktree(GEO_TREE, types).extend(geo)
+        file[METADATA] = json.dumps(dict(metadata), sort_keys=True)
 
 
 def read_showers(path: str | os.PathLike[str], grid: Grid) -> tuple[Showers, dict[str, Any]]:
@@ -95,33 +102,94 @@ def read_showers(path: str | os.PathLike[str], grid: Grid) -> tuple[Showers, dic
     Raises
     ------
     BadFileError
-        If it is not such a file, its cells are not those of the grid, or an energy is not finite.
+        If it is not such a file, its cells are not those of the grid, or a value is not sound.
     """
     with open_sample(path) as file:
-        tree = get_tree(path, file, SHOWER_TREE)
-        geo, metadata = read_geo(path, file), read_metadata(path, file)
-        arrays = tree.arrays([*_BRANCHES, "hit_ID", "hit_E"], library="ak")
-    if not geo.same_as(CellGeo.from_grid(grid)):
+        reader, metadata = ShowerReader(path, file), read_metadata(path, file)
+        sample = reader.read(0, reader.n_entries)
+    if not sample.geo.same_as(CellGeo.from_grid(grid)):
         raise BadFileError(
             f"{path}: {GEO_TREE} does not describe the cells of the grid {grid.name!r}"
         )
-    offsets = np.concatenate([[0], np.cumsum(ak.to_numpy(ak.num(arrays["hit_ID"])))]).astype(
-        np.int64
+    require_sound(sample, np.arange(len(sample)), path, SHOWER_TREE)
+    e_true, eta, phi = (sample[f"truth{name}"].astype(np.float64) for name in ("E", "Eta", "Phi"))
+    cell, signal = sample.cells["cluster_cell_ID"], sample.cells["cluster_cell_E"]
+    showers = Showers(
+        sample["truthPdgId"],
+        e_true,
+        eta,
+        phi,
+        sample.offsets,
+        cell.astype(np.int32),
+        signal.astype(np.float64),
     )
-    cell, signal = (ak.to_numpy(ak.flatten(arrays[name])) for name in ("hit_ID", "hit_E"))
-    bad = np.flatnonzero(~np.isfinite(signal) | (cell >= grid.n_cells))
-    if len(bad):
-        entry = int(np.searchsorted(offsets, bad[0], side="right")) - 1
-        raise BadFileError(
-            f"{path}: {SHOWER_TREE}, entry {entry}: hit_E must be finite and hit_ID below "
-            f"{grid.n_cells}"
-        )
-    pdg_id, e_true, eta, phi = (ak.to_numpy(arrays[name]) for name in _BRANCHES)
-    bad = np.flatnonzero(~(np.isfinite(e_true) & (e_true > 0.0)))
-    if len(bad):
-        raise BadFileError(
-            f"{path}: {SHOWER_TREE}, entry {bad[0]}: truthE must be positive and finite, not "
-            f"{e_true[bad[0]]}"
-        )
-    e_true, eta, phi, signal = (array.astype(np.float64) for array in (e_true, eta, phi, signal))
-    return Showers(pdg_id, e_true, eta, phi, offsets, cell.astype(np.int32), signal), metadata
+    return showers, metadata
+
+
+_CELLS = {"cluster_cell_ID": "hit_ID", "cluster_cell_E": "hit_E"}
+_MADE = ("eventNumber", "truthPt", "clusterE", "cluster_nCells")
+
+
+class ShowerReader:
+    """An open file; see `Reader`.
+
+    What it gives are no clusters: the cells are all cells of a shower without noise, clusterE is
+    their sum and cluster_nCells their number; eventNumber is the entry. The metadata say so under
+    "unit".
+    """
+
+    layout, unit, tree = "showers", "shower", SHOWER_TREE
+
+    def __init__(self, path: PathLike, file: Any) -> None:
+        self._path, self._tree = path, get_tree(path, file, SHOWER_TREE)
+        self.found = (*_BRANCHES, *_CELLS.values())
+        self.missing: tuple[str, ...] = ()
+        require_branches(path, self._tree, self.found)
+        require_numbers(path, self._tree, list(_BRANCHES), depth=0, whole=("truthPdgId",))
+        require_numbers(path, self._tree, tuple(_CELLS.values()), depth=1, whole=("hit_ID",))
+        self.n_entries = int(self._tree.num_entries)
+        self.geo = read_geo(path, file)
+        mark = {
+            "layout": self.layout,
+            "unit": "shower: all cells without noise, not a cluster; clusterE is their sum",
+        }
+        self.metadata = read_metadata(path, file) | mark
+
+    def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
+        """See `Reader.read`."""
+        arrays = read_branches(self._path, self._tree, self.found, start, stop)
+        cells: dict[str, NDArray[Any]] = {}
+        with reading(self._path, f"{SHOWER_TREE}: entries {start} to {stop} cannot be unpacked"):
+            offsets, cells["cluster_cell_ID"] = jagged_parts(arrays["hit_ID"])
+            own, cells["cluster_cell_E"] = jagged_parts(arrays["hit_E"])
+            scalars = {name: ak.to_numpy(arrays[name]) for name in _BRANCHES}
+        bad = np.flatnonzero(np.diff(own) != np.diff(offsets))
+        if len(bad):
+            entry = start + int(bad[0])
+            raise BadEntriesError(
+                self._path,
+                SHOWER_TREE,
+                "hit_E",
+                entry,
+                entry + 1,
+                "does not have the same length as hit_ID",
+            )
+        owner = np.repeat(np.arange(stop - start), np.diff(offsets))
+        # what is not finite is reported by those who judge values
+        with np.errstate(invalid="ignore", over="ignore"):
+            pt = scalars["truthE"] / np.cosh(scalars["truthEta"], dtype=np.float64)
+        total = np.bincount(owner, weights=cells["cluster_cell_E"], minlength=stop - start)
+        made = (np.arange(start, stop), pt, total, np.diff(offsets))
+        every: dict[str, NDArray[Any]] = {**scalars, **dict(zip(_MADE, made, strict=True))}
+        names = [name for name in COLUMNS if columns is None or name in columns]
+        kept = {name: as_column(name, every[name]) for name in names if name in every}
+        cells = {name: as_column(name, cells[name]) for name in names if name in cells}
+        return Sample(kept, offsets, cells, self.geo, self.metadata)
+
+
+LAYOUT = Layout(
+    "showers",
+    "ShowerTree: one entry a shower without noise",
+    lambda path: SHOWER_TREE in root_trees(path),
+    in_root(ShowerReader),
+)

@@ -21,7 +21,7 @@ from pfcalib.samples.layouts.protocol import Reader
 from pfcalib.samples.layouts.recognise import open_reader
 from pfcalib.samples.maps import CachedSample, open_cache
 from pfcalib.samples.read import STEP, PathLike, read_entries
-from pfcalib.samples.rootfile import get_tree, identity, open_sample
+from pfcalib.samples.rootfile import entry_offsets, get_tree, identity, open_sample
 from pfcalib.samples.schema import CLUSTER_TREE, CellGeo
 from pfcalib.samples.select import row_type
 
@@ -286,7 +286,7 @@ def _ranges_of(path: PathLike, reader: Reader) -> Iterator[tuple[int, int]]:
     edges = np.arange(STEP, reader.n_entries, STEP)
     if reader.layout == "pfcalib" and CELLS[0] in reader.found:
         with open_sample(path) as file:
-            edges = np.asarray(get_tree(path, file, CLUSTER_TREE)[CELLS[1]].entry_offsets)
+            edges = np.asarray(entry_offsets(get_tree(path, file, CLUSTER_TREE), CELLS[1]))
     start = 0
     for edge in (*edges[edges < reader.n_entries].tolist(), reader.n_entries):
         if edge - start >= _MIN_RANGE or (edge == reader.n_entries and edge > start):

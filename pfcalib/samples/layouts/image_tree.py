@@ -8,8 +8,7 @@ cluster.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,12 +20,12 @@ from pfcalib.columns import COLUMNS, EXTRA, JAGGED, LAYER_NAMES, SCALARS
 from pfcalib.errors import BadFileError
 from pfcalib.geometry import Grid, build_grid
 from pfcalib.samples.faults import BadEntriesError
-from pfcalib.samples.layouts.protocol import Layout, Reader
+from pfcalib.samples.layouts.protocol import Layout, in_root
 from pfcalib.samples.rootfile import (
     PathLike,
     as_column,
+    form_of,
     get_tree,
-    open_sample,
     read_branches,
     reading,
     require_branches,
@@ -135,15 +134,21 @@ class ImageReader:
         self.geo = _image_geo()
         self.metadata = {
             "layout": self.layout,
-            "cells": "made from images: pixel x clusterE, on the barrel's grid around the central cell",
+            "cells": "of images: pixel x clusterE, on the barrel's grid around the central cell",
         }
 
     def _require_shape(self, name: str) -> None:
-        branch, shape = self._tree[name], IMAGES[name][1:]
-        kind = branch.interpretation
-        if getattr(kind, "inner_shape", ()) != shape or kind.from_dtype.base.kind not in "fiu":
-            message = f"branch {name} is of type {branch.typename}, expected an image of {shape[0]} x {shape[1]} numbers an entry"
-            raise BadFileError(f"{self._path}: {CLUSTER_TREE}: {message}")
+        shape, kind = IMAGES[name][1:], form_of(self._tree, name).type
+        found = []
+        while isinstance(kind, ak.types.RegularType):
+            found.append(kind.size)
+            kind = kind.content
+        if tuple(found) != shape or getattr(kind, "primitive", "bool") == "bool":
+            raise BadFileError(
+                f"{self._path}: {CLUSTER_TREE}: branch {name} is of type "
+                f"{self._tree[name].typename}, expected an image of {shape[0]} x {shape[1]} "
+                "numbers an entry"
+            )
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
         """See `Reader.read`."""
@@ -287,15 +292,9 @@ def _matches(path: PathLike) -> bool:
     return any(name in branches for name in IMAGES) and not any(name in branches for name in JAGGED)
 
 
-@contextlib.contextmanager
-def _open(path: PathLike) -> Iterator[Reader]:
-    with open_sample(path) as file:
-        yield ImageReader(path, file)
-
-
 LAYOUT = Layout(
     "ClusterTree images",
     "ClusterTree: one entry a cluster, dense images of the earlier MLTree",
     _matches,
-    _open,
+    in_root(ImageReader),
 )

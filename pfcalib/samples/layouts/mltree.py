@@ -7,8 +7,7 @@ Branches are those of the public ATLAS ntuple maker MLTree and of the notebooks 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import awkward as ak
@@ -16,15 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib.columns import COLUMNS, EXTRA, JAGGED, LAYER_NAMES, SCALARS
-from pfcalib.samples.faults import BadEntriesError
-from pfcalib.samples.layouts.matching import makes_clusters, nearest_particle
-from pfcalib.samples.layouts.protocol import ENTRY, Layout, Reader
+from pfcalib.samples.layouts.events import EventReader, makes_clusters, nearest_particle, rank
+from pfcalib.samples.layouts.protocol import ENTRY, Layout, in_root
 from pfcalib.samples.rootfile import (
     PathLike,
     as_column,
     get_tree,
     no_cells,
-    open_sample,
     read_branches,
     read_geo,
     reading,
@@ -55,7 +52,7 @@ _SAME = (
         "cluster_FIRST_ENG_DENS",
         "cluster_CENTER_LAMBDA",
         "cluster_ISOLATION",
-        *(name for name in EXTRA if name.startswith("cluster_")),
+        *(name for name in EXTRA if name.endswith(("_PROBABILITY", "_WEIGHT"))),
     ),
 )
 _CLUSTER = _RENAMED | {name: name for name in _SAME}  # column: vector with one value a cluster
@@ -68,10 +65,9 @@ _LAYER_COLUMNS = {
     for name, sampling in zip(LAYER_NAMES, (0, 1, 2, 3, 12, 13, 14), strict=True)
 }
 _WHOLE = (*_EVENT, "truthPartPdgId", *_TRUTH_FLAGS, "cluster_nCells", "cluster_cell_ID")
-_LOOK = 1000  # events looked at for the mean number of clusters
 
 
-class MLTreeReader:
+class MLTreeReader(EventReader):
     """An open file; see `Reader`.
 
     Clusters come in the order of the file; clusterIndex is their rank in the event by falling
@@ -82,11 +78,12 @@ class MLTreeReader:
     cluster_ENG_CALIB_EM and cluster_E_<layer> are made from the cells.
     """
 
-    layout, unit, tree = "MLTree", "event", EVENT_TREE
+    layout, tree = "MLTree", EVENT_TREE
+    _energy = _CLUSTER["clusterE"]
 
     def __init__(self, path: PathLike, file: Any) -> None:
         self._path, self._tree = path, get_tree(path, file, EVENT_TREE)
-        require_branches(path, self._tree, [_CLUSTER["clusterE"]])
+        require_branches(path, self._tree, [self._energy])
         there = set(self._tree.keys())
         wanted = (*_EVENT, *_TRUTH.values(), *_TRUTH_FLAGS, *_CLUSTER.values(), *JAGGED)
         self.found = tuple(name for name in wanted if name in there)
@@ -107,28 +104,24 @@ class MLTreeReader:
         self.geo = read_geo(path, file) if has_geo else no_cells()
         self._columns = _columns_of(there)
 
-    def clusters_per_entry(self) -> float:
-        """Mean number of clusters of the first events; 1 where they cannot be read."""
-        with contextlib.suppress(Exception):
-            counts = ak.num(self._tree[_CLUSTER["clusterE"]].array(entry_stop=_LOOK))
-            return float(ak.mean(counts)) if len(counts) else 1.0
-        return 1.0
-
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
         """See `Reader.read`."""
         wanted = [name for name in self._columns if columns is None or name in columns]
         arrays = read_branches(self._path, self._tree, self._branches(wanted), start, stop)
         with reading(self._path, f"{EVENT_TREE}: entries {start} to {stop} cannot be unpacked"):
-            counts = ak.to_numpy(ak.num(arrays[_CLUSTER["clusterE"]])).astype(np.int64)
+            counts = ak.to_numpy(ak.num(arrays[self._energy])).astype(np.int64)
         event = np.repeat(np.arange(stop - start), counts)
         scalars: dict[str, NDArray[Any]] = {ENTRY: start + event}
         for name, branch in _CLUSTER.items():
             if branch in arrays.fields:
-                scalars[name] = self._flat(arrays, branch, counts, start)
+                scalars[name] = self._flat(arrays[branch], counts, start, branch)
         offsets, cells = self._cells(arrays, counts, start)
-        scalars |= self._of_events(arrays, wanted, counts) | self._truth(
-            arrays, wanted, event, scalars
-        )
+        for name in (name for name in _EVENT if name in arrays.fields):
+            scalars[name] = np.repeat(ak.to_numpy(arrays[name]), counts)
+        scalars.setdefault("nCluster", np.repeat(counts, counts))
+        if "clusterIndex" in wanted:
+            scalars["clusterIndex"] = rank(scalars["clusterE"], counts)
+        scalars |= self._truth(arrays, wanted, event, scalars)
         scalars |= _sums(wanted, offsets, cells, self.geo)
         kept = {name: as_column(name, scalars[name]) for name in wanted if name in scalars}
         cells = {name: as_column(name, cells[name]) for name in wanted if name in cells}
@@ -145,79 +138,24 @@ class MLTreeReader:
         names |= {cell for name, cell in _SUMS.items() if name in wanted}
         return [name for name in self.found if name in names]
 
-    def _flat(
-        self, arrays: ak.Array, branch: str, counts: NDArray[np.int64], start: int
-    ) -> NDArray[Any]:
-        """Values of a vector that must have one value a cluster."""
-        with reading(
-            self._path,
-            f"{EVENT_TREE}: entries {start} to {start + len(counts)}: {branch} cannot be unpacked",
-        ):
-            own, values = (
-                ak.to_numpy(ak.num(arrays[branch])),
-                ak.to_numpy(ak.flatten(arrays[branch])),
-            )
-        self._require_equal(
-            own, counts, start + np.arange(len(counts)), branch, _CLUSTER["clusterE"]
-        )
-        return values
-
     def _cells(
         self, arrays: ak.Array, counts: NDArray[np.int64], start: int
     ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         offsets = np.zeros(counts.sum() + 1, dtype=np.int64)
         cells: dict[str, NDArray[Any]] = {}
-        entry = start + np.repeat(np.arange(len(counts)), counts)
+        events = np.arange(start, start + len(counts))
         for name in (name for name in JAGGED if name in arrays.fields):
-            with reading(
-                self._path,
-                f"{EVENT_TREE}: entries {start} to {start + len(counts)}: {name} cannot be "
-                "unpacked",
-            ):
+            where = f"{EVENT_TREE}: entries {start} to {start + len(counts)}: {name}"
+            with reading(self._path, f"{where} cannot be unpacked"):
                 n_clusters, clusters = ak.to_numpy(ak.num(arrays[name])), ak.flatten(arrays[name])
-                n_cells, values = (
-                    ak.to_numpy(ak.num(clusters)).astype(np.int64),
-                    ak.to_numpy(ak.flatten(clusters)),
-                )
-            self._require_equal(
-                n_clusters, counts, start + np.arange(len(counts)), name, _CLUSTER["clusterE"]
-            )
+                n_cells = ak.to_numpy(ak.num(clusters)).astype(np.int64)
+                values = ak.to_numpy(ak.flatten(clusters))
+            self._require_equal(n_clusters, counts, events, name, self._energy)
             if cells:
-                self._require_equal(n_cells, np.diff(offsets), entry, name, next(iter(cells)))
+                entry, first = np.repeat(events, counts), next(iter(cells))
+                self._require_equal(n_cells, np.diff(offsets), entry, name, first)
             offsets, cells[name] = np.concatenate([[0], np.cumsum(n_cells)]), values
         return offsets, cells
-
-    def _require_equal(
-        self,
-        own: NDArray[np.integer],
-        counts: NDArray[np.int64],
-        entry: NDArray[np.int64],
-        name: str,
-        other: str,
-    ) -> None:
-        bad = np.flatnonzero(own != counts)
-        if len(bad):
-            i = int(entry[bad[0]])
-            reason = (
-                f"does not have the same length as {other} ({own[bad[0]]} and {counts[bad[0]]})"
-            )
-            raise BadEntriesError(self._path, EVENT_TREE, name, i, i + 1, reason)
-
-    def _of_events(
-        self, arrays: ak.Array, wanted: Sequence[str], counts: NDArray[np.int64]
-    ) -> dict[str, NDArray[Any]]:
-        columns = {
-            name: np.repeat(ak.to_numpy(arrays[name]), counts)
-            for name in _EVENT
-            if name in arrays.fields
-        }
-        columns.setdefault("nCluster", np.repeat(counts, counts))
-        if "clusterIndex" in wanted:
-            rank = ak.argsort(
-                ak.argsort(arrays[_CLUSTER["clusterE"]], ascending=False, stable=True), stable=True
-            )
-            columns["clusterIndex"] = ak.to_numpy(ak.flatten(rank))
-        return columns
 
     def _truth(
         self,
@@ -231,21 +169,13 @@ class MLTreeReader:
         if not names:
             return {}
         counts = ak.to_numpy(ak.num(arrays[_TRUTH["truthE"]])).astype(np.int64)
-        owner, first = (
-            np.repeat(np.arange(len(counts)), counts),
-            int(scalars[ENTRY][0] - event[0]) if len(event) else 0,
-        )
-        flat: dict[str, NDArray[Any]] = {}
-        for branch in (
-            branch for branch in (*_TRUTH.values(), *_TRUTH_FLAGS) if branch in arrays.fields
-        ):
-            own, flat[branch] = (
-                ak.to_numpy(ak.num(arrays[branch])),
-                ak.to_numpy(ak.flatten(arrays[branch])),
-            )
-            self._require_equal(
-                own, counts, first + np.arange(len(counts)), branch, _TRUTH["truthE"]
-            )
+        owner = np.repeat(np.arange(len(counts)), counts)
+        first = int(scalars[ENTRY][0] - event[0]) if len(event) else 0
+        flat = {
+            branch: self._flat(arrays[branch], counts, first, branch, _TRUTH["truthE"])
+            for branch in (*_TRUTH.values(), *_TRUTH_FLAGS)
+            if branch in arrays.fields
+        }
         flags = {
             "pdg_id": flat.get(_TRUTH["truthPdgId"]),
             "status": flat.get("truthPartStatus"),
@@ -312,15 +242,9 @@ def _sums(
     return columns
 
 
-@contextlib.contextmanager
-def _open(path: PathLike) -> Iterator[Reader]:
-    with open_sample(path) as file:
-        yield MLTreeReader(path, file)
-
-
 LAYOUT = Layout(
     "MLTree",
     "EventTree: one entry an event, clusters and cells as nested vectors",
     lambda path: EVENT_TREE in root_trees(path),
-    _open,
+    in_root(MLTreeReader),
 )

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import awkward as ak
@@ -14,19 +13,17 @@ from numpy.typing import NDArray
 
 from pfcalib.columns import COLUMNS, EXTRA, JAGGED, SCALARS
 from pfcalib.samples.faults import BadEntriesError
-from pfcalib.samples.layouts.protocol import Layout, Reader
+from pfcalib.samples.layouts.protocol import Layout, in_root
 from pfcalib.samples.rootfile import (
     PathLike,
     as_column,
     get_tree,
     jagged_parts,
     no_cells,
-    open_sample,
     read_branches,
     read_geo,
     read_metadata,
     reading,
-    require_branches,
     require_numbers,
     root_trees,
 )
@@ -63,62 +60,29 @@ class PfcalibReader:
             names_here = [name for name in new if COLUMNS[name].jagged == bool(depth)]
             require_numbers(self._path, self._tree, names_here, depth=depth, whole=_WHOLE)
         self._checked.update(new)
-        scalars, offsets, cells = read_tree_columns(self._path, self._tree, names, (start, stop))
+        arrays = read_branches(self._path, self._tree, names, start, stop)
+        scalars = {
+            name: as_column(name, ak.to_numpy(arrays[name]))
+            for name in names
+            if not COLUMNS[name].jagged
+        }
+        offsets = np.zeros(stop - start + 1, dtype=np.int64)
+        cells: dict[str, NDArray[Any]] = {}
+        for name in (name for name in names if COLUMNS[name].jagged):
+            where = f"{CLUSTER_TREE}: entries {start} to {stop}: {name}"
+            with reading(self._path, f"{where} cannot be unpacked"):
+                own, values = jagged_parts(arrays[name])
+            if cells and not np.array_equal(own, offsets):
+                entry = start + int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
+                reason = f"{name} and {next(iter(cells))} do not have the same length"
+                raise BadEntriesError(self._path, CLUSTER_TREE, "", entry, entry + 1, reason)
+            offsets, cells[name] = own, as_column(name, values)
         return Sample(scalars, offsets, cells, self.geo, self.metadata)
-
-
-def read_tree_columns(
-    path: PathLike, tree: Any, columns: Sequence[str], entries: tuple[int, int]
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """Scalars, offsets and cells of a range of entries, as they are; only the lengths of jagged
-    branches are checked.
-    """
-    arrays = read_branches(path, tree, columns, *entries)
-    scalars = {
-        name: as_column(name, ak.to_numpy(arrays[name]))
-        for name in columns
-        if not COLUMNS[name].jagged
-    }
-    offsets = np.zeros(entries[1] - entries[0] + 1, dtype=np.int64)
-    cells: dict[str, NDArray[Any]] = {}
-    for name in (name for name in columns if COLUMNS[name].jagged):
-        with reading(
-            path, f"{tree.name}: entries {entries[0]} to {entries[1]}: {name} cannot be unpacked"
-        ):
-            own, values = jagged_parts(arrays[name])
-        if cells and not np.array_equal(own, offsets):
-            entry = entries[0] + int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
-            first = next(iter(cells))
-            raise BadEntriesError(
-                path,
-                tree.name,
-                "",
-                entry,
-                entry + 1,
-                f"{name} and {first} do not have the same length",
-            )
-        offsets, cells[name] = own, as_column(name, values)
-    return scalars, offsets, cells
-
-
-def read_columns(
-    path: PathLike, file: Any, columns: Sequence[str], entries: tuple[int, int]
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """As `read_tree_columns`, of an open file."""
-    tree = get_tree(path, file, CLUSTER_TREE)
-    require_branches(path, tree, columns)
-    return read_tree_columns(path, tree, columns, entries)
-
-
-@contextlib.contextmanager
-def _open(path: PathLike) -> Iterator[Reader]:
-    with open_sample(path) as file:
-        yield PfcalibReader(path, file)
 
 
 LAYOUT = Layout(
     "pfcalib",
     "ClusterTree: one entry a cluster, jagged cells",
     lambda path: CLUSTER_TREE in root_trees(path),
-    _open,
+    in_root(PfcalibReader),
 )

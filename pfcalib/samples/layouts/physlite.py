@@ -1,13 +1,17 @@
 """Calorimeter clusters of ATLAS AOD, DAOD and PHYSLITE files, one entry an event; energies there
 are in MeV.
 
-Public source: the headers of xAOD::CaloCluster_v1 and CaloSampling in gitlab.cern.ch/atlas/athena.
+A variable of a container is a branch ``<container>Aux.<variable>`` or
+``<container>AuxDyn.<variable>`` of ``CollectionTree``; in RNTuples the tree is ``EventData``, and
+the dot a colon. Public source: the headers of xAOD::CaloCluster_v1 and CaloSampling in
+gitlab.cern.ch/atlas/athena.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import awkward as ak
@@ -17,14 +21,12 @@ from numpy.typing import NDArray
 
 from pfcalib.columns import COLUMNS
 from pfcalib.errors import BadFileError
-from pfcalib.samples.faults import BadEntriesError
-from pfcalib.samples.layouts.protocol import ENTRY, Layout, Reader
-from pfcalib.samples.layouts.xaod import GEV, TREE, variables
-from pfcalib.samples.locate import PathLike
+from pfcalib.samples.layouts.events import EventReader, rank
+from pfcalib.samples.layouts.protocol import ENTRY, Layout, in_root
 from pfcalib.samples.rootfile import (
+    PathLike,
     get_tree,
     no_cells,
-    open_sample,
     read_branches,
     reading,
     require_numbers,
@@ -32,6 +34,8 @@ from pfcalib.samples.rootfile import (
 )
 from pfcalib.samples.schema import Sample
 
+TREES = ("CollectionTree", "EventData")
+GEV = 1e-3  # GeV in a MeV, the unit of xAOD
 PREFERRED = ("CaloCalTopoClusters", "egammaClusters")
 SAMPLINGS = (  # CaloSampling: the bits of samplingPattern
     *(
@@ -92,12 +96,32 @@ _MOMENTS = {  # variable: its unit in that of the column cluster_<variable>
     **dict.fromkeys(("EM_PROBABILITY", "HAD_WEIGHT", "OOC_WEIGHT", "DM_WEIGHT"), 1.0),
 }
 _KINEMATICS = ("rawE", "rawEta", "rawPhi", "calE", "calEta", "calPhi")
+_VARIABLE = re.compile(r"(?:.*/)?(\w+?)Aux(?:Dyn)?[.:]+(\w+)")
 # a DataVector of clusters holds samplingPattern alone, member by member
 _PATTERN = uproot.AsJagged(uproot.AsDtype(">u4"), header_bytes=16)
 _LOOK = 1000  # events looked at for the mean number of clusters
 
 
-class PhysliteReader:
+def tree_of(path: PathLike) -> str | None:
+    """Name of the tree of events of an xAOD file; None for other files."""
+    return next((name for name in TREES if name in root_trees(path)), None)
+
+
+def variables(branches: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Branch of each variable of each container.
+
+    >>> variables(["JetsAux./JetsAux.pt", "JetsAuxDyn:Width", "JetsAuxDyn.link/JetsAuxDyn.link.a"])
+    {'Jets': {'pt': 'JetsAux./JetsAux.pt', 'Width': 'JetsAuxDyn:Width'}}
+    """
+    found: dict[str, dict[str, str]] = {}
+    for branch in branches:
+        match = _VARIABLE.fullmatch(branch)
+        if match:
+            found.setdefault(match[1], {})[match[2]] = branch
+    return found
+
+
+class PhysliteReader(EventReader):
     """An open file; see `Reader`.
 
     There are no cells and no truth particles of clusters. Energy and direction are those of the EM
@@ -105,16 +129,23 @@ class PhysliteReader:
     calEta, calPhi, which `missing` and metadata["energy_scale"] say. The layers of the barrel get
     their cluster_E_<layer> from e_sampl; energy in any other sampling is in no column, and
     metadata["samplings_without_column"] says how many clusters of the file have cells there.
-    clusterIndex is the rank in the event.
+    clusterIndex is the rank in the event. An RNTuple holds no samplingPattern, so no layers.
+
+    Parameters
+    ----------
+    container : str, optional
+        Name of the clusters. Otherwise CaloCalTopoClusters or else egammaClusters or else the first
+        other one in the alphabet that has rawE or calE.
     """
 
-    layout, unit, tree = "PHYSLITE", "event", TREE
+    layout = "PHYSLITE"
 
     def __init__(self, path: PathLike, file: Any, container: str | None = None) -> None:
-        self._path, self._tree = path, get_tree(path, file, TREE)
-        with reading(path, f"{TREE}: the branches cannot be listed"):
+        self.tree = tree_of(path) or TREES[0]
+        self._path, self._tree = path, get_tree(path, file, self.tree)
+        with reading(path, f"{self.tree}: the branches cannot be listed"):
             known = variables(self._tree.keys())
-        self.container = _choose(path, known, container)
+        self.container = _choose(path, self.tree, known, container)
         there = known[self.container] | (
             {"eventNumber": known["EventInfo"]["eventNumber"]}
             if "eventNumber" in known.get("EventInfo", {})
@@ -130,6 +161,7 @@ class PhysliteReader:
                 depth=depth,
             )
         self._raw = "rawE" in there
+        self._energy = self._branches["rawE" if self._raw else "calE"]
         pattern = self._look_at_patterns()
         self.found = (*self._branches, *(() if pattern is None else ("samplingPattern",)))
         self.missing = tuple(
@@ -141,15 +173,6 @@ class PhysliteReader:
             "EM (rawE)" if self._raw else "calibrated (calE): the file has no rawE"
         )
         self.metadata["samplings_without_column"] = "unknown" if pattern is None else pattern
-
-    def clusters_per_entry(self) -> float:
-        """Mean number of clusters of the first events; 1 where they cannot be read."""
-        with contextlib.suppress(Exception):
-            counts = ak.num(
-                self._tree[self._branches["rawE" if self._raw else "calE"]].array(entry_stop=_LOOK)
-            )
-            return float(ak.mean(counts)) if len(counts) else 1.0
-        return 1.0
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
         """See `Reader.read`."""
@@ -163,15 +186,13 @@ class PhysliteReader:
         }
         arrays = read_branches(self._path, self._tree, list(branches.values()), start, stop)
         by_name = {name: arrays[branch] for name, branch in branches.items()}
-        energy = by_name["rawE" if self._raw else "calE"]
-        counts = ak.to_numpy(ak.num(energy)).astype(np.int64)
+        counts = ak.to_numpy(ak.num(arrays[self._energy])).astype(np.int64)
         event = np.repeat(np.arange(stop - start), counts)
-        flat = {}
-        for name in (name for name in by_name if name not in ("eventNumber", "e_sampl")):
-            self._require_equal(
-                ak.to_numpy(ak.num(by_name[name])), counts, start + np.arange(len(counts)), name
-            )
-            flat[name] = ak.to_numpy(ak.flatten(by_name[name])).astype(np.float64)
+        flat = {
+            name: self._flat(array, counts, start, f"{self.container}: {name}").astype(np.float64)
+            for name, array in by_name.items()
+            if name not in ("eventNumber", "e_sampl")
+        }
         scalars = {
             "clusterE": flat["rawE" if self._raw else "calE"] * GEV,
             "nCluster": counts[event],
@@ -183,7 +204,7 @@ class PhysliteReader:
         )
         scalars |= {
             "eventNumber": number.astype(np.int64)[event],
-            "clusterIndex": _rank(scalars["clusterE"], counts),
+            "clusterIndex": rank(scalars["clusterE"], counts),
         }
         scalars |= {f"cluster{name}": flat[source] for name, source in self._direction().items()}
         if "clusterEta" in scalars:
@@ -244,22 +265,24 @@ class PhysliteReader:
         """
         with reading(
             self._path,
-            f"{TREE}: entries {entries[0]} to {entries[1]}: the elements of {self.container} "
+            f"{self.tree}: entries {entries[0]} to {entries[1]}: the elements of {self.container} "
             "cannot be read",
         ):
             patterns = self._patterns(*entries)
-        for name, array in (("samplingPattern", patterns), ("e_sampl", e_sampl)):
-            self._require_equal(
-                ak.to_numpy(ak.num(array)), counts, entries[0] + np.arange(len(counts)), name
-            )
-        cluster, sampling = np.nonzero(_bits(ak.to_numpy(ak.flatten(patterns))))
+        name = f"{self.container}: e_sampl"
+        cluster, sampling = np.nonzero(
+            _bits(self._flat(patterns, counts, entries[0], f"{self.container}: samplingPattern"))
+        )
         clusters = ak.flatten(e_sampl)
+        self._require_equal(
+            ak.to_numpy(ak.num(e_sampl)), counts, np.arange(*entries), name, self._energy
+        )
         self._require_equal(
             ak.to_numpy(ak.num(clusters)),
             np.bincount(cluster, minlength=len(event)),
             entries[0] + event,
-            "e_sampl",
-            "bits set",
+            name,
+            "the bits of samplingPattern",
         )
         energy = ak.to_numpy(ak.flatten(clusters)).astype(np.float64) * GEV
         columns = {}
@@ -271,65 +294,25 @@ class PhysliteReader:
                 ]
         return columns
 
-    def _require_equal(
-        self,
-        own: NDArray[Any],
-        counts: NDArray[np.int64],
-        entry: NDArray[np.int64],
-        name: str,
-        other: str = "clusters",
-    ) -> None:
-        bad = np.flatnonzero(own != counts)
-        if len(bad):
-            i = int(entry[bad[0]])
-            reason = f"has {own[bad[0]]} values, the event has {counts[bad[0]]} {other}"
-            raise BadEntriesError(self._path, TREE, f"{self.container}: {name}", i, i + 1, reason)
 
-
-@contextlib.contextmanager
-def open_clusters(path: PathLike, *, container: str | None = None) -> Iterator[Reader]:
-    """A reader of a file, closed at the end.
-
-    Parameters
-    ----------
-    path : path-like
-    container : str, optional
-        Name of the clusters. Otherwise CaloCalTopoClusters or else egammaClusters or else the first
-        other one in the alphabet that has rawE or calE.
-
-    Raises
-    ------
-    BadFileError
-        If the file cannot be read or has no such clusters.
+def _choose(path: PathLike, tree: str, known: dict[str, dict[str, str]], wanted: str | None) -> str:
+    """The container of clusters: the one that is wanted, or the first in the order of `PREFERRED`
+    and the alphabet.
     """
-    with open_sample(path) as file:
-        yield PhysliteReader(path, file, container)
-
-
-def cluster_containers(branches: Sequence[str]) -> list[str]:
-    """Containers of clusters in the order in which they are looked for."""
-    known = variables(branches)
-    return sorted(
+    names = sorted(
         (name for name in known if {"rawE", "calE"} & known[name].keys()),
         key=lambda name: ((*PREFERRED, name).index(name), name),
     )
-
-
-def _choose(path: PathLike, known: dict[str, dict[str, str]], container: str | None) -> str:
-    names = cluster_containers(
-        [branch for variable in known.values() for branch in variable.values()]
-    )
-    if container is not None and container not in names:
+    if wanted is not None and wanted not in names:
         raise BadFileError(
-            f"{path}: {TREE} has no clusters {container!r}; it has "
-            f"{', '.join(names) or 'none at all'}"
+            f"{path}: {tree} has no clusters {wanted!r}; it has {', '.join(names) or 'none at all'}"
         )
     if not names:
         raise BadFileError(
-            f"{path}: {TREE} has no calorimeter clusters (a container with rawE or calE); its "
+            f"{path}: {tree} has no calorimeter clusters (a container with rawE or calE); its "
             f"containers: {', '.join(sorted(known))}"
         )
-    return container or names[0]
+    return wanted or names[0]
 
 
 def _bits(patterns: NDArray[np.unsignedinteger]) -> NDArray[np.bool_]:
@@ -339,24 +322,9 @@ def _bits(patterns: NDArray[np.unsignedinteger]) -> NDArray[np.bool_]:
     ).astype(np.bool_)
 
 
-def _rank(energy: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place of each cluster in its event by falling energy."""
-    event, first = (
-        np.repeat(np.arange(len(counts)), counts),
-        np.repeat(np.cumsum(counts) - counts, counts),
-    )
-    rank = np.empty(len(energy), dtype=np.int64)
-    rank[np.lexsort((-energy, event))] = np.arange(len(energy)) - first
-    return rank
-
-
-def _matches(path: PathLike) -> bool:
-    return TREE in root_trees(path)
-
-
 LAYOUT = Layout(
     "PHYSLITE",
-    "CollectionTree: calorimeter clusters of ATLAS AOD, DAOD and PHYSLITE",
-    _matches,
-    open_clusters,
+    "CollectionTree, EventData: calorimeter clusters of ATLAS AOD, DAOD and PHYSLITE",
+    lambda path: tree_of(path) is not None,
+    in_root(PhysliteReader),
 )

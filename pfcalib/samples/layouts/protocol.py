@@ -4,12 +4,13 @@ samples.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from pfcalib.samples.rootfile import PathLike
+from pfcalib.samples.rootfile import PathLike, open_sample
 from pfcalib.samples.schema import CellGeo, Sample
 
 # scalar that readers of events add to their samples: the entry (int64) of each cluster;
@@ -72,4 +73,15 @@ class Layout:
     name: str
     description: str
     matches: Callable[[PathLike], bool]
-    open: Callable[[PathLike], AbstractContextManager[Reader]]
+    open: Callable[..., AbstractContextManager[Reader]]
+
+
+def in_root(reader: Callable[..., Reader]) -> Callable[..., AbstractContextManager[Reader]]:
+    """What opens a ROOT file with a reader, made of the path and the open file, and closes it."""
+
+    @contextlib.contextmanager
+    def opened(path: PathLike, **options: Any) -> Iterator[Reader]:
+        with open_sample(path) as file:
+            yield reader(path, file, **options)
+
+    return opened

@@ -6,19 +6,27 @@ import contextlib
 from collections.abc import Iterator
 
 from pfcalib.errors import BadFileError
+from pfcalib.samples import showerfile
 from pfcalib.samples.layouts import (
     calochallenge,
+    edm4hep,
     image_tree,
     mltree,
     pfcalib_tree,
     physlite,
-    shower_tree,
 )
 from pfcalib.samples.layouts.protocol import Layout, Reader
 from pfcalib.samples.rootfile import PathLike, open_sample, require_readable, root_trees
 
-_LAYOUTS = (image_tree, pfcalib_tree, mltree, shower_tree, calochallenge, physlite)
-LAYOUTS: tuple[Layout, ...] = tuple(module.LAYOUT for module in _LAYOUTS)
+LAYOUTS: tuple[Layout, ...] = (
+    image_tree.LAYOUT,
+    pfcalib_tree.LAYOUT,
+    mltree.LAYOUT,
+    showerfile.LAYOUT,
+    calochallenge.LAYOUT,
+    physlite.LAYOUT,
+    edm4hep.LAYOUT,
+)
 
 
 def recognise(path: PathLike) -> Layout:
@@ -59,14 +67,10 @@ def open_reader(path: PathLike, *, binning: PathLike | None = None) -> Iterator[
         given for another layout.
     """
     layout = recognise(path)
-    if binning is None:
-        opened = layout.open(path)
-    elif layout is calochallenge.LAYOUT:
-        opened = calochallenge.open_showers(path, binning=binning)
-    else:
+    if binning is not None and layout is not calochallenge.LAYOUT:
         raise BadFileError(
             f"{path}: is of layout {layout.name}, a binning goes with {calochallenge.LAYOUT.name} "
             "only"
         )
-    with opened as reader:
+    with layout.open(path, **({} if binning is None else {"binning": binning})) as reader:
         yield reader

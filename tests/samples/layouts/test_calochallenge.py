@@ -17,7 +17,7 @@ from pfcalib.features.images import ImageWindow
 from pfcalib.geometry import BARREL
 from pfcalib.samples.layouts import calochallenge
 from pfcalib.samples.layouts.calochallenge import open_showers
-from pfcalib.samples.layouts.voxels import (
+from pfcalib.samples.layouts.calochallenge import (
     PHOTONS,
     PIONS,
     Binning,

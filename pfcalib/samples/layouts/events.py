@@ -1,16 +1,81 @@
-"""Which truth particle a cluster belongs to, in files that keep both side by side in an event."""
+"""What layouts with one entry an event share: clusters as vectors, and which of the truth particles
+beside them a cluster belongs to.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
+import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+
+from pfcalib.samples.faults import BadEntriesError
+from pfcalib.samples.rootfile import PathLike, reading
 
 _APART = 1000.0  # distance of two events in the search; any two points of one event are closer
 _MAX_ETA = 100.0
 _NEUTRINOS = (12, 14, 16)
 # barcodes from here on are of particles that the simulation of the detector made
 FIRST_SECONDARY = 200_000
+_LOOK = 1000  # events looked at for the mean number of clusters
+
+
+class EventReader:
+    """Base of readers of events; `_energy` is the branch with one value a cluster."""
+
+    tree: str
+    unit = "event"
+    _path: PathLike
+    _tree: Any
+    _energy: str
+
+    def clusters_per_entry(self) -> float:
+        """Mean number of clusters of the first events; 1 where they cannot be read."""
+        with contextlib.suppress(Exception):
+            counts = ak.num(self._tree[self._energy].array(entry_stop=_LOOK))
+            return float(ak.mean(counts)) if len(counts) else 1.0
+        return 1.0
+
+    def _flat(
+        self, array: ak.Array, counts: NDArray[np.int64], start: int, name: str, other: str = ""
+    ) -> NDArray[Any]:
+        """Values of a vector that must have `counts` of them in each event, as `other` has."""
+        stop = start + len(counts)
+        with reading(
+            self._path, f"{self.tree}: entries {start} to {stop}: {name} cannot be unpacked"
+        ):
+            own, values = ak.to_numpy(ak.num(array)), ak.to_numpy(ak.flatten(array))
+        self._require_equal(own, counts, np.arange(start, stop), name, other or self._energy)
+        return values
+
+    def _require_equal(
+        self,
+        own: NDArray[np.integer],
+        counts: NDArray[np.integer],
+        entry: NDArray[np.int64],
+        name: str,
+        other: str,
+    ) -> None:
+        bad = np.flatnonzero(own != counts)
+        if len(bad):
+            i, lengths = int(entry[bad[0]]), f"{own[bad[0]]} and {counts[bad[0]]}"
+            reason = f"does not have the same length as {other} ({lengths})"
+            raise BadEntriesError(self._path, self.tree, name, i, i + 1, reason)
+
+
+def rank(energy: NDArray[np.floating], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of each cluster in its event by falling energy.
+
+    >>> rank(np.array([1.0, 3.0, 2.0]), np.array([2, 1])).tolist()
+    [1, 0, 0]
+    """
+    event = np.repeat(np.arange(len(counts)), counts)
+    place = np.empty(len(energy), dtype=np.int64)
+    place[np.lexsort((-energy, event))] = np.arange(len(energy))
+    return place - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def makes_clusters(
@@ -62,7 +127,8 @@ def nearest_particle(
         Row of the particle; -1 for a cluster of an event without particles.
 
     >>> zero = np.zeros(2, dtype=np.int64)
-    >>> nearest_particle(zero, np.zeros(2), np.array([3.1, 0.1]), zero, np.zeros(2), np.array([-3.1, 0.0])).tolist()
+    >>> phi, particle_phi = np.array([3.1, 0.1]), np.array([-3.1, 0.0])
+    >>> nearest_particle(zero, np.zeros(2), phi, zero, np.zeros(2), particle_phi).tolist()
     [0, 1]
     """
     usable = np.flatnonzero(np.isfinite(particle_eta) & np.isfinite(particle_phi))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pfcalib.samples.layouts.matching import makes_clusters, nearest_particle
+from pfcalib.samples.layouts.events import makes_clusters, nearest_particle
 
 
 def nearest_slowly(event, eta, phi, particle_event, particle_eta, particle_phi):
