@@ -11,84 +11,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.metrics.curve import Curve, Estimate
-from pfcalib.plotting.curves import SPECIES_LABELS, looks_of
-from pfcalib.plotting.style import CHARGED, GREY, NEUTRAL, SIMULATION, name_source, styled
+from pfcalib.metrics.curve import Estimate
+from pfcalib.plotting.style import (
+    CHARGED,
+    GREY,
+    NEUTRAL,
+    SIMULATION,
+    SPECIES_LABELS,
+    looks_of,
+    name_source,
+    styled,
+)
 
 PULL_RANGE = 5.0
 HALF_WINDOW = (0.2, 0.196)  # of an image, in eta and phi
 FLOOR = 1e-3  # of the largest attribution: what is less is drawn alike
-
-
-@styled
-def plot_learning_curves(
-    histories: Mapping[str, Mapping[str, NDArray[np.float64]]], best_epochs: Mapping[str, int], *, y_label: str = "loss a cluster",
-    sources: Sequence[str] = (SIMULATION,),
-) -> NDArray[Any]:  # fmt: skip
-    """Loss of each network on training (dashed) and validation split against the epoch; a ring
-    marks the epoch that is kept.
-
-    Unlike `pfcalib.plotting.classification.plot_trainings` it takes losses that are negative, as
-    those of densities are, and a scale a panel.
-
-    Parameters
-    ----------
-    histories : mapping of str to mapping of str to ndarray, shape (n_epochs,)
-        By model, with ``loss`` and ``val_loss``.
-    best_epochs : mapping of str to int
-        Counted from 0.
-    y_label : str
-    sources : sequence of str
-
-    Returns
-    -------
-    ndarray of Axes, shape (n_models,)
-    """
-    columns = min(len(histories), 4)
-    rows = -(-len(histories) // columns)
-    _, grid = plt.subplots(
-        rows, columns, squeeze=False, figsize=(3.3 * columns + 0.3, 2.9 * rows + 0.3)
-    )
-    looks = looks_of(list(histories))
-    for ax, (name, history) in zip(grid.flat, histories.items(), strict=False):
-        epoch = np.arange(1, len(history["loss"]) + 1)
-        ax.plot(epoch, history["loss"], color=GREY, linestyle="--", label="training")
-        ax.plot(
-            epoch,
-            history["val_loss"],
-            color=NEUTRAL,
-            marker="o",
-            markersize=3.5,
-            label="validation",
-        )
-        best = best_epochs[name]
-        ax.plot(
-            best + 1,
-            history["val_loss"][best],
-            marker="o",
-            markersize=10,
-            mfc="none",
-            mec="black",
-            linestyle="none",
-            label="kept",
-        )
-        shown = np.concatenate([history["loss"], history["val_loss"]])
-        shown = shown[np.isfinite(shown)]
-        # a first epoch far above the others is cut off
-        low, high = shown.min(), np.quantile(shown, 0.95)
-        ax.set_ylim(low - 0.08 * (high - low), high + 0.25 * (high - low))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2, nbins=5))
-        ax.set_xlabel("epoch")
-        ax.legend(loc="upper right", title=looks[name].label, alignment="right")
-    for ax in grid.flat[len(histories) :]:
-        ax.axis("off")
-    for ax in grid[:, 0]:
-        ax.set_ylabel(y_label)
-    name_source(grid[0, 0], *sources)
-    return np.asarray(grid.flat[: len(histories)])
 
 
 @styled
@@ -172,46 +111,6 @@ def plot_coverage(
     axes[0].legend(loc="upper left")
     name_source(axes[0], *sources)
     return np.asarray(axes)
-
-
-@styled
-def plot_pit(
-    histograms: Mapping[str, Curve], *, sources: Sequence[str] = (SIMULATION,)
-) -> Axes:
-    """Probability integral transform of each model with statistical errors; flat at 1 if the
-    predicted distributions are right.
-
-    Parameters
-    ----------
-    histograms : mapping of str to Curve
-        As of `pfcalib.metrics.uncertainty.pit_histogram`.
-    sources : sequence of str
-    """
-    _, ax = plt.subplots()
-    looks = looks_of(list(histograms))
-    for name, histogram in histograms.items():
-        centres = 0.5 * (histogram.edges[:-1] + histogram.edges[1:])
-        ax.stairs(
-            histogram.value,
-            histogram.edges,
-            color=looks[name].colour,
-            label=looks[name].label,
-            linewidth=1.3,
-        )
-        ax.errorbar(
-            centres,
-            histogram.value,
-            yerr=histogram.error,
-            color=looks[name].colour,
-            linestyle="none",
-            elinewidth=0.9,
-        )
-    ax.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
-    ax.set(xlabel="predicted probability below the truth", ylabel="density", xlim=(0.0, 1.0))
-    ax.set_ylim(0.0, 1.3 * ax.get_ylim()[1])
-    ax.legend(loc="upper center", ncols=2)
-    name_source(ax, *sources)
-    return ax
 
 
 @styled

@@ -15,8 +15,16 @@ from matplotlib.colors import TwoSlopeNorm
 from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.metrics.curve import Estimate
-from pfcalib.plotting.curves import SPECIES_LABELS, looks_of
-from pfcalib.plotting.style import CHARGED, GREY, NEUTRAL, SIMULATION, name_source, styled
+from pfcalib.plotting.style import (
+    CHARGED,
+    GREY,
+    NEUTRAL,
+    SIMULATION,
+    SPECIES_LABELS,
+    looks_of,
+    name_source,
+    styled,
+)
 
 OUTCOMES = {  # name: (label, colour, line style)
     "em_as_em": (r"$\pi^0$ as $\pi^0$", NEUTRAL, "-"),

@@ -11,8 +11,14 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from pfcalib.metrics.curve import Curve
-from pfcalib.plotting.curves import QUANTITY_LABELS, SPECIES_LABELS, looks_of, name_figure
-from pfcalib.plotting.style import SIMULATION, styled
+from pfcalib.plotting.style import (
+    QUANTITY_LABELS,
+    SIMULATION,
+    SPECIES_LABELS,
+    looks_of,
+    name_figure,
+    styled,
+)
 
 
 @styled

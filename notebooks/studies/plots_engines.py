@@ -5,13 +5,12 @@ against their resolution.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.plotting.style import STYLE, Curve, log_ticks, styled
+from pfcalib.plotting.style import STYLE, log_ticks, styled
 
 BUDGET_LABELS = {  # parts of `studies.engines.BUDGET`, from below
     "em": "electromagnetic",
@@ -22,31 +21,6 @@ BUDGET_LABELS = {  # parts of `studies.engines.BUDGET`, from below
     "leak": "leakage",
 }
 BUDGET_COLOURS = ("#d55e00", "#0072b2", "#56b4e9", "#f0e442", "#999999", "#dddddd")
-
-
-class Compared(Protocol):
-    """A quantity of two samples in bins, as `metrics.fidelity.Comparison`."""
-
-    quantity: str
-    layer: str
-    fast: Any
-    geant4: Any
-
-
-def pair_curves(
-    comparisons: Mapping[str, Sequence[Compared]],
-    symbols: Mapping[str, str],
-    colours: Mapping[str, str],
-) -> dict[tuple[str, str, str], tuple[Curve, Curve]]:
-    """Curves of both engines by species, quantity and layer, with labels and colours by species."""
-    return {
-        (name, c.quantity, c.layer): (
-            Curve(f"{symbols[name]} fast", c.fast.edges, c.fast.value, c.fast.error, colours[name]),
-            Curve(f"{symbols[name]} Geant4", c.geant4.edges, c.geant4.value, c.geant4.error, colours[name]),
-        )
-        for name, compared in comparisons.items()
-        for c in compared
-    }
 
 
 @styled

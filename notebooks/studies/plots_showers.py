@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.geometry import Layer
 from pfcalib.metrics.roc import RocCurve
+from pfcalib.plotting.curves import draw_distributions
 from pfcalib.plotting.style import (
     CHARGED,
     COLOURS,
@@ -21,7 +22,6 @@ from pfcalib.plotting.style import (
     GREY,
     NEUTRAL,
     SIMULATION,
-    draw_distributions,
     name_source,
     styled,
 )

@@ -16,12 +16,12 @@ from scipy.stats import poisson
 
 from pfcalib.columns import COLUMNS, LAYER_NAMES, label
 from pfcalib.geometry import Grid
+from pfcalib.plotting.curves import draw_distributions
 from pfcalib.plotting.style import (
     CHARGED,
     GREY,
     NEUTRAL,
     SIMULATION,
-    draw_distributions,
     log_ticks,
     name_source,
     styled,
@@ -178,7 +178,8 @@ def plot_moments(
 
 @styled
 def plot_stacks(
-    stacks: Mapping[str, NDArray[np.float64]], edges: ArrayLike, labels: Sequence[str], *, x_label: str, y_label: str,
+    stacks: Mapping[str, NDArray[np.float64]], edges: ArrayLike, labels: Sequence[str], *,
+    x_label: str, y_label: str,
     colours: Sequence[str] = LAYER_COLOURS, sources: Sequence[str] = (SIMULATION,),
 ) -> NDArray[np.object_]:  # fmt: skip
     """Shares on top of each other against a variable, one panel a species.

@@ -4,6 +4,8 @@ hold the numbers that they are given.
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -12,10 +14,11 @@ from studies import plots_calibration_networks, plots_calibration_studies
 from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES
 from pfcalib.metrics.curve import Curve, Estimate
 from pfcalib.metrics.response import ResponseCurves, response_histogram
-from pfcalib.plotting import curves as plots_calibration
-from pfcalib.plotting.style import GEANT4, SIMULATION
+from pfcalib.plotting import curves as plots
+from pfcalib.plotting.style import GEANT4, MODEL_LOOKS, SIMULATION
 
 EDGES = np.array([0.5, 1.0, 2.0, 4.0])
+CLASSIFIERS = {"likelihood": "EM likelihood", "gbdt": "boosted trees", "dnn": "DNN"}
 MODELS = ("em", "lcw", "dnn", "my_model")
 
 
@@ -43,8 +46,9 @@ def _legend(figure) -> list[str]:
 
 
 def test_every_model_of_the_studies_has_a_look_of_its_own():
-    looks = plots_calibration.MODEL_LOOKS
+    looks = MODEL_LOOKS
     assert {
+        "likelihood",
         "em",
         "lcw",
         "lcw_cnn",
@@ -65,19 +69,19 @@ def test_every_model_of_the_studies_has_a_look_of_its_own():
 
 
 def test_unknown_models_get_spare_colours_and_their_names():
-    looks = plots_calibration.looks_of(["dnn", "my_model", "other"])
+    looks = plots.looks_of(["dnn", "my_model", "other"])
     assert looks["my_model"].label == "my model"
     assert len({look.colour for look in looks.values()}) == 3
 
 
 @pytest.mark.parametrize("quantity", ["median", "resolution"])
 def test_calibrations_have_a_column_a_species_and_the_ratio_below(quantity):
-    axes = plots_calibration.plot_calibrations(
+    axes = plots.plot_calibrations(
         _curves(), quantity, goals=[(1.0, 4.0, 0.01)], ratio_limits=(0.5, 1.5), sources=(GEANT4,)
     )
     assert axes.shape == (2, 2)
     assert axes[0, 0].get_title(loc="left") == GEANT4
-    assert axes[0, 0].get_ylabel() == plots_calibration.QUANTITY_LABELS[quantity]
+    assert axes[0, 0].get_ylabel() == plots.QUANTITY_LABELS[quantity]
     assert axes[1, 0].get_ylabel() == "ratio to LCW"
     assert axes[1, 1].get_ylim() == (0.5, 1.5)
     assert [text for text in _legend(axes[0, 0].figure) if text != "goal"] == [
@@ -94,11 +98,11 @@ def test_calibrations_have_a_column_a_species_and_the_ratio_below(quantity):
 
 def test_an_unknown_quantity_is_refused():
     with pytest.raises(ValueError, match="quantity"):
-        plots_calibration.plot_calibrations(_curves(), "mean")
+        plots.plot_calibrations(_curves(), "mean")
 
 
 def test_without_lcw_the_first_model_is_the_reference():
-    axes = plots_calibration.plot_calibrations({"dnn": _curves()["dnn"], "cnn": _curves()["em"]})
+    axes = plots.plot_calibrations({"dnn": _curves()["dnn"], "cnn": _curves()["em"]})
     assert axes[1, 0].get_ylabel() == "ratio to DNN"
 
 
@@ -107,7 +111,7 @@ def test_response_distributions_are_densities_that_count_the_overflow():
     histogram = response_histogram(
         {"lcw": [9.0, 10.0, 11.0, 99.0]}, e_true, {"pi0": e_true > 0}, [1.0, 10.0], n_bins=4
     )
-    axes = plots_calibration.plot_response_distributions(histogram)
+    axes = plots.plot_response_distributions(histogram)
     assert axes.shape == (1, 2)
     assert axes[0, 1].patches[0].get_data().values.tolist() == [0.0, 0.5, 1.0, 0.0]
     assert axes[0, 0].patches[0].get_data().values.tolist() == [0.0] * 4
@@ -117,7 +121,7 @@ def test_closure_has_a_panel_a_species_and_its_band():
     binned = Curve(
         np.array([0.0, 0.4, 0.8]), np.array([1.0, 0.99]), np.array([0.01, 0.01]), np.array([50, 50])
     )
-    axes = plots_calibration.plot_closure(
+    axes = plots.plot_binned(
         {"lcw": {"pi0": binned, "pic": binned}},
         x_label=r"$|\eta|$",
         tolerance=0.02,
@@ -129,7 +133,7 @@ def test_closure_has_a_panel_a_species_and_its_band():
 
 
 def test_a_size_study_has_a_point_a_size_and_lines_for_what_is_not_trained():
-    ax = plots_calibration.plot_size_study(
+    ax = plots.plot_size_study(
         [1e3, 1e4],
         {"dnn": [Estimate(0.2, 0.01)] * 2},
         y_label="IQR / (2 median)",
@@ -138,16 +142,6 @@ def test_a_size_study_has_a_point_a_size_and_lines_for_what_is_not_trained():
     )
     assert ax.get_xscale() == "log"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["LCW", "DNN"]
-
-
-def test_learning_curves_take_negative_losses_and_mark_the_kept_epoch():
-    history = {"loss": np.array([2.0, -1.0, -2.0]), "val_loss": np.array([2.0, -1.5, -1.0])}
-    axes = plots_calibration_networks.plot_learning_curves(
-        {f"m{i}": history for i in range(5)}, {f"m{i}": 1 for i in range(5)}
-    )
-    assert len(axes) == 5
-    assert axes[0].lines[2].get_xydata().tolist() == [[2.0, -1.5]]
-    assert axes[0].get_ylim()[0] < -2.0
 
 
 def test_pulls_are_densities_and_outliers_are_kept_in_the_last_bins():
@@ -163,15 +157,6 @@ def test_coverage_is_drawn_against_the_nominal_one_and_as_difference():
     )
     assert upper.containers[0].lines[0].get_ydata() == pytest.approx([0.6, 0.85])
     assert lower.containers[0].lines[0].get_ydata() == pytest.approx([0.1, -0.05])
-
-
-def test_the_pit_is_drawn_as_it_is_given():
-    histogram = Curve(
-        np.array([0.0, 0.5, 1.0]), np.array([1.2, 0.8]), np.array([0.1, 0.1]), np.array([60, 40])
-    )
-    assert plots_calibration_networks.plot_pit({"dnn": histogram}).patches[
-        0
-    ].get_data().values.tolist() == [1.2, 0.8]
 
 
 def test_the_most_important_feature_of_the_first_group_stands_on_top():
@@ -216,3 +201,57 @@ def test_a_ratio_matrix_writes_its_numbers_and_names_its_groups():
 def test_no_figure_claims_to_be_of_an_experiment():
     ax = plots_calibration_networks.plot_pulls({"dnn": np.zeros(3)})
     assert ax.get_title(loc="left") == SIMULATION
+
+
+def test_points_of_a_bin_stand_side_by_side_on_either_scale():
+    binned = Curve(np.array([0.5, 10.0, 100.0]), np.array([0.9, 0.8]), np.full(2, 0.01))
+    curves = {model: {"energy": binned, "eta": binned} for model in ("gbdt", "dnn", "cnn")}
+    axes = plots.plot_binned(
+        curves, x_label=("E", "eta"), log_x=(True, False), sources=(SIMULATION, GEANT4)
+    )
+    for ax in axes:
+        positions = [container[0].get_xdata() for container in ax.containers]
+        assert all(np.all(a < b) for a, b in itertools.pairwise(positions))
+    assert [ax.get_title(loc="left") for ax in axes] == [SIMULATION, GEANT4]
+
+
+def test_trainings_take_negative_losses_and_mark_the_kept_epoch():
+    history = {"loss": np.array([2.0, -1.0, -2.0]), "val_loss": np.array([2.0, -1.5, -1.0])}
+    axes = plots.plot_trainings(
+        {f"m{i}": history for i in range(5)}, dict.fromkeys(map("m{}".format, range(5)), 1)
+    )
+    assert len(axes) == 5
+    assert axes[0].lines[2].get_xydata().tolist() == [[2.0, -1.5]]
+    assert axes[0].get_ylim()[0] < -2.0
+
+
+@pytest.mark.parametrize("crossing", [300.0, None])
+def test_the_crossing_is_marked_only_where_there_is_one(crossing):
+    areas = {"cnn": [Estimate(0.8, 0.01), Estimate(0.95, 0.01)]}
+    ax = plots.plot_size_study([100, 1000], areas, y_label="area", crossing=crossing)
+    assert any("crossing" in label for label in labels(ax)) == (crossing is not None)
+
+
+@pytest.fixture
+def scored(rng):
+    is_em = rng.random(500) < 0.5
+    return {
+        name: np.clip(rng.normal(np.where(is_em, 0.7, 0.3), 0.2), 0.0, 1.0) for name in CLASSIFIERS
+    }, is_em
+
+
+def labels(ax):
+    return ax.get_legend_handles_labels()[1]
+
+
+def test_roc_and_scores_have_a_panel_a_sample_and_a_classifier(scored):
+    axes = plots.plot_roc({"test": scored, "Geant4": scored})
+    assert [labels(ax) for ax in axes] == [list(CLASSIFIERS.values())] * 2
+    assert len(plots.plot_scores({"fast": scored, "Geant4": scored})) == len(CLASSIFIERS)
+
+
+def test_published_areas_stand_beside_ours():
+    ax = plots.plot_layers(
+        {"EMB1": Estimate(0.9, 0.01), "all": Estimate(0.95, 0.01)}, {"EMB1": 0.97}
+    )
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["EMB1", "all"]
