@@ -14,7 +14,7 @@ TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  PROFILE=smoke|standard|full chooses the parameter sets of notebooks/profiles.yaml (now: $(PROFILE))"
+	@echo "  PROFILE=smoke|standard|full chooses the parameter sets of notebooks/profiles (now: $(PROFILE))"
 
 $(STAMP): requirements.lock
 	@test -n "$(PYTHON)" || { echo "make: no Python found; install Python 3.11 or call make PYTHON=/path/to/python3.11" >&2; exit 1; }

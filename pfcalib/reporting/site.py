@@ -19,88 +19,47 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
+from pfcalib import provenance
 from pfcalib.errors import ConfigError
-from pfcalib.reporting.catalogue import PROFILES, find_studies
-from pfcalib.reporting.results import read_results, template_environment, write_text
+from pfcalib.reporting.catalogue import PROFILES, Study, find_studies, read_profiles
+from pfcalib.reporting.results import (
+    describe_verdict,
+    read_results,
+    template_environment,
+    write_text,
+)
 
 MARKERS = ("<!-- studies:begin -->", "<!-- studies:end -->")
-# metrics of a study that tables of studies show: the first ones recorded, unless HEADLINES names
-# them
+# metrics that tables of studies show of a study whose metadata names none: the first ones recorded
 HEADLINE = 6
-HEADLINES = {
-    "01_showers": (
-        "speedup_over_geant4",
-        "fidelity_worst_response_pi0",
-        "fidelity_worst_response_pic",
-        "fidelity_auc",
-    ),
-    "03_classification": tuple(
-        f"auc_{model}{where}"
-        for model in ("likelihood", "gbdt", "dnn", "cnn", "densenet")
-        for where in ("", "_geant4")
-    ),
-    "05_geant4": (
-        "testem3_lar_mev",
-        "testem3_pb_mev",
-        "tile_pi_over_e_10gev",
-        "gev_per_second_geant4",
-        "speedup_over_geant4",
-    ),
-    "06_generator": (
-        "throughput_ratio_root",
-        "throughput_ratio_cache",
-        "memory_growth_mb",
-        "images_per_second",
-    ),
-    "07_lcw": tuple(
-        f"{what}_lcw_{species}_10gev" for species in ("pi0", "pic") for what in ("median", "iqr")
-    ),
-    "08_regression": tuple(
-        f"ratio_to_lcw_{model}_{species}_10gev"
-        for model in ("gbdt", "dnn", "cnn", "densenet")
-        for species in ("pi0", "pic")
-    ),
-    "09_combined": (
-        *(f"auc_{model}" for model in ("likelihood", "gbdt", "cnn", "densenet")),
-        *(
-            f"iqr_{model}_mixed_10gev"
-            for model in ("lcw", "gbdt", "combined_soft", "end_to_end", "oracle")
-        ),
-    ),
-    "10_domain_shift": tuple(
-        f"ratio_to_lcw_{recipe}_10gev_{sample}"
-        for recipe in ("cnn_a_pic", "mixed_pic")
-        for sample in ("b", "c", "d")
-    ),
-    "11_hyperparameters": tuple(f"gain_{family}_test" for family in ("dnn", "cnn", "densenet")),
-}
+N_NAMED = 3  # modules that a stale result names
 
 
 class Entry(NamedTuple):
-    """One results.json with its place."""
+    """One results.json with its place, and why it is stale, empty where it is not."""
 
     results: dict[str, Any]
     folder: Path
-    title: str
+    study: Study
+    stale: str
 
     @property
     def headline(self) -> list[tuple[str, dict[str, Any]]]:
         """The few metrics that stand for the study."""
         metrics = self.results["metrics"]
-        chosen = [name for name in HEADLINES.get(self.results["study"], ()) if name in metrics]
+        chosen = [name for name in self.study.headlines if name in metrics]
         return [(name, metrics[name]) for name in chosen or list(metrics)[:HEADLINE]]
 
     @property
-    def n_missed(self) -> int:
-        """Number of goals that were missed; they do not fail a study."""
-        return sum(
-            not check["passed"] and not check["required"] for check in self.results["checks"]
-        )
+    def verdict(self) -> str:
+        """What became of checks and goals, in words."""
+        return describe_verdict(self.results)
 
     @property
-    def n_passed(self) -> int:
-        """Number of checks that passed, required or not."""
-        return sum(check["passed"] for check in self.results["checks"])
+    def mark(self) -> str:
+        """Whether all checks and goals were met, a goal was ``missed``, or the study failed."""
+        missed = not all(check["passed"] for check in self.results["checks"])
+        return "missed" if missed and self.results["status"] == "passed" else self.results["status"]
 
 
 class _MathRenderer(IPythonRenderer):
@@ -177,24 +136,39 @@ def render_notebook(notebook: Path, page: Path) -> None:
     write_text(page, text)
 
 
-def collect_entries(root: Path) -> list[Entry]:
-    """All results below ``reports``, by study, then profile; published ones only where the same
+def open_entry(root: Path, study: Study, path: Path) -> Entry:
+    """Read a results.json and hold it against the code and the profiles of the clone."""
+    results = read_results(path)
+    made = results["provenance"]
+    stale, now = "", provenance.code_digests(study.path) if "code" in made else {}
+    if not now:
+        stale = "it does not say which code made it"
+    elif changed := sorted(
+        name for name in now | made["code"] if now.get(name) != made["code"].get(name)
+    ):
+        more = f" and {len(changed) - N_NAMED} more" * (len(changed) > N_NAMED)
+        stale = f"changed since: {', '.join(changed[:N_NAMED])}{more}"
+    elif results["profile"] in PROFILES and "changed" not in made:
+        values = read_profiles(root, study.name)[results["profile"]]
+        if values != {name: made["parameters"].get(name) for name in values}:
+            stale = "the parameters of its profile have changed since"
+    return Entry(results, path.parent, study, stale)
+
+
+def collect_entries(root: Path, *, published_only: bool = False) -> list[Entry]:
+    """All results below ``reports``, by study, then folder; published ones only where the same
     profile was not built here.
     """
     entries = []
-    titles = {name: study.title for name, study in find_studies(root).items()}
-    for name, title in titles.items():
+    for name, study in find_studies(root).items():
         folder = root / "reports" / name
-        built = [
-            read_results(path)
-            for profile in PROFILES
-            if (path := folder / profile / "results.json").is_file()
-        ]
-        entries += [Entry(results, folder / results["profile"], title) for results in built]
+        paths = [] if published_only else sorted(folder.glob("[!.]*/results.json"))
+        found = [open_entry(root, study, path) for path in paths]
         if (folder / "results.json").is_file():
-            published = read_results(folder / "results.json")
-            if published["profile"] not in [results["profile"] for results in built]:
-                entries.append(Entry(published, folder, title))
+            published = open_entry(root, study, folder / "results.json")
+            if published.results["profile"] not in [entry.folder.name for entry in found]:
+                found.append(published)
+        entries += found
     return entries
 
 
@@ -228,11 +202,7 @@ def render_readme(root: Path) -> str:
         raise ConfigError(f"{readme}: expected {MARKERS[0]} and {MARKERS[1]} once each")
     before, _, rest = text.partition(MARKERS[0])
     _, _, after = rest.partition(MARKERS[1])
-    entries = [
-        Entry(read_results(path), path.parent, study.title)
-        for name, study in find_studies(root).items()
-        if (path := root / "reports" / name / "results.json").is_file()
-    ]
+    entries = collect_entries(root, published_only=True)
     table = template_environment().get_template("readme.md.j2").render(entries=entries)
     return f"{before}{MARKERS[0]}\n{table}{MARKERS[1]}{after}"
 

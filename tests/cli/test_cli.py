@@ -21,8 +21,8 @@ from pfcalib.samples.write import write_sample
 
 COMMANDS = list(typer.main.get_command(cli.app).commands)
 TINY = """\
-from pfcalib.reporting.results import Report
-report = Report("01_tiny", out_dir, {"profile": profile, "seed": seed, "n_events": n_events}, seed)
+from pfcalib.reporting.results import open_report
+report = open_report("01_tiny", globals())
 report.metric("n_events", n_events, None, "", "events")
 report.check("enough events", n_events, "> 5", n_events > 5)
 report.finish()"""
@@ -32,7 +32,7 @@ report.finish()"""
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone with one study, and the current folder in it."""
     new = nbformat.v4
-    parameters = "seed = 1  # seed\nn_events = 10  # events\nprofile = 'lab'  # name\nout_dir = 'lab'  # folder"
+    parameters = "seed = 1\nn_events = 10\nprofile = 'lab'\nout_dir = 'lab'"
     cells = [
         new.new_markdown_cell("# 01 Tiny"),
         new.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
@@ -40,7 +40,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     (tmp_path / "notebooks").mkdir()
     nbformat.write(new.new_notebook(cells=cells), tmp_path / "notebooks" / "01_tiny.ipynb")
-    profiles = dict.fromkeys(("smoke", "standard", "full"), {"seed": 1, "n_events": 10})
+    profiles = {name: {"seed": 1, "n_events": 10} for name in ("smoke", "standard", "full")}
     (tmp_path / "notebooks" / "profiles").mkdir()
     (tmp_path / "notebooks" / "profiles" / "01_tiny.yaml").write_text(yaml.safe_dump(profiles))
     monkeypatch.chdir(tmp_path)
@@ -194,7 +194,7 @@ def test_what_is_no_sample_is_told_in_one_line(clone, pfcalib):
 
 
 def test_run_makes_the_folder_and_the_index(clone, pfcalib):
-    code, output, _ = pfcalib("run", "01_tiny", "-p", "n_events=7")
+    code, output, _ = pfcalib("run", "01", "-p", "n_events=7")
     assert code == 0
     assert "01_tiny: required checks hold" in output
     assert (clone / "reports" / "01_tiny" / "smoke-n_events=7" / "report.html").is_file()

@@ -5,6 +5,7 @@ happens.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -12,9 +13,19 @@ import pytest
 import yaml
 
 from pfcalib.errors import ConfigError
-from pfcalib.reporting.catalogue import find_root, find_studies, parse_override, read_parameters
+from pfcalib.reporting.catalogue import (
+    Study,
+    find_root,
+    find_studies,
+    find_study,
+    order_studies,
+    parse_override,
+    read_parameters,
+    read_profiles,
+)
 from pfcalib.reporting.results import read_results
 from pfcalib.reporting.runner import plan_study, publish, run_study
+from pfcalib.reporting.site import build_index
 
 PARAMETERS = """\
 seed = 1  # seed of the whole job
@@ -26,8 +37,8 @@ profile = "lab"  # name of the parameter set
 out_dir = "scratch"  # folder"""
 
 SETUP = """\
-from pfcalib.reporting.results import Report
-report = Report("01_tiny", out_dir, {"profile": profile, "seed": seed, "n_events": n_events, "energy": energy, "label": label}, seed)
+from pfcalib.reporting.results import open_report
+report = open_report("01_tiny", globals())
 report.metric("n", n_events, None, "", "number of events")"""
 
 VALUES = {"seed": 3, "n_events": 7, "energy": 2.5, "label": None, "layers": ["EMB3"]}
@@ -58,11 +69,71 @@ def clone(tmp_path: Path) -> Path:
     return write_clone(tmp_path, "report.finish()")
 
 
+def test_a_run_with_other_parameters_has_a_folder_of_its_own_that_says_so(clone):
+    plan = plan_study("01_tiny", overrides={"seed": 7, "n_events": 7}, root=clone)
+    assert (
+        plan.folder == clone / "reports" / "01_tiny" / "smoke-seed=7"
+    )  # n_events is the profile's
+    results = run_study(plan).results
+    assert results["provenance"]["changed"] == {"seed": 7}
+    assert results["provenance"]["code"]["notebook"]
+    assert "`seed` = 7" in (plan.folder / "summary.md").read_text()
+    page = build_index(clone).read_text()
+    assert "<code>seed</code> = 7" in page
+    assert 'id="01_tiny-smoke-seed=7"' in page
+
+
+def test_folders_of_other_parameters_are_told_apart(clone):
+    texts = ["a" * 100, "a" * 100 + "b", "a/b", "a b"]
+    plans = [plan_study("01_tiny", overrides={"label": text}, root=clone) for text in texts]
+    names = [plan.label for plan in plans]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"smoke-label=[\w-]+", name) and len(name) < 80 for name in names)
+    assert plan_study("01_tiny", folder="mine", overrides={"seed": 7}, root=clone).label == "mine"
+    for bad in ("smoke", "standard", "figures", "../out", ".hidden", ""):
+        with pytest.raises(ConfigError, match="--name"):
+            plan_study("01_tiny", folder=bad, root=clone)
+
+
+def test_a_study_is_found_by_its_number(clone):
+    assert find_study(clone, "1").name == find_study(clone, "01").name == "01_tiny"
+    for unknown in ("2", "0", "tiny", "01_"):
+        with pytest.raises(ConfigError, match="is unknown; there are 01_tiny"):
+            find_study(clone, unknown)
+
+
+def test_studies_run_in_order_of_reading_but_after_what_they_use():
+    def studies(**after: tuple[str, ...]) -> dict[str, Study]:
+        return {name: Study(name, Path(), "", (), after=names) for name, names in after.items()}
+
+    assert order_studies(studies(a=("c",), b=(), c=())) == ["b", "c", "a"]
+    for circle in (studies(a=("b",), b=("a",)), studies(a=("z",))):
+        with pytest.raises(ConfigError, match="a: comes after"):
+            order_studies(circle)
+
+
+def test_a_profile_may_extend_what_studies_share(clone):
+    profiles = clone / "notebooks" / "profiles"
+    (profiles / "shared.yaml").write_text("smoke: {seed: 5, n_events: 6}\nfull: {seed: 9}\n")
+    (profiles / "01_tiny.yaml").write_text("extends: shared\nsmoke: {n_events: 7}\n")
+    assert read_profiles(clone, "01_tiny") == {"smoke": {"seed": 5, "n_events": 7}}
+    (profiles / "01_tiny.yaml").write_text("extends: nothing\n")
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: not readable"):
+        read_profiles(clone, "01_tiny")
+
+
+def test_a_kernel_without_accelerator_shows_no_log_of_tensorflow(tmp_path):
+    body = "import tensorflow\ntensorflow.zeros(2) + 1\nreport.finish()"
+    result = run_study(plan_study("01_tiny", root=write_clone(tmp_path, body)))
+    assert result.passed
+    assert (result.folder / "kernel.log").read_text() == ""
+
+
 def test_a_good_run_leaves_everything_under_its_final_name(clone):
     said = []
-    result = run_study(
-        plan_study("01_tiny", overrides={"label": "a 'quoted' text"}, root=clone), say=said.append
-    )
+    profile = clone / "notebooks" / "profiles" / "01_tiny.yaml"
+    profile.write_text(yaml.safe_dump({"smoke": VALUES | {"label": "a 'quoted' text"}}))
+    result = run_study(plan_study("01_tiny", root=clone), say=said.append)
     assert result.passed
     assert not result.error
     assert result.folder == clone / "reports" / "01_tiny" / "smoke"
@@ -94,7 +165,10 @@ def test_the_kernel_is_that_of_the_running_python_whatever_jupyter_finds(clone, 
 
 
 def test_what_compiled_code_prints_goes_to_the_log_not_into_the_notebook(tmp_path, capfd):
-    body = "import os, sys\nos.write(2, b'from a library')\nprint('from Python', file=sys.stderr)\nreport.finish()"
+    body = (
+        "import os, sys\nos.write(2, b'from a library')\n"
+        "print('from Python', file=sys.stderr)\nreport.finish()"
+    )
     result = run_study(plan_study("01_tiny", root=write_clone(tmp_path, body)))
     page = (result.folder / "report.html").read_text()
     assert ">from Python" in page
