@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,7 @@ def train(
     the tuned settings and a rate that falls along a cosine.
     """
     with silent_stderr():
+        from pfcalib.samples.rootfile import content_id
         from pfcalib.training.fit import TrainConfig
         from pfcalib.training.networks import NetworkConfig, export_network, fit_network
         from pfcalib.training.regressors import measure_inversion
@@ -102,7 +104,10 @@ def train(
         )
         config = NetworkConfig(name=model, options=options, train=training)
     network = fit_network(samples, config, folder=out)
-    more: dict[str, Any] = {"samples": [path.name for path in samples]}
+    more: dict[str, Any] = {
+        "samples": {path.name: content_id(path) for path in samples},
+        "made_by": shlex.join(["pfcalib", *sys.argv[1:]]) if "train" in sys.argv else "",
+    }
     if task == "regression":
         try:
             inversion = measure_inversion(network, samples)

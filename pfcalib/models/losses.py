@@ -2,7 +2,7 @@
 weighted where weights are given.
 
 `mse` leads to the conditional mean of the target, `mae` to its median, `huber` from one to the
-other; `pinball` to quantiles (Koenker and Bassett, Econometrica 46 (1978) 33), `training.mixture`
+other; `pinball` to quantiles (Koenker and Bassett, Econometrica 46 (1978) 33), `mixture`
 to a density (Bishop, NCRG/94/004).
 """
 

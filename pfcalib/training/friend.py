@@ -33,7 +33,7 @@ from pfcalib.models.heads import HEADS
 from pfcalib.samples.layouts.recognise import open_reader
 from pfcalib.samples.read import PathLike, as_paths, iterate_sample
 from pfcalib.samples.schema import METADATA, Sample
-from pfcalib.training.networks import SCALARS, output_energy
+from pfcalib.training.networks import SCALARS, Paths, output_energy
 from pfcalib.training.stream import scaled
 
 TREE = "calibration"
@@ -58,6 +58,7 @@ class Model(NamedTuple):
     path: Path
     reads: tuple[str, ...]  # columns of the clusters
     gives: tuple[str, ...]  # columns of its answers, of MEANINGS
+    made_by: str  # a command; empty where the contract tells none
     answer: Callable[[Sample], Answers]  # not finite where a cluster has no energy
 
 
@@ -142,7 +143,7 @@ def _network_model(
         return found
 
     gives = (*(["p_em"] if "class" in head else []), *(["e_pred"] if target else []))
-    return Model(path, _IMAGE_COLUMNS, gives, answer)
+    return Model(path, _IMAGE_COLUMNS, gives, contract.training.get("made_by", ""), answer)
 
 
 def _lcw_model(path: Path) -> Model:
@@ -153,11 +154,11 @@ def _lcw_model(path: Path) -> Model:
         energies = tables.apply(sample)
         return {"p_em": energies.p_em, "e_lcw": energies.full}
 
-    return Model(path, (*SCALARS_READ, *CELLS_READ), ("p_em", "e_lcw"), answer)
+    return Model(path, (*SCALARS_READ, *CELLS_READ), ("p_em", "e_lcw"), "", answer)
 
 
 def write_friend(
-    paths: PathLike,
+    paths: Paths,
     model: Model,
     out: PathLike,
     *,
@@ -169,8 +170,8 @@ def write_friend(
 
     Parameters
     ----------
-    paths : path-like
-        A sample of any layout; a pattern or list of them is one tree.
+    paths : path-like or sequence of them
+        Samples of any layout; several are one tree.
     model : Model
         Of `open_model`.
     out : path-like

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from factories import make_sample
 
+from pfcalib.deploy.contract import read_contract
 from pfcalib.errors import ConfigError
 from pfcalib.features.augment import AugmentConfig
 from pfcalib.features.targets import TargetConfig
 from pfcalib.models.heads import HEADS
 from pfcalib.samples.read import read_sample
-from pfcalib.samples.select import SelectionConfig
+from pfcalib.samples.select import BALANCE_EDGES, SelectionConfig
 from pfcalib.samples.write import write_sample
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import (
@@ -24,9 +25,12 @@ from pfcalib.training.networks import (
     NetworkConfig,
     _data,
     apply_network,
+    export_network,
     fit_network,
     network_folder,
     open_stream,
+    score_network,
+    take_clusters,
 )
 from pfcalib.training.stream import MixedStream
 
@@ -233,3 +237,96 @@ def test_a_network_belongs_to_the_content_of_its_sample_not_to_its_name(paths, t
         write_sample(tmp_path / folder / "pions.root", replace(sample, scalars=scalars))
         names.append(network_folder(tmp_path / folder / "pions.root", ENERGY).name)
     assert names[0] == names[1] != names[2]
+
+
+CLASSIFIER = NetworkConfig(
+    name="dnn",
+    options={"widths": [8, 4]},
+    train=TrainConfig(epochs=2, batch_size=64, learning_rate=0.003, seed=3),
+)
+
+
+@pytest.fixture(scope="module")
+def classifier(paths):
+    return fit_network(paths[0], CLASSIFIER)
+
+
+def test_the_second_time_a_network_is_taken_from_its_folder(paths, classifier):
+    lines = []
+    again = fit_network(paths[0], CLASSIFIER, say=lines.append)
+    assert lines == []
+    np.testing.assert_array_equal(
+        again.result.history["val_loss"], classifier.result.history["val_loss"]
+    )
+    np.testing.assert_array_equal(
+        score_network(again, paths[0], split="test"),
+        score_network(classifier, paths[0], split="test"),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_clusters": 100},
+        {"kind": "layer:EMB2"},
+        {"options": {"widths": [8]}},
+        {"train": TrainConfig(epochs=3)},
+    ],
+)
+def test_other_settings_have_another_folder(paths, change):
+    assert network_folder(paths[0], replace(CLASSIFIER, **change)) != network_folder(
+        paths[0], CLASSIFIER
+    )
+
+
+def test_clusters_are_taken_in_the_order_of_the_stream(paths):
+    stream = open_stream(paths[0], CLASSIFIER, split="train", batch_size=50)
+    inputs, labels = take_clusters(stream, 70)
+    assert inputs["pixels"].shape == (70, 936)
+    np.testing.assert_array_equal(inputs["pixels"][:50], stream[0][0]["pixels"])
+    np.testing.assert_array_equal(labels, stream.labels[:70])
+    assert len(take_clusters(stream, 10**6)[1]) == stream.n_clusters
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": "resnet"}, {"kind": "layer:HEC"}, {"name": "cnn", "kind": "flat"}, {"n_clusters": 0}],
+)
+def test_a_network_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ConfigError):
+        replace(CLASSIFIER, **wrong)
+
+
+def test_a_classifier_sees_as_many_neutral_as_charged_clusters_of_each_energy(tmp_path):
+    sample = make_sample(np.random.default_rng(5), 1600)
+    kept = ~sample.is_em | (np.arange(1600) % 16 < 2)  # a quarter of the neutral ones
+    write_sample(tmp_path / "charged.root", sample[kept])
+    stream = open_stream(tmp_path / "charged.root", CLASSIFIER, split="train")
+    deposit, is_em = stream.column("cluster_ENG_CALIB_TOT"), stream.labels[:, 1] > 0.5
+    deposits = [deposit[is_em == side] for side in (True, False)]
+    neutral, charged = (np.histogram(energy, BALANCE_EDGES)[0] for energy in deposits)
+    assert neutral.sum() > 30
+    np.testing.assert_array_equal(neutral, charged)
+    scores = score_network(
+        fit_network(tmp_path / "charged.root", CLASSIFIER),
+        tmp_path / "charged.root",
+        split="all",
+        balance=None,
+    )
+    assert len(scores) == np.count_nonzero(sample[kept]["clusterE"] > 0.5)
+
+
+def test_several_samples_are_one_training(paths, tmp_path):
+    """Their clusters are counted together, and another order of files is another network."""
+    network = fit_network(paths, CLASSIFIER, folder=tmp_path / "both")
+    n_first = open_stream(paths[0], CLASSIFIER, split="train").n_clusters
+    assert open_stream(paths, CLASSIFIER, split="train").n_clusters > n_first
+    assert len(score_network(network, paths, split="test", balance=None)) > 0
+    assert network_folder(paths, CLASSIFIER).name != network_folder(paths[::-1], CLASSIFIER).name
+
+
+def test_an_exported_network_tells_its_target(paths, network):
+    report = export_network(network, paths[0], n_clusters=50, inversion=None)
+    contract = read_contract(report.path)
+    assert "log_ratio of the deposited energy" in contract.normalisation
+    assert TargetConfig(**contract.training["target"]) == ENERGY.target
