@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 import pfcalib
+from pfcalib.cli.apply import apply
 from pfcalib.cli.convert import convert
 from pfcalib.cli.derive_lcw import derive_lcw
 from pfcalib.cli.index import index
@@ -23,12 +24,13 @@ from pfcalib.cli.run import run
 from pfcalib.cli.simulate import simulate
 from pfcalib.cli.train import train
 from pfcalib.cli.tune import tune
+from pfcalib.cli.tune_showers import tune_showers
 from pfcalib.cli.validate import validate
 from pfcalib.errors import PfcalibError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in [
-    *(simulate, inspect, convert, derive_lcw, train, tune, validate),
+    *(simulate, inspect, convert, derive_lcw, train, apply, tune, tune_showers, validate),
     *(run, report, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]

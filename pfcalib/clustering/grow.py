@@ -8,8 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pfcalib.clustering.arrays import CellTable, Workspace
-from pfcalib.clustering.order import sort_by_rank, sort_falling
+from pfcalib.clustering.arrays import CellTable, Workspace, sort_by_rank, sort_falling
 
 
 class GrowthCuts(NamedTuple):

@@ -10,8 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pfcalib.clustering.arrays import CellTable, Workspace
-from pfcalib.clustering.order import comes_first, sort_falling
+from pfcalib.clustering.arrays import CellTable, Workspace, comes_first, sort_falling
 
 PRIMARY, SECONDARY = 1, 2  # what a cell may be the local maximum of
 # GeV, energy of a cluster in the weights where it is not positive (public ATLAS software)

@@ -29,6 +29,7 @@ from pfcalib.metrics.curve import UNKNOWN, Curve, Estimate
 from pfcalib.metrics.roc import auc
 from pfcalib.samples.showerfile import Showers
 from pfcalib.simulation.digitise import Hits
+from pfcalib.simulation.parameters import ShowerConfig
 from pfcalib.simulation.particles import Particles, simulate_gun
 from pfcalib.simulation.showers import simulate_showers
 
@@ -202,7 +203,12 @@ def select_showers(
 
 
 def simulate_copies(
-    showers: Showers, grid: Grid, rng: np.random.Generator, *, copies: int
+    showers: Showers,
+    grid: Grid,
+    rng: np.random.Generator,
+    *,
+    copies: int,
+    config: ShowerConfig | None = None,
 ) -> tuple[Showers, Hits]:
     """Fast showers of the same particles, each `copies` times in a row, without field; the hits
     carry the calibration truth.
@@ -215,12 +221,15 @@ def simulate_copies(
     rng : numpy.random.Generator
     copies : int
         At least 1.
+    config : ShowerConfig, optional
+        The tuned parameters by default.
     """
     if copies < 1:
         raise ValueError(f"copies = {copies}: expected at least 1")
     pdg_id, e_true = np.repeat(showers.pdg_id, copies), np.repeat(showers.e_true, copies)
     eta, phi = np.repeat(showers.eta, copies), np.repeat(showers.phi, copies)
-    hits = simulate_showers(Particles(np.arange(len(e_true)), pdg_id, e_true, eta, phi), grid, rng)
+    particles = Particles(np.arange(len(e_true)), pdg_id, e_true, eta, phi)
+    hits = simulate_showers(particles, grid, rng, config=config)
     return Showers(pdg_id, e_true, eta, phi, hits.offsets, hits.cell, hits.signal), hits
 
 

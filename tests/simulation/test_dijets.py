@@ -14,7 +14,6 @@ from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL
 from pfcalib.samples.check import check_sample
 from pfcalib.samples.read import read_sample
-from pfcalib.samples.truth import em_share
 from pfcalib.simulation import produce, pythia
 from pfcalib.simulation.detector import COIL_RADIUS, FRONT
 from pfcalib.simulation.particles import Particles, propagate
@@ -126,7 +125,7 @@ class TestSample:
         assert per_event.sum() > 0.85 * shot.sum()
 
     def test_jets_hold_pure_and_mixed_clusters(self, sample):
-        share = em_share(sample)
+        share = sample.em_share
         real = sample["cluster_ENG_CALIB_TOT"] > 0.2
         assert np.all((share[real] >= 0.0) & (share[real] <= 1.0 + 1e-6))
         assert np.all(np.isnan(share) == (sample["cluster_ENG_CALIB_TOT"] <= 0.0))

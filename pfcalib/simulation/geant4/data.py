@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pfcalib.cache import VARIABLE, cache_folder, cache_key
+from pfcalib.cache import VARIABLE, cache_folder, cache_key, locked, new_folder
 from pfcalib.errors import ConfigError
 from pfcalib.simulation.geant4 import tables
 from pfcalib.simulation.geant4.config import require_geant4
@@ -143,27 +142,17 @@ def synthetic_tables(cache: Path) -> Path:
     folder = cache / f"geant4-tables-{cache_key('geant4_tables', library=library_version())}"
     if (folder / tables.MARK).is_file():
         return folder
+    write = "from pfcalib.simulation.geant4.tables import write_tables; write_tables"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache))
+        with locked(folder):
+            if not (folder / tables.MARK).is_file():
+                with new_folder(folder) as temporary:
+                    _ask(f"{write}({str(temporary)!r})", str(temporary))
     except OSError as error:
         raise ConfigError(
             f"cannot write Geant4's tables into {cache}: {error.strerror}; set PFCALIB_CACHE to a "
             "folder that can"
         ) from error
-    try:
-        _ask(
-            "from pfcalib.simulation.geant4.tables import write_tables; "
-            f"write_tables({str(temporary)!r})",
-            str(temporary),
-        )
-        # refused where another process was faster and the folder has files
-        temporary.rename(folder)
-    except OSError:
-        if not (folder / tables.MARK).is_file():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

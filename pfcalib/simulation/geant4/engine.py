@@ -1,9 +1,8 @@
 """Showers by Geant4 with the inputs and the output of the parametrised engine, by any number of
 worker processes.
 
-Geant4 allows one run manager a process, so the work is done by processes of their own, job by job
-(see `chunks`). Every row has its own seeds, so the hits depend neither on the number of workers nor
-on how the rows were cut into jobs, nor on where an earlier attempt stopped.
+The work is cut into jobs (see `jobs`). Every row has its own seeds, so the hits depend neither on
+the number of workers nor on how the rows were cut, nor on where an earlier attempt stopped.
 """
 
 from __future__ import annotations
@@ -25,12 +24,18 @@ from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.geometry import GRIDS, Grid
 from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.geant4.actions import PHYSICS
-from pfcalib.simulation.geant4.chunks import JOB_ENERGY, Job, cut_batch, read_result, write_job
 from pfcalib.simulation.geant4.config import Geant4Config, require_geant4
 from pfcalib.simulation.geant4.data import DataSets, find_data
-from pfcalib.simulation.geant4.pool import Pool
+from pfcalib.simulation.geant4.jobs import (
+    JOB_ENERGY,
+    Job,
+    Pool,
+    cut_batch,
+    read_result,
+    write_job,
+    write_setup,
+)
 from pfcalib.simulation.geant4.shots import Shots, build_shots, join_rows, merge_rows
-from pfcalib.simulation.geant4.worker import write_setup
 from pfcalib.simulation.particles import Particles
 
 SYNTHETIC = (
@@ -166,7 +171,7 @@ def simulate_batches(
         log.warning(SYNTHETIC, data.label)
     folder = folder / work_key(batches, grid, config, data)
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(".*.tmp"):
+    for stale in folder.glob(".*.tmp*"):
         stale.unlink(missing_ok=True)
     write_setup(folder / "setup.json", grid, data, config)
     jobs = [_jobs(number, shots, folder, job_energy) for number, shots in enumerate(batches)]

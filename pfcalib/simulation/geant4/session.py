@@ -4,13 +4,14 @@ into the slice.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
+from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.geant4.actions import start_geant4
 from pfcalib.simulation.geant4.cells import EventHits, collect_event, stack_events
 from pfcalib.simulation.geant4.config import Geant4Config, require_geant4
@@ -31,26 +32,6 @@ PARTICLES = {  # PDG id: name in Geant4, least energy in GeV
 MAX_SEED = 2**32
 _LIGHT_SPEED = 299.792458  # mm/ns
 _STEP_BACK = 1.0  # mm of vacuum, so that no track begins on a surface
-
-
-class RowHits(NamedTuple):
-    """Jagged cells of rows; the hits of row i are ``offsets[i]:offsets[i + 1]``, sorted by cell.
-
-    The four components of truth over the cells plus `e_dead` plus `e_leak` make up the energy of
-    the row.
-    """
-
-    offsets: NDArray[np.int64]  # (n_rows + 1,)
-    cell: NDArray[np.int32]  # (n_hits,) flat index in the grid
-    signal: NDArray[np.float64]  # (n_hits,) GeV at the EM scale, without noise
-    # (n_hits,) GeV deposited by electrons, positrons and photons, absorbers included
-    em: NDArray[np.float64]
-    non_em: NDArray[np.float64]  # (n_hits,) GeV deposited by others
-    invisible: NDArray[np.float64]  # (n_hits,) GeV lost to nuclear binding and slow neutrons
-    escaped: NDArray[np.float64]  # (n_hits,) GeV carried away by neutrinos made in the cell
-    e_dead: NDArray[np.float64]  # (n_rows,) GeV in dead material and gaps
-    e_leak: NDArray[np.float64]  # (n_rows,) GeV in layers beyond the grid, or out of the slice
-    e_pi0: NDArray[np.float64]  # (n_rows,) GeV of pi0 and eta that the cascade made
 
 
 class Session:
@@ -114,9 +95,9 @@ class Session:
 
     def shoot(
         self, rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]
-    ) -> RowHits:
+    ) -> Hits:
         """Shoot each row as one event, seeded for itself: a row gives the same bits whatever was
-        shot before.
+        shot before. The events of the hits are the rows.
 
         Parameters
         ----------
@@ -152,9 +133,9 @@ class Session:
         per_row = np.array(
             [(event.e_dead, event.e_leak, event.e_pi0) for event in self._events]
         ).reshape(-1, 3)
-        hits = RowHits(
-            offsets, cell, *(np.ascontiguousarray(column) for column in (*values.T, *per_row.T))
-        )
+        e_dead, e_leak, e_pi0 = per_row.T
+        columns = (*values.T, e_dead, e_leak, rows[:, 1], e_pi0)
+        hits = Hits(offsets, cell, *(np.ascontiguousarray(column) for column in columns))
         self.tally = np.array([event.tally for event in self._events]).reshape(
             -1, self.grid.n_layers, 2
         )

@@ -7,6 +7,7 @@ engines shower the same photons and hadrons at the same places.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
 from pfcalib.simulation.digitise import Hits
-from pfcalib.simulation.geant4.session import RowHits
 from pfcalib.simulation.nuclear import PROTON_MASS
 from pfcalib.simulation.particles import Particles, decay_pi0, propagate
 from pfcalib.simulation.showers import KIND
@@ -87,14 +87,14 @@ def build_shots(particles: Particles, rng: np.random.Generator, *, field: float 
     )
 
 
-def merge_rows(shots: Shots, rows: RowHits, grid: Grid) -> Hits:
+def merge_rows(shots: Shots, rows: Hits, grid: Grid) -> Hits:
     """Hits of events from those of their rows; a cell that several rows of an event hit becomes
     one.
 
     Parameters
     ----------
     shots : Shots
-    rows : RowHits
+    rows : Hits
         Of all rows, in their order.
     grid : Grid
     """
@@ -126,13 +126,14 @@ def merge_rows(shots: Shots, rows: RowHits, grid: Grid) -> Hits:
     )
 
 
-def join_rows(parts: list[RowHits]) -> RowHits:
+def join_rows(parts: Sequence[Hits]) -> Hits:
     """Hits of consecutive rows as one; no parts are no rows."""
-    if not parts:
-        nothing = np.zeros(0)
-        return RowHits(
-            np.zeros(1, np.int64), np.zeros(0, np.int32), *[nothing] * (len(RowHits._fields) - 2)
+    sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(part.offsets) for part in parts)])
+    dtypes = dict(zip(Hits._fields, (np.int64, np.int32), strict=False))
+    columns = {
+        name: np.concatenate(
+            [np.zeros(0, dtypes.get(name)), *(getattr(part, name) for part in parts)]
         )
-    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
-    rest = [np.concatenate([part[i] for part in parts]) for i in range(1, len(RowHits._fields))]
-    return RowHits(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), *rest)
+        for name in Hits._fields[1:]
+    }
+    return Hits(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), **columns)

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from pfcalib.simulation.geant4.session import RowHits
+from pfcalib.simulation.digitise import Hits
 
 SHOOT = """
 import json, os, sys
@@ -50,7 +50,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shoot(tmp_path_factory):
-    """Function (grid, rows, pdg_id, seeds, parts, calibration_truth) -> [(RowHits, unattributed) of
+    """Function (grid, rows, pdg_id, seeds, parts, calibration_truth) -> [(Hits, unattributed) of
     each part], all parts shot in one session.
     """
 
@@ -69,8 +69,7 @@ def shoot(tmp_path_factory):
         assert done.returncode == 0, done.stderr[-2000:]
         found = [np.load(folder / f"hits{i}.npz") for i in range(len(parts))]
         return [
-            (RowHits(*(each[name] for name in RowHits._fields)), each["unattributed"])
-            for each in found
+            (Hits(*(each[name] for name in Hits._fields)), each["unattributed"]) for each in found
         ]
 
     return run

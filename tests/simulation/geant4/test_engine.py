@@ -15,7 +15,7 @@ import pytest
 
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL, WINDOW, build_grid
-from pfcalib.simulation.geant4 import pool
+from pfcalib.simulation.geant4 import jobs
 from pfcalib.simulation.geant4.config import Geant4Config
 from pfcalib.simulation.geant4.data import DataSets, find_data
 from pfcalib.simulation.geant4.engine import (
@@ -25,7 +25,7 @@ from pfcalib.simulation.geant4.engine import (
     simulate_showers_geant4,
     work_key,
 )
-from pfcalib.simulation.geant4.pool import Worker, WorkerError
+from pfcalib.simulation.geant4.jobs import Worker, WorkerError
 from pfcalib.simulation.geant4.shots import build_shots
 from pfcalib.simulation.particles import Particles, simulate_gun
 from pfcalib.simulation.showers import simulate_showers
@@ -81,7 +81,7 @@ def workers(monkeypatch):
             super().__init__(*arguments)
             started.append(self)
 
-    monkeypatch.setattr(pool, "Worker", Watched)
+    monkeypatch.setattr(jobs, "Worker", Watched)
     return started
 
 
@@ -206,7 +206,7 @@ class TestInterruption:
             sys.path.insert(0, {str(Path(__file__).parents[3])!r})
             from pathlib import Path
             from tests.simulation.geant4 import test_engine
-            from pfcalib.simulation.geant4.pool import Worker
+            from pfcalib.simulation.geant4.jobs import Worker
             start = Worker.__init__
             def tell(self, *arguments):
                 start(self, *arguments)

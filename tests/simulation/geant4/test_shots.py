@@ -6,7 +6,7 @@ import pytest
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL, WINDOW
 from pfcalib.simulation import showers
-from pfcalib.simulation.geant4.session import RowHits
+from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.geant4.shots import build_shots, join_rows, merge_rows
 from pfcalib.simulation.particles import GUNS, Particles, simulate_gun
 
@@ -72,8 +72,8 @@ def rows(rng):
     shots = build_shots(mixed(30, rng), rng)
     cells = [np.unique(rng.integers(40, size=9)).astype(np.int32) for _ in shots.rows]
     offsets = np.concatenate([[0], np.cumsum([len(cell) for cell in cells])])
-    values, per_row = rng.random((5, offsets[-1])), rng.random((3, len(shots.rows)))
-    return shots, RowHits(offsets, np.concatenate(cells), *values, *per_row)
+    values, per_row = rng.random((5, offsets[-1])), rng.random((4, len(shots.rows)))
+    return shots, Hits(offsets, np.concatenate(cells), *values, *per_row)
 
 
 def test_a_cell_hit_by_several_rows_of_an_event_becomes_one(rows):
@@ -98,7 +98,7 @@ def test_rows_cut_and_joined_are_the_same(rows):
         cells = slice(hits.offsets[own.start], hits.offsets[own.stop])
         offsets = hits.offsets[own.start : own.stop + 1] - hits.offsets[own.start]
         parts.append(
-            RowHits(
+            Hits(
                 offsets,
                 *(column[cells] for column in hits[1:7]),
                 *(column[own] for column in hits[7:]),

@@ -1,0 +1,76 @@
+"""The command that fits the free numbers of the parametrised showers to Geant4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pfcalib.cli.console import Seed, console
+from pfcalib.errors import ConfigError
+
+
+def tune_showers(
+    out: Annotated[Path, typer.Option(help="JSON file of the numbers.", show_default=False)],
+    showers: Annotated[
+        Path | None,
+        typer.Argument(
+            help="ROOT file of Geant4 pions on the window (ShowerTree); the packaged ones by "
+            "default.",
+            show_default=False,
+        ),
+    ] = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            help="Which numbers, in which order, such as em-scale,em-depth; all by default.",
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Go on from the numbers of this JSON file.", show_default=False),
+    ] = None,
+    events: Annotated[
+        int, typer.Option("--events", "-n", min=1, help="Geant4 pions of each charge at most.")
+    ] = 5000,
+    copies: Annotated[
+        int, typer.Option(min=1, help="Parametrised showers for each Geant4 pion.")
+    ] = 2,
+    evaluations: Annotated[int, typer.Option(min=1, help="Trials of each stage at most.")] = 80,
+    seed: Seed = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Fit the numbers of the parametrised showers to Geant4, stage by stage; one line for every
+    better trial.
+    """
+    from pfcalib.geometry import WINDOW
+    from pfcalib.samples.packaged import packaged_sample
+    from pfcalib.samples.showerfile import read_showers
+    from pfcalib.training.shower_fit import (
+        STAGES,
+        ShowerFitConfig,
+        fit_showers,
+        read_fit,
+        write_fit,
+    )
+
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists: give another name, or --force to replace it")
+    wanted = tuple(stages.split(",")) if stages else tuple(STAGES)
+    fit = ShowerFitConfig(
+        stages=wanted, n_events=events, copies=copies, evaluations=evaluations, seed=seed
+    )
+    first = read_fit(start) if start else None
+    path = showers or packaged_sample("geant4_pions")
+    reference, metadata = read_showers(path, WINDOW)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False)
+
+    config, done = fit_showers(reference, fit, start=first, say=say)
+    write_fit(out, config, done, fit=fit, reference=path, metadata=metadata)
+    for stage in done:
+        say(f"{stage.name}: chi2 {stage.chi2_before:.3f} to {stage.chi2:.3f}")
+    say(f"{out}: {len(config)} numbers, {sum(len(stage.numbers) for stage in done)} of them fitted")
