@@ -4,7 +4,6 @@ checksums that tie the files together.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic import ValidationError as PydanticError
 
+from pfcalib.cache import file_sha256
 from pfcalib.errors import ValidationError
 
 OUTPUT_KEY = "output:"  # prefix of the outputs in the reference file; the inputs bear "input:"
@@ -69,12 +69,6 @@ def reference_path(onnx_path: Path) -> Path:
     return onnx_path.with_suffix(".reference.npz")
 
 
-def sha256_of(path: Path) -> str:
-    """Checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_contract(onnx_path: Path) -> ModelContract:
     """Contract beside a model; ValidationError names the file and the first field that is wrong."""
     path = contract_path(onnx_path)
@@ -107,7 +101,7 @@ def read_reference(onnx_path: Path, contract: ModelContract) -> Reference:
     path = reference_path(onnx_path)
     if not path.is_file():
         raise ValidationError(f"{path}: no reference clusters beside {onnx_path.name}")
-    if sha256_of(path) != contract.reference_sha256:
+    if file_sha256(path) != contract.reference_sha256:
         raise ValidationError(
             f"{path}: not the reference clusters of the contract (sha256 differs)"
         )

@@ -5,9 +5,9 @@ nothing through that was not validated.
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,13 +18,13 @@ import numpy as np
 import tf2onnx
 from numpy.typing import NDArray
 
+from pfcalib.cache import file_sha256
 from pfcalib.deploy.contract import (
     ModelContract,
     Reference,
     TensorSpec,
     contract_path,
     reference_path,
-    sha256_of,
     write_reference,
 )
 from pfcalib.deploy.validator import ParityReport, check_stored_model, require_parity
@@ -79,9 +79,8 @@ def export_onnx(
     if path.suffix != ".onnx":
         raise ValidationError(f"{path}: the name of an ONNX file must end in .onnx")
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", dir=path.parent))
-    try:
-        draft = folder / path.name
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
         draft.write_bytes(_convert(model))
         write_reference(reference_path(draft), Reference(dict(inputs), predict(model, inputs)))
         contract = _contract(
@@ -91,11 +90,7 @@ def export_onnx(
         report = require_parity(check_stored_model(draft))
         for name in (reference_path, Path, contract_path):
             name(draft).replace(name(path))
-    finally:
-        shutil.rmtree(folder)
-    return ParityReport(
-        path, report.model, report.n_clusters, report.tolerance, report.batches, report.problems
-    )
+    return replace(report, path=path)
 
 
 def predict(
@@ -151,8 +146,8 @@ def _contract(
         normalisation=normalisation,
         n_parameters=int(model.count_params()),
         opset=OPSET,
-        sha256=sha256_of(draft),
-        reference_sha256=sha256_of(reference_path(draft)),
+        sha256=file_sha256(draft),
+        reference_sha256=file_sha256(reference_path(draft)),
         created=datetime.now(UTC),
         versions={name: version(name) for name in VERSIONS_OF},
         training=dict(training),

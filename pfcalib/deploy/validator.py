@@ -17,13 +17,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from pfcalib.cache import file_sha256
 from pfcalib.deploy.contract import (
     ModelContract,
     TensorSpec,
     read_contract,
     read_reference,
     require_inputs,
-    sha256_of,
 )
 from pfcalib.errors import ValidationError
 
@@ -123,7 +123,7 @@ def check_model(
         return ParityReport(path, path.stem, 0, tolerance, (), (str(error),))
     problems = (
         []
-        if sha256_of(path) == contract.sha256
+        if file_sha256(path) == contract.sha256
         else [f"{path}: sha256 differs from the contract: another file or a changed one"]
     )
     interface = interface_problems(session, contract)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import layers
 
 from pfcalib.errors import ConfigError
+from pfcalib.models.heads import HEADS
 
 Tensor = Any  # a symbolic keras tensor
 SCALARS_INPUT = "scalars"
@@ -39,18 +41,32 @@ class SignedPower(layers.Layer):
         return {**super().get_config(), "exponent": self.exponent}
 
 
-def require_positive(config: str, **values: float) -> None:
-    """Raise ConfigError unless each value is above zero."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ConfigError(f"{config}: {name} = {value!r}, expected above 0")
+@dataclass(frozen=True, kw_only=True)
+class BodyConfig:
+    """What every network may be told besides its widths."""
 
+    dropout: float = 0.2
+    pixel_power: float = 1.0  # 1 = published; see SignedPower
+    with_scalars: bool = False  # log10(clusterE / GeV) and clusterEta join where the branches do
+    head: str = "classes"  # of heads.HEADS
+    n_components: int = 3  # Gaussians of the head "mixture"
 
-def require_share(config: str, **values: float) -> None:
-    """Raise ConfigError unless each value is in [0, 1)."""
-    for name, value in values.items():
-        if not 0.0 <= value < 1.0:
-            raise ConfigError(f"{config}: {name} = {value!r}, expected in [0, 1)")
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        for field, value in vars(self).items():
+            if isinstance(value, tuple):
+                numbers = {f"n_{field}": len(value)}
+                numbers |= {f"{field}[{i}]": number for i, number in enumerate(value)}
+            else:
+                free = value is None or isinstance(value, bool | str) or field == "dropout"
+                numbers = {} if free else {field: value}
+            for what, number in numbers.items():
+                if not number > 0:
+                    raise ConfigError(f"{name}: {what} = {number!r}, expected above 0")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"{name}: dropout = {self.dropout!r}, expected in [0, 1)")
+        if self.head not in HEADS:
+            raise ConfigError(f"{name}: head = {self.head!r}, expected one of {', '.join(HEADS)}")
 
 
 def build_inputs(shapes: Mapping[str, tuple[int, ...]], *, with_scalars: bool) -> dict[str, Tensor]:

@@ -11,15 +11,14 @@ from keras import layers
 
 from pfcalib.features.inputs import INPUT_SHAPES
 from pfcalib.models.blocks import (
+    BodyConfig,
     Tensor,
     build_inputs,
     compress,
     join,
     pool_window,
-    require_positive,
-    require_share,
 )
-from pfcalib.models.heads import finish, require_head
+from pfcalib.models.heads import finish
 
 KERNELS = {
     "EMB1": (4, 2),
@@ -31,29 +30,13 @@ KERNELS = {
 }
 
 
-@dataclass(frozen=True)
-class CnnConfig:
+@dataclass(frozen=True, kw_only=True)
+class CnnConfig(BodyConfig):
     """Merged network; the defaults are the published ones."""
 
     filters: int = 32
     branch_width: int = 128
     merged_width: int = 50
-    dropout: float = 0.2
-    pixel_power: float = 1.0  # 1 = published; see blocks.SignedPower
-    with_scalars: bool = False  # log10(clusterE / GeV) and clusterEta join where the branches do
-    head: str = "classes"  # of heads.HEADS
-    n_components: int = 3  # Gaussians of the head "mixture"
-
-    def __post_init__(self) -> None:
-        require_positive(
-            "CnnConfig",
-            filters=self.filters,
-            branch_width=self.branch_width,
-            merged_width=self.merged_width,
-        )
-        require_positive("CnnConfig", pixel_power=self.pixel_power)
-        require_share("CnnConfig", dropout=self.dropout)
-        require_head("CnnConfig", self.head, self.n_components)
 
 
 def _branch(image: Tensor, name: str, config: CnnConfig) -> Tensor:

@@ -11,23 +11,22 @@ from keras import layers
 
 from pfcalib.features.inputs import INPUT_SHAPES
 from pfcalib.models.blocks import (
+    BodyConfig,
     Tensor,
     build_inputs,
     compress,
     dense_block,
     join,
-    require_positive,
-    require_share,
     transition,
 )
-from pfcalib.models.heads import finish, require_head
+from pfcalib.models.heads import finish
 
 # kernel and stride of the first convolution
 STEMS = {"emb1": ((8, 2), (4, 2)), "emb23": ((4, 4), (2, 2)), "tile": ((2, 2), (1, 1))}
 
 
-@dataclass(frozen=True)
-class DenseNetConfig:
+@dataclass(frozen=True, kw_only=True)
+class DenseNetConfig(BodyConfig):
     """Three dense stacks. The published report names the inputs and the dense blocks but no widths:
     these are ours.
     """
@@ -37,27 +36,6 @@ class DenseNetConfig:
     block_layers: tuple[int, ...] = (2, 2)
     compression: float = 0.5
     head_width: int = 64
-    dropout: float = 0.2
-    pixel_power: float = 1.0
-    with_scalars: bool = False  # log10(clusterE / GeV) and clusterEta join where the branches do
-    head: str = "classes"  # of heads.HEADS
-    n_components: int = 3  # Gaussians of the head "mixture"
-
-    def __post_init__(self) -> None:
-        require_positive(
-            "DenseNetConfig",
-            growth=self.growth,
-            head_width=self.head_width,
-            pixel_power=self.pixel_power,
-        )
-        require_positive(
-            "DenseNetConfig", n_blocks=len(self.block_layers), compression=self.compression
-        )
-        require_positive(
-            "DenseNetConfig", **{f"block_layers[{i}]": n for i, n in enumerate(self.block_layers)}
-        )
-        require_share("DenseNetConfig", dropout=self.dropout)
-        require_head("DenseNetConfig", self.head, self.n_components)
 
 
 def _branch(image: Tensor, name: str, config: DenseNetConfig) -> Tensor:

@@ -10,38 +10,20 @@ import keras
 from keras import layers
 
 from pfcalib.features.images import N_PIXELS
-from pfcalib.models.blocks import build_inputs, compress, join, require_positive, require_share
-from pfcalib.models.heads import finish, require_head
+from pfcalib.models.blocks import BodyConfig, build_inputs, compress, join
+from pfcalib.models.heads import finish
 
 
-@dataclass(frozen=True)
-class DnnConfig:
+@dataclass(frozen=True, kw_only=True)
+class DnnConfig(BodyConfig):
     """Flat network of N pixels; without widths the published N -> N -> N/2 hidden units behind N
     inputs.
     """
 
     n_pixels: int = N_PIXELS  # 936, all six layers; 512 for EMB1 alone
     widths: tuple[int, ...] | None = None
-    dropout: float = 0.2
-    pixel_power: float = 1.0  # 1 = published; see blocks.SignedPower
-    # log10(clusterE / GeV) and clusterEta join before the last hidden layer
-    with_scalars: bool = False
-    scalars_first: bool = False  # they join the pixels instead, as in the published regression
-    head: str = "classes"  # of heads.HEADS
-    n_components: int = 3  # Gaussians of the head "mixture"
-
-    def __post_init__(self) -> None:
-        require_positive(
-            "DnnConfig",
-            n_pixels=self.n_pixels,
-            pixel_power=self.pixel_power,
-            n_widths=len(self.hidden),
-        )
-        require_positive(
-            "DnnConfig", **{f"widths[{i}]": width for i, width in enumerate(self.hidden)}
-        )
-        require_share("DnnConfig", dropout=self.dropout)
-        require_head("DnnConfig", self.head, self.n_components)
+    # they join the pixels, as in the published regression, not before the last hidden layer
+    scalars_first: bool = False
 
     @property
     def hidden(self) -> tuple[int, ...]:

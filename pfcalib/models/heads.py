@@ -16,8 +16,6 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from pfcalib.errors import ConfigError
-
 Tensor = Any  # a symbolic keras tensor
 CLASSES = ("charged", "neutral")  # columns of the output "p", so that p_em = output[:, 1]
 LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)  # probabilities of the quantiles
@@ -51,14 +49,6 @@ def output_width(head: str, n_components: int) -> int:
         "mixture": 3 * n_components,
         "class_and_energy": 3,
     }[head]
-
-
-def require_head(config: str, head: str, n_components: int) -> None:
-    """Raise ConfigError unless the head is known and its mixture has a component."""
-    if head not in HEADS:
-        raise ConfigError(f"{config}: head = {head!r}, expected one of {', '.join(HEADS)}")
-    if n_components < 1:
-        raise ConfigError(f"{config}: n_components = {n_components}, expected above 0")
 
 
 def finish(

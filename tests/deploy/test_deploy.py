@@ -15,12 +15,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from pfcalib.cache import file_sha256
 from pfcalib.deploy.contract import (
     contract_path,
     read_contract,
     read_reference,
     reference_path,
-    sha256_of,
 )
 from pfcalib.deploy.export import export_onnx
 from pfcalib.deploy.latency import measure_latency
@@ -86,7 +86,7 @@ def rewrite(path, change, *, renew_checksum):
     change(proto)
     path.write_bytes(proto.SerializeToString())
     if renew_checksum:
-        edit_contract(path, sha256=sha256_of(path))
+        edit_contract(path, sha256=file_sha256(path))
 
 
 def edit_contract(path, **fields):
@@ -290,7 +290,8 @@ def test_latency_is_a_median_between_its_quartiles(flat):
 
 
 def test_validation_loads_no_keras():
-    code = "import sys, pfcalib.deploy.validator, pfcalib.deploy.latency; print(sorted({'keras', 'tensorflow', 'tf2onnx'} & sys.modules.keys()))"
+    loaded = "{'keras', 'tensorflow', 'tf2onnx'} & sys.modules.keys()"
+    code = f"import sys, pfcalib.deploy.validator, pfcalib.deploy.latency; print(sorted({loaded}))"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], check=True, capture_output=True, text=True

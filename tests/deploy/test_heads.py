@@ -15,8 +15,7 @@ from pfcalib.features.targets import TargetConfig
 from pfcalib.models.families import MODEL_KINDS, build_model
 from pfcalib.models.heads import HEADS, MEANINGS, output_width
 from pfcalib.training.fit import TrainConfig
-from pfcalib.training.networks import NetworkConfig
-from pfcalib.training.networks import output_energy
+from pfcalib.training.networks import NetworkConfig, output_energy
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

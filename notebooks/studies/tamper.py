@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from pfcalib.cache import file_sha256
 from pfcalib.deploy.contract import (
     contract_path,
     read_contract,
     read_reference,
     reference_path,
-    sha256_of,
 )
 from pfcalib.deploy.validator import TOLERANCE, open_session, run_in_batches
 from pfcalib.errors import ValidationError
@@ -72,7 +72,7 @@ def tamper_model(path: str | Path, folder: str | Path, *, renew_contract: bool) 
     if renew_contract:
         contract = json.loads(contract_path(copy).read_text(encoding="utf-8"))
         contract_path(copy).write_text(
-            json.dumps({**contract, "sha256": sha256_of(copy)}), encoding="utf-8"
+            json.dumps({**contract, "sha256": file_sha256(copy)}), encoding="utf-8"
         )
     return copy
 

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from studies.tamper import tamper_model
 
 from pfcalib.deploy.export import export_onnx
-from pfcalib.deploy.tamper import tamper_model
 from pfcalib.deploy.validator import check_stored_model
 from pfcalib.errors import ValidationError
 from pfcalib.models.families import build_model
