@@ -9,9 +9,7 @@ import itertools
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from studies import plots_calibration_networks, plots_calibration_studies
 
-from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES
 from pfcalib.metrics.curve import Curve, Estimate
 from pfcalib.metrics.response import ResponseCurves, response_histogram
 from pfcalib.plotting import curves as plots
@@ -144,62 +142,8 @@ def test_a_size_study_has_a_point_a_size_and_lines_for_what_is_not_trained():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["LCW", "DNN"]
 
 
-def test_pulls_are_densities_and_outliers_are_kept_in_the_last_bins():
-    ax = plots_calibration_networks.plot_pulls({"dnn": np.array([0.05, 99.0, np.nan])})
-    drawn = ax.patches[0].get_data()
-    assert np.sum(drawn.values * np.diff(drawn.edges)) == pytest.approx(1.0)
-    assert drawn.values[-1] > 0.0
-
-
-def test_coverage_is_drawn_against_the_nominal_one_and_as_difference():
-    upper, lower = plots_calibration_networks.plot_coverage(
-        [0.5, 0.9], {"dnn": [Estimate(0.6, 0.01), Estimate(0.85, 0.01)]}
-    )
-    assert upper.containers[0].lines[0].get_ydata() == pytest.approx([0.6, 0.85])
-    assert lower.containers[0].lines[0].get_ydata() == pytest.approx([0.1, -0.05])
-
-
-def test_the_most_important_feature_of_the_first_group_stands_on_top():
-    groups = {
-        "pi0": {"a": Estimate(1.0, 0.1), "b": Estimate(3.0, 0.1), "c": Estimate(2.0, 0.1)},
-        "pic": {"a": Estimate(9.0, 0.1)},
-    }
-    ax = plots_calibration_networks.plot_importance(groups, x_label="loss / %", n_shown=2)
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["c", "b"]
-
-
-@pytest.mark.parametrize("height", [0.0, 1.0])
-def test_attributions_have_a_panel_a_layer_and_group(height):
-    images = {name: np.full(IMAGE_SHAPES[name], height) for name in IMAGE_LAYERS}
-    axes = plots_calibration_networks.plot_attribution({"pi0": images, "pic": images})
-    assert axes.shape == (2, 6)
-    axes[0, 0].figure.canvas.draw()
-
-
-def test_a_confusion_scan_shows_outcomes_and_quality():
-    rates = {name: [0.1, 0.2] for name in plots_calibration_studies.OUTCOMES}
-    assert len(plots_calibration_studies.plot_confusion_scan([0.3, 0.5], rates)) == 1
-    axes = plots_calibration_studies.plot_confusion_scan(
-        [0.3, 0.5], rates, quality={"pi0": [Estimate(0.1, 0.01)] * 2}, chosen=0.5
-    )
-    assert [len(ax.lines) for ax in axes] == [6, 2]
-
-
-def test_a_ratio_matrix_writes_its_numbers_and_names_its_groups():
-    columns = [(sample, species, "10 GeV") for sample in ("A", "B") for species in ("pi0", "pic")]
-    ax = plots_calibration_studies.plot_ratio_matrix(
-        {"DNN": [Estimate(0.75, 0.01), 1.0, 1.25, np.nan]}, columns
-    )
-    written = [text.get_text() for text in ax.texts]
-    assert written[:4] == ["0.75", "1.00", "1.25", "–"]
-    assert written[4:6] == ["A", "B"]
-    assert len(written) == 10
-    with pytest.raises(ValueError, match="one a column"):
-        plots_calibration_studies.plot_ratio_matrix({"DNN": [1.0]}, columns)
-
-
 def test_no_figure_claims_to_be_of_an_experiment():
-    ax = plots_calibration_networks.plot_pulls({"dnn": np.zeros(3)})
+    ax = plots.plot_size_study([1e3], {"dnn": [Estimate(0.2, 0.01)]}, y_label="IQR / (2 median)")
     assert ax.get_title(loc="left") == SIMULATION
 
 
