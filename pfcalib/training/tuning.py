@@ -27,6 +27,10 @@ import filelock
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import CategoricalDistribution as Choice
+from optuna.distributions import FloatDistribution as Float
+from optuna.distributions import IntDistribution as Int
 from optuna.trial import FrozenTrial, TrialState
 
 from pfcalib.cache import cache_key, locked
@@ -66,56 +70,51 @@ _POLL = 0.5  # s
 Settings = tuple[dict[str, Any], dict[str, Any]]
 
 
-class Choice(NamedTuple):
-    """One of some values."""
-
-    meaning: str
-    values: tuple[Any, ...]
-
-
-class Range(NamedTuple):
-    """A number between two limits, flat or flat in its logarithm; whole if the limits are."""
-
-    meaning: str
-    low: float
-    high: float
-    log: bool = False
-
-
-Parameter = Choice | Range
-_COMMON: dict[str, Parameter] = {
-    "dropout": Range("share of the units that a training step leaves out", 0.0, 0.2),
-    "pixel_power": Choice("exponent that pixels are raised to; 1 = published", (0.25, 0.5, 1.0)),
-    "learning_rate": Range("of Adam at the start of the cosine", 3e-4, 5e-3, log=True),
-    "batch_size": Choice("clusters a step", (128, 256, 512)),
+_COMMON: dict[str, BaseDistribution] = {
+    "dropout": Float(0.0, 0.2),
+    "pixel_power": Choice((0.25, 0.5, 1.0)),
+    "learning_rate": Float(3e-4, 5e-3, log=True),
+    "batch_size": Choice((128, 256, 512)),
 }
-SPACES: dict[str, dict[str, Parameter]] = {
+SPACES: dict[str, dict[str, BaseDistribution]] = {
     "dnn": {
-        "n_layers": Range("hidden layers", 2, 4),
-        "width": Choice("units of the first hidden layer", (64, 128, 256, 512)),
-        "taper": Choice(
-            "width against depth: all alike, the last half as wide (published), or each half of "
-            "the one before",
-            ("none", "last", "each"),
-        ),
-        "scalars_first": Choice(
-            "energy and direction join the pixels, not the last hidden layer", (False, True)
-        ),
+        "n_layers": Int(2, 4),
+        "width": Choice((64, 128, 256, 512)),
+        "taper": Choice(("none", "last", "each")),
+        "scalars_first": Choice((False, True)),
         **_COMMON,
     },
     "cnn": {
-        "filters": Choice("filters of each layer's convolution", (8, 16, 32)),
-        "branch_width": Choice("units behind each layer's convolution", (32, 64, 128)),
-        "merged_width": Range("units behind the merged branches", 32, 128, log=True),
+        "filters": Choice((8, 16, 32)),
+        "branch_width": Choice((32, 64, 128)),
+        "merged_width": Int(32, 128, log=True),
         **_COMMON,
     },
     "densenet": {
-        "growth": Choice("maps that each convolution adds", (4, 8, 12)),
-        "block_layers": Range("convolutions of each of the two dense blocks", 1, 3),
-        "compression": Choice("share of the maps that a transition keeps", (0.3, 0.5, 0.8)),
-        "head_width": Range("units behind the merged stacks", 32, 128, log=True),
+        "growth": Choice((4, 8, 12)),
+        "block_layers": Int(1, 3),
+        "compression": Choice((0.3, 0.5, 0.8)),
+        "head_width": Int(32, 128, log=True),
         **_COMMON,
     },
+}
+MEANINGS = {
+    "dropout": "share of the units that a training step leaves out",
+    "pixel_power": "exponent that pixels are raised to; 1 = published",
+    "learning_rate": "of Adam at the start of the cosine",
+    "batch_size": "clusters a step",
+    "n_layers": "hidden layers",
+    "width": "units of the first hidden layer",
+    "taper": "width against depth: all alike, the last half as wide (published), or each half of "
+    "the one before",
+    "scalars_first": "energy and direction join the pixels, not the last hidden layer",
+    "filters": "filters of each layer's convolution",
+    "branch_width": "units behind each layer's convolution",
+    "merged_width": "units behind the merged branches",
+    "growth": "maps that each convolution adds",
+    "block_layers": "convolutions of each of the two dense blocks",
+    "compression": "share of the maps that a transition keeps",
+    "head_width": "units behind the merged stacks",
 }
 # The first trial of each study: the published settings as near as the space holds them, at a rate
 # that the few epochs of a trial allow.
@@ -132,23 +131,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         **_PUBLISHED,
     },
 }
-
-
-def suggest(trial: optuna.Trial, family: str) -> dict[str, Any]:
-    """Let a trial choose all parameters of a family."""
-    chosen: dict[str, Any] = {}
-    for name, parameter in SPACES[family].items():
-        if isinstance(parameter, Choice):
-            chosen[name] = trial.suggest_categorical(name, parameter.values)
-        elif isinstance(parameter.low, int):
-            chosen[name] = trial.suggest_int(
-                name, parameter.low, int(parameter.high), log=parameter.log
-            )
-        else:
-            chosen[name] = trial.suggest_float(
-                name, parameter.low, parameter.high, log=parameter.log
-            )
-    return chosen
 
 
 def settings(family: str, parameters: Mapping[str, Any]) -> Settings:
@@ -182,24 +164,18 @@ def describe(family: str) -> list[tuple[str, str, str, str]]:
     ('merged_width', 'units behind the merged branches', '32 to 128, logarithmic', '50')
     """
     rows = []
-    for name, parameter in SPACES[family].items():
-        if isinstance(parameter, Choice):
-            text = ", ".join(map(str, parameter.values))
+    for name, values in SPACES[family].items():
+        if isinstance(values, Choice):
+            text = ", ".join(map(str, values.choices))
         else:
-            text = (
-                f"{parameter.low:g} to {parameter.high:g}{', logarithmic' if parameter.log else ''}"
-            )
-        rows.append((name, parameter.meaning, text, str(DEFAULTS[family][name])))
+            text = f"{values.low:g} to {values.high:g}{', logarithmic' if values.log else ''}"  # type: ignore[attr-defined]
+        rows.append((name, MEANINGS[name], text, str(DEFAULTS[family][name])))
     return rows
 
 
 def logarithmic(family: str) -> list[str]:
     """Names of the parameters of a family that are drawn flat in their logarithm."""
-    return [
-        name
-        for name, parameter in SPACES[family].items()
-        if isinstance(parameter, Range) and parameter.log
-    ]
+    return [name for name, values in SPACES[family].items() if getattr(values, "log", False)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +254,7 @@ def study_place(path: PathLike, config: TuneConfig, *, storage: PathLike | None 
     workers and timeout: a call may add trials.
     """
     network = network_folder(path, config.network(DEFAULTS[config.family])).name
-    space = SPACES[config.family]
+    space = [distribution_to_json(values) for values in SPACES[config.family].values()]
     key = cache_key(network=network, space=space, n_validation=config.n_validation)
     name = f"{config.family}-{key}"
     return Place(
@@ -441,10 +417,9 @@ def _work(
             trials = study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
             if len(trials) >= config.n_trials:
                 return
-            trial = study.ask()
-            parameters = suggest(trial, config.family)
+            trial = study.ask(SPACES[config.family])
         try:
-            finished = study.tell(trial, _try(trial, config, parameters, data))
+            finished = study.tell(trial, _try(trial, config, data))
         except optuna.TrialPruned:
             finished = study.tell(trial, state=TrialState.PRUNED)
         if done is not None:
@@ -466,14 +441,9 @@ def read_data(path: PathLike, config: TuneConfig) -> tuple[Arrays, Arrays]:
     return training, validation
 
 
-def _try(
-    trial: optuna.Trial,
-    config: TuneConfig,
-    parameters: Mapping[str, Any],
-    data: tuple[Arrays, Arrays],
-) -> float:
+def _try(trial: optuna.Trial, config: TuneConfig, data: tuple[Arrays, Arrays]) -> float:
     """Train one network; its checkpoints are thrown away."""
-    network, started = config.network(parameters), time.perf_counter()
+    network, started = config.network(trial.params), time.perf_counter()
 
     def watch(epoch: int, row: Mapping[str, float]) -> None:
         parent = multiprocessing.parent_process()

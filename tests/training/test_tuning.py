@@ -23,13 +23,10 @@ from pfcalib.training.settings import FAMILIES, read_tuned
 from pfcalib.training.tuning import (
     DEFAULTS,
     SPACES,
-    Choice,
-    Range,
     TuneConfig,
     open_study,
     settings,
     study_place,
-    suggest,
     tune_network,
 )
 
@@ -76,7 +73,7 @@ def losses(monkeypatch):
 def test_every_corner_of_a_space_is_a_network(family):
     corners = [
         {
-            name: (p.values[i] if isinstance(p, Choice) else (p.low, p.high)[i])
+            name: (p.choices[i] if hasattr(p, "choices") else (p.low, p.high)[i])
             for name, p in SPACES[family].items()
         }
         for i in (0, -1)
@@ -85,18 +82,13 @@ def test_every_corner_of_a_space_is_a_network(family):
         network = TuneConfig(family=family).network(parameters)
         build_model(network.name, **network.model_options)
     assert DEFAULTS[family].keys() == SPACES[family].keys()
-    assert all(p.meaning for p in SPACES[family].values())
+    assert SPACES[family].keys() <= tune.MEANINGS.keys()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_default_settings_lie_in_the_space(family):
-    for name, parameter in SPACES[family].items():
-        value = DEFAULTS[family][name]
-        assert (
-            parameter.low <= value <= parameter.high
-            if isinstance(parameter, Range)
-            else value in parameter.values
-        )
+    for name, values in SPACES[family].items():
+        assert values._contains(values.to_internal_repr(DEFAULTS[family][name]))
 
 
 def test_a_real_study_trains_networks_and_throws_their_checkpoints_away(
@@ -121,8 +113,7 @@ def test_a_real_study_trains_networks_and_throws_their_checkpoints_away(
 def test_a_study_goes_on_and_tries_again_what_was_cut_off(path, tmp_path, losses):
     place = study_place(path, TINY, storage=tmp_path / "tune.db")
     tune_network(path, replace(TINY, n_trials=2), storage=place.storage)
-    lost = open_study(place).ask()  # as a killed process leaves it
-    parameters = suggest(lost, "dnn")
+    parameters = open_study(place).ask(SPACES["dnn"]).params  # as a killed process leaves it
     study = tune_network(path, TINY, storage=place.storage)
     states = [trial.state for trial in study.trials]
     assert states[2] == TrialState.FAIL
