@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-import hist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.metrics.bootstrap import N_BOOTSTRAP, bootstrap, bootstrap_quantiles
-from pfcalib.metrics.curve import Curve, Estimate, Metric
+from pfcalib.metrics.curve import Curve, Estimate
 
 QUANTILES = np.array([0.16, 0.5, 0.84])  # central 68 % and median
 SPECIES_NAMES = {"pi0": "neutral pions", "pic": "charged pions"}  # of clusters, by their name
@@ -187,8 +186,8 @@ def closure_in(
 
 def _curves_in_bins(
     e_pred: ArrayLike, e_true: ArrayLike, variable: ArrayLike, edges: ArrayLike,
-    quantiles: FloatArray, measures: Sequence[Callable[[FloatArray], FloatArray]], *, min_count: int,
-    n_bootstrap: int, rng: np.random.Generator,
+    quantiles: FloatArray, measures: Sequence[Callable[[FloatArray], FloatArray]], *,
+    min_count: int, n_bootstrap: int, rng: np.random.Generator,
 ) -> list[Curve]:  # fmt: skip
     """Curves of measures of quantiles of the response, NaN in bins of fewer than min_count."""
     ratio, bins = response(e_pred, e_true), np.asarray(edges, dtype=np.float64)
@@ -311,31 +310,6 @@ def _quantiles(ratios: FloatArray) -> FloatArray:
     return np.asarray(np.quantile(ratios, QUANTILES, axis=-1))
 
 
-def point_metrics(
-    e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask],
-    energies: Sequence[float], *,
-    where: str, rng: np.random.Generator, reference: str = "lcw", suffix: str = "",
-    n_bootstrap: int = N_BOOTSTRAP,
-) -> Iterator[Metric]:  # fmt: skip
-    """`point_rows` as metrics of a report, ``<quantity>_<model>_<species>_<E>gev`` and a suffix;
-    `where` names the sample in the definitions.
-
-    >>> e_true = np.full(40, 10.0)
-    >>> pred = {"lcw": np.linspace(8, 12, 40), "dnn": np.linspace(9, 11, 40)}
-    >>> masks, rng = species_masks(np.ones(40)), np.random.default_rng(1)
-    >>> metrics = point_metrics(pred, e_true, masks, [10.0], where="toy", rng=rng)
-    >>> [(name, round(value, 3)) for name, value, *_ in metrics][-1]
-    ('ratio_to_lcw_dnn_pi0_10gev', 0.5)
-    """
-    rows = point_rows(
-        e_pred, e_true, species, energies, rng=rng, reference=reference, n_bootstrap=n_bootstrap
-    )
-    for row in rows:
-        name = "_".join([row["quantity"], row["model"], row["species"], energy_name(row["energy"])])
-        definition = f"{row['definition']}, {where}"
-        yield f"{name}{suffix}", row["value"], row["error"], "", definition
-
-
 def compare(
     e_a: ArrayLike, e_b: ArrayLike, e_true: ArrayLike, mask: Mask, energy: float, *,
     rng: np.random.Generator, n_bootstrap: int = N_BOOTSTRAP,
@@ -371,56 +345,3 @@ def worst_deviation(median: Curve, low: float, high: float) -> Estimate:
     that bin; NaN where none is known.
     """
     return median.distance(1.0).largest(low, high)
-
-
-def response_histogram(
-    e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask],
-    energies: Sequence[float], *,
-    n_bins: int = 100, limits: tuple[float, float] = (0.0, 2.0),
-) -> hist.Hist:  # fmt: skip
-    """Response of every calibration for every species at every energy; what lies outside the limits
-    is kept as overflow.
-
-    Parameters
-    ----------
-    e_pred : mapping of str to array_like, shape (n_clusters,), GeV
-        By calibration.
-    e_true : array_like, shape (n_clusters,), GeV
-    species : mapping of str to ndarray of bool, shape (n_clusters,)
-    energies : sequence of float, GeV
-        Centres of the bins, see `in_energy_bin`.
-    n_bins : int
-    limits : (float, float)
-
-    Returns
-    -------
-    hist.Hist
-        Axes ``model``, ``species``, ``energy`` (such as "10 GeV") and ``response``.
-
-    Examples
-    --------
-    >>> e_true = np.full(3, 10.0)
-    >>> e_pred, species = {"lcw": [9.0, 10.0, 99.0]}, {"pi0": e_true > 0}
-    >>> histogram = response_histogram(e_pred, e_true, species, [10.0], n_bins=2)
-    >>> histogram[{"model": "lcw", "species": "pi0", "energy": "10 GeV"}].values(flow=True)
-    array([0., 1., 1., 1.])
-    """
-    truth = np.asarray(e_true, dtype=np.float64)
-    names = {energy: f"{energy:g} GeV" for energy in energies}
-    histogram = hist.Hist(
-        hist.axis.StrCategory(list(e_pred), name="model"),
-        hist.axis.StrCategory(list(species), name="species"),
-        hist.axis.StrCategory(list(names.values()), name="energy"),
-        hist.axis.Regular(n_bins, *limits, name="response", label="calibrated over true energy"),
-    )
-    for model, predicted in e_pred.items():
-        ratio = response(predicted, truth)
-        for name, mask in species.items():
-            for energy, label in names.items():
-                histogram.fill(
-                    model=model,
-                    species=name,
-                    energy=label,
-                    response=ratio[np.asarray(mask) & in_energy_bin(truth, energy)],
-                )
-    return histogram

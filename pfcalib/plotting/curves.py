@@ -7,9 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import hist
 import matplotlib.pyplot as plt
-import mplhep
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -558,60 +556,6 @@ def plot_distributions(
 
 
 @styled
-def plot_response_distributions(
-    histogram: hist.Hist,
-    *,
-    x_label: str = QUANTITY_LABELS["median"].removeprefix("median of "),
-    sources: Sequence[str] = (SIMULATION,),
-) -> NDArray[Any]:
-    """Distributions of the response of several calibrations, one row a species and one column an
-    energy.
-
-    Parameters
-    ----------
-    histogram : hist.Hist
-        With the categories ``model``, ``species``, ``energy`` and the axis ``response``, as of
-        `pfcalib.metrics.response.response_histogram`. Entries outside the axis count in the norm.
-    x_label : str
-    sources : sequence of str
-
-    Returns
-    -------
-    ndarray of Axes, shape (n_species, n_energies)
-    """
-    models, species, energies = (
-        list(histogram.axes[name]) for name in ("model", "species", "energy")
-    )
-    figure, axes = plt.subplots(
-        len(species), len(energies), sharex="col", squeeze=False,
-        figsize=(2.6 * len(energies) + 0.8, 2.4 * len(species) + 1.0),
-    )  # fmt: skip
-    edges = histogram.axes["response"].edges
-    for (row, column), ax in np.ndenumerate(axes):
-        here = histogram[{"species": species[row], "energy": energies[column]}]
-        for model, look in looks_of(models).items():
-            counts = here[{"model": model}].values(flow=True)
-            density = counts[1:-1] / max(counts.sum(), 1.0) / np.diff(edges)
-            mplhep.histplot(
-                density, edges, ax=ax, yerr=False, color=look.colour, linestyle=look.line,
-                label=look.label, linewidth=1.3,
-            )  # fmt: skip
-        ax.axvline(1.0, color=GREY, linestyle=":", linewidth=1.0)
-        counts = histogram[{"energy": energies[column]}].project("response").values()
-        filled = np.flatnonzero(counts >= 0.005 * max(counts.max(), 1.0))
-        ax.set_xlim(*(edges[[filled[0], filled[-1] + 1]] if filled.size else edges[[0, -1]]))
-        ax.set_ylim(0.0, 1.3 * ax.get_ylim()[1])
-        text = f"{SPECIES_LABELS.get(species[row], species[row])}\n{energies[column]}"
-        ax.text(0.95, 0.93, text, transform=ax.transAxes, ha="right", va="top")
-        ax.locator_params(nbins=4)
-        ax.set(xlabel="", ylabel="")
-    figure.supxlabel(x_label, fontsize=12.0)
-    figure.supylabel("density", fontsize=12.0)
-    name_figure(figure, axes, sources)
-    return np.asarray(axes)
-
-
-@styled
 def plot_scores(
     samples: Mapping[str, tuple[Mapping[str, ArrayLike], ArrayLike]],
     *,
@@ -677,35 +621,3 @@ def plot_scores(
         *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2 * len(samples)
     )
     return np.asarray(axes[0])
-
-
-@styled
-def plot_layers(ours: Mapping[str, Estimate], published: Mapping[str, float]) -> Axes:
-    """AUC of a flat network on each layer alone and on all, with the published values of another
-    simulation beside it.
-    """
-    _, ax = plt.subplots()
-    place = np.arange(len(ours))
-    value, error = np.array(list(ours.values())).T
-    ax.errorbar(
-        place, value, yerr=error, marker="o", linestyle="none", color=NEUTRAL, label=SIMULATION
-    )
-    known = [published.get(name, np.nan) for name in ours]
-    ax.plot(
-        place + 0.18,
-        known,
-        marker="s",
-        mfc="white",
-        linestyle="none",
-        color=GREY,
-        label="ATLAS full simulation, published",
-    )
-    ax.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
-    ax.set_xticks(place, list(ours), rotation=25)
-    ax.tick_params(axis="x", which="minor", bottom=False, top=False)
-    ax.set(ylabel="area under the ROC curve", xlim=(-0.5, len(ours) - 0.3))
-    low, high = ax.get_ylim()
-    ax.set_ylim(low - 0.2 * (high - low), high)  # room for the legend
-    ax.legend(loc="lower left")
-    name_source(ax)
-    return ax

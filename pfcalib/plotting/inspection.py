@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import hist
@@ -17,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from numpy.typing import NDArray
 
+from pfcalib.cache import new_file
 from pfcalib.columns import label
 from pfcalib.plotting.style import GEANT4, GREY, NEUTRAL, SIMULATION, log_ticks, name_source, styled
 from pfcalib.samples.histograms import SAMPLINGS, SampleHistograms
@@ -58,11 +58,13 @@ def plot_sample(histograms: SampleHistograms, *, title: str, source: str) -> NDA
     array of Axes, shape (2, 3)
     """
     figure, axes = plt.subplots(2, 3, figsize=(13.0, 7.6))
-    _draw_log(axes[0, 0], histograms.truth_energy, x_label=label("truthE"))
-    _draw_log(axes[0, 1], histograms.cluster_energy, x_label=label("clusterE"))
-    _draw_response(axes[0, 2], histograms.response)
+    reco, truth = (label(name).removesuffix(" [GeV]") for name in ("clusterE", "truthE"))
+    _draw_histogram(axes[0, 0], histograms.truth_energy, x_label=label("truthE"))
+    _draw_histogram(axes[0, 1], histograms.cluster_energy, x_label=label("clusterE"))
+    _draw_histogram(axes[0, 2], histograms.response, x_label=f"{reco} / {truth}", log=False)
+    axes[0, 2].axvline(1.0, color=GREY, linestyle=":", linewidth=1.0)
     _draw_directions(axes[1, 0], histograms.directions, histograms.directions_of)
-    _draw_log(axes[1, 1], histograms.n_cells, x_label="cells of a cluster")
+    _draw_histogram(axes[1, 1], histograms.n_cells, x_label="cells of a cluster")
     _draw_layers(axes[1, 2], histograms.layer_energy)
     name_source(axes[0, 0], source)
     figure.suptitle(title, fontsize=11.0)
@@ -76,86 +78,36 @@ def save_page(
     """Draw the page into a file, which appears when it is complete; its suffix gives the format,
     other parameters as in `plot_sample`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     figure = plot_sample(histograms, title=title, source=source)[0, 0].figure
     try:
-        figure.savefig(temporary)
-        os.replace(temporary, path)
+        with new_file(path) as temporary:
+            figure.savefig(temporary)
     finally:
         plt.close(figure)
-        temporary.unlink(missing_ok=True)
 
 
-def _draw_log(ax: Axes, histogram: hist.Hist, *, x_label: str) -> None:
-    """A histogram on a logarithmic axis without its empty ends; entries at or below zero are
+def _draw_histogram(ax: Axes, histogram: hist.Hist, *, x_label: str, log: bool = True) -> None:
+    """A histogram, on a logarithmic axis without its empty ends; entries outside of the axis are
     counted in a corner.
     """
-    shown = _shown(histogram.values())
-    below = histogram.view(flow=True)[0]
+    below, *_, above = histogram.view(flow=True)
+    outside = below if log else below + above
+    edges, values = histogram.axes[0].edges, histogram.values()
+    shown = _shown(values)
     ax.set_xlabel(x_label)
     if shown is None:
-        _say_nothing(ax, below)
+        _say_nothing(ax, outside)
         return
-    step = 2 if shown.stop - shown.start > MAX_BINS else 1
-    edges, values = _merged(histogram.axes[0].edges, histogram.values(), shown, step)
+    if log:
+        step = 2 if shown.stop - shown.start > MAX_BINS else 1
+        edges, values = _merged(edges, values, shown, step)
+        log_ticks(ax, decades=edges[-1] / edges[0] > 100.0)
     mplhep.histplot(values, edges, ax=ax, histtype="fill", color=NEUTRAL, alpha=0.25)
     mplhep.histplot(values, edges, ax=ax, histtype="step", color=NEUTRAL, yerr=False)
-    log_ticks(ax, decades=edges[-1] / edges[0] > 100.0)
     ax.set(ylabel="entries a bin", xlim=(edges[0], edges[-1]), ylim=(0.0, 1.2 * values.max()))
-    if below:
-        ax.text(
-            0.04,
-            0.96,
-            f"{below:.0f} below the axis",
-            transform=ax.transAxes,
-            va="top",
-            fontsize=9.5,
-        )
-
-
-def _draw_response(ax: Axes, histogram: hist.Hist) -> None:
-    ax.set_xlabel(
-        f"{label('clusterE').removesuffix(' [GeV]')} / {label('truthE').removesuffix(' [GeV]')}"
-    )
-    low, *_, high = histogram.view(flow=True)
-    if not histogram.sum():
-        _say_nothing(ax, low + high)
-        return
-    mplhep.histplot(
-        histogram.values(),
-        histogram.axes[0].edges,
-        ax=ax,
-        histtype="fill",
-        color=NEUTRAL,
-        alpha=0.25,
-    )
-    mplhep.histplot(
-        histogram.values(),
-        histogram.axes[0].edges,
-        ax=ax,
-        histtype="step",
-        color=NEUTRAL,
-        yerr=False,
-    )
-    ax.axvline(1.0, color=GREY, linestyle=":", linewidth=1.0)
-    edges = histogram.axes[0].edges
-    ax.set(
-        ylabel="entries a bin",
-        xlim=(edges[0], edges[-1]),
-        ylim=(0.0, 1.2 * histogram.values().max()),
-    )
-    if low + high:
-        ax.text(
-            0.96,
-            0.96,
-            f"{low + high:.0f} outside of the axis",
-            transform=ax.transAxes,
-            ha="right",
-            va="top",
-            fontsize=9.5,
-        )
+    if outside:
+        text = f"{outside:.0f} {'below the' if log else 'outside of the'} axis"
+        ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize=9.5)
 
 
 def _draw_directions(ax: Axes, histogram: hist.Hist, what: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pfcalib.metrics.curve import Curve, Estimate
-from pfcalib.metrics.response import ResponseCurves, response_histogram
+from pfcalib.metrics.response import ResponseCurves
 from pfcalib.plotting import curves as plots
 from pfcalib.plotting.style import GEANT4, MODEL_LOOKS, SIMULATION
 
@@ -104,17 +104,6 @@ def test_without_lcw_the_first_model_is_the_reference():
     assert axes[1, 0].get_ylabel() == "ratio to DNN"
 
 
-def test_response_distributions_are_densities_that_count_the_overflow():
-    e_true = np.full(4, 10.0)
-    histogram = response_histogram(
-        {"lcw": [9.0, 10.0, 11.0, 99.0]}, e_true, {"pi0": e_true > 0}, [1.0, 10.0], n_bins=4
-    )
-    axes = plots.plot_response_distributions(histogram)
-    assert axes.shape == (1, 2)
-    assert axes[0, 1].patches[0].get_data().values.tolist() == [0.0, 0.5, 1.0, 0.0]
-    assert axes[0, 0].patches[0].get_data().values.tolist() == [0.0] * 4
-
-
 def test_closure_has_a_panel_a_species_and_its_band():
     binned = Curve(
         np.array([0.0, 0.4, 0.8]), np.array([1.0, 0.99]), np.array([0.01, 0.01]), np.array([50, 50])
@@ -192,10 +181,3 @@ def test_roc_and_scores_have_a_panel_a_sample_and_a_classifier(scored):
     axes = plots.plot_roc({"test": scored, "Geant4": scored})
     assert [labels(ax) for ax in axes] == [list(CLASSIFIERS.values())] * 2
     assert len(plots.plot_scores({"fast": scored, "Geant4": scored})) == len(CLASSIFIERS)
-
-
-def test_published_areas_stand_beside_ours():
-    ax = plots.plot_layers(
-        {"EMB1": Estimate(0.9, 0.01), "all": Estimate(0.95, 0.01)}, {"EMB1": 0.97}
-    )
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["EMB1", "all"]
