@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ from pfcalib.metrics.roc import auc
 from pfcalib.samples.showerfile import Showers
 from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.parameters import ShowerConfig
-from pfcalib.simulation.particles import Particles, simulate_gun
+from pfcalib.simulation.particles import Particles
 from pfcalib.simulation.showers import simulate_showers
 
 FloatArray = NDArray[np.float64]
@@ -97,14 +96,6 @@ class Comparison:
     def within(self) -> NDArray[np.bool_]:
         """Compared bins whose deviation is inside the limit, shape (n_bins,)."""
         return self.compared & (np.abs(self.deviation.value) <= self.limit)
-
-
-class Speed(NamedTuple):
-    """Showers and energy a second of processor time of one core."""
-
-    showers: float
-    energy: float  # GeV/s
-    error: float  # relative, of both
 
 
 def shower_moments(showers: Showers, grid: Grid, sigma: FloatArray) -> dict[str, FloatArray]:
@@ -231,15 +222,6 @@ def simulate_copies(
     particles = Particles(np.arange(len(e_true)), pdg_id, e_true, eta, phi)
     hits = simulate_showers(particles, grid, rng, config=config)
     return Showers(pdg_id, e_true, eta, phi, hits.offsets, hits.cell, hits.signal), hits
-
-
-def energy_balance(hits: Hits) -> float:
-    """Largest relative difference between the energy shot and the sum of its parts, over all
-    events.
-    """
-    parts = hits.em + hits.non_em + hits.invisible + hits.escaped
-    found = np.bincount(hits.event, parts, hits.n_events) + hits.e_dead + hits.e_leak
-    return float(np.max(np.abs(found / hits.e_total - 1.0)))
 
 
 def compare_showers(
@@ -380,39 +362,6 @@ def count_within(comparisons: Mapping[str, Sequence[Comparison]]) -> list[list[s
             ]
             rows.append([name, quantity, chosen[0].limit, *counts])
     return rows
-
-
-def measure_speed(
-    grid: Grid, rng: np.random.Generator, *, n_events: int, repeats: int = 5
-) -> Speed:
-    """Showers a second of pi0 and pi+ in equal shares, flat in log E from 0.5 to 100 GeV, after a
-    first call that compiles.
-
-    Parameters
-    ----------
-    grid : Grid
-    rng : numpy.random.Generator
-    n_events : int
-        Showers of each species in each of the repetitions, whose spread gives the error.
-    repeats : int
-    """
-    guns = [
-        simulate_gun(name, n_events, rng, energy=(0.5, 100.0), eta=(-0.05, 0.05), phi=(-0.05, 0.05))
-        for name in ("pi0", "pi+")
-    ]
-    for particles in guns:
-        simulate_showers(particles, grid, rng)
-    seconds = np.empty(repeats)
-    for i in range(repeats):
-        start = time.process_time()
-        for particles in guns:
-            simulate_showers(particles, grid, rng)
-        seconds[i] = time.process_time() - start
-    spread = (
-        float(np.std(seconds, ddof=1) / np.sqrt(repeats) / seconds.mean()) if repeats > 1 else 0.0
-    )
-    energy = sum(float(particles.energy.sum()) for particles in guns)
-    return Speed(2 * n_events / float(seconds.mean()), energy / float(seconds.mean()), spread)
 
 
 def feature_table(

@@ -1,6 +1,4 @@
-"""Figures of clusters: event displays layer by layer, moments, layers against energy, and clusters
-of noise.
-"""
+"""Figures of clusters: event displays layer by layer, moments, and layers against energy."""
 
 from __future__ import annotations
 
@@ -12,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import SymLogNorm
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import poisson
 
 from pfcalib.columns import COLUMNS, LAYER_NAMES, label
 from pfcalib.geometry import Grid
@@ -219,43 +216,3 @@ def plot_stacks(
     figure.legend(handles[::-1], texts[::-1], loc="outside right center")
     name_source(axes[0], *sources)
     return np.asarray(axes)
-
-
-@styled
-def plot_noise_clusters(counts: ArrayLike, expected: float) -> Axes:
-    """Number of clusters in events of noise alone, and a Poisson distribution of the expected mean.
-
-    Parameters
-    ----------
-    counts : array_like of int, shape (n_events,)
-    expected : float
-        Clusters an event.
-    """
-    numbers = np.asarray(counts)
-    _, ax = plt.subplots()
-    k = np.arange(int(max(numbers.max(), expected + 4.0 * np.sqrt(expected))) + 2)
-    observed = np.bincount(numbers, minlength=len(k))
-    ax.errorbar(
-        k,
-        observed / len(numbers),
-        yerr=np.sqrt(observed) / len(numbers),
-        fmt="o",
-        color="black",
-        label=f"noise alone, {len(numbers)} events",
-    )
-    ax.stairs(
-        poisson.pmf(k, expected),
-        np.append(k, k[-1] + 1) - 0.5,
-        color=NEUTRAL,
-        label=f"Poisson, mean {expected:.2f} expected",
-    )
-    ax.set(
-        xlabel="clusters in the barrel",
-        ylabel="share of events",
-        ylim=(0.0, None),
-        xlim=(-0.5, k[-1] + 0.5),
-    )
-    ax.minorticks_off()
-    ax.legend()
-    name_source(ax, SIMULATION)
-    return ax

@@ -246,7 +246,8 @@ def test_copies_are_of_the_particles_of_the_reference_and_conserve_energy(rng):
     copies, hits = fidelity.simulate_copies(showers, WINDOW, rng, copies=3)
     assert copies.e_true == pytest.approx(np.repeat(showers.e_true, 3))
     assert copies.pdg_id.tolist() == np.repeat(showers.pdg_id, 3).tolist()
-    assert fidelity.energy_balance(hits) < 1e-9
+    in_cells = np.bincount(hits.event, hits.em + hits.non_em + hits.invisible + hits.escaped)
+    assert in_cells + hits.e_dead + hits.e_leak == pytest.approx(hits.e_total, rel=1e-9)
     with pytest.raises(ValueError, match="at least 1"):
         fidelity.simulate_copies(showers, WINDOW, rng, copies=0)
 
@@ -276,13 +277,6 @@ def test_showers_are_chosen_by_kind_and_energy_in_their_order():
     ]
     with pytest.raises(ValidationError, match="PDG id 22 "):
         fidelity.select_showers(showers, (22,), EDGES, n_max=1)
-
-
-def test_speed_is_positive_and_carries_an_error(rng):
-    speed = fidelity.measure_speed(WINDOW, rng, n_events=5, repeats=2)
-    assert speed.showers > 0.0
-    assert speed.energy > 0.0
-    assert speed.error >= 0.0
 
 
 def test_there_are_twenty_moments():

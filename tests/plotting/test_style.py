@@ -8,11 +8,9 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from studies import plots_showers
 
 from pfcalib.geometry import WINDOW
 from pfcalib.metrics.curve import Curve
-from pfcalib.metrics.roc import roc_curve
 from pfcalib.plotting import curves as plots
 from pfcalib.plotting import display as plots_clusters
 
@@ -86,34 +84,6 @@ def test_the_second_distribution_of_a_colour_is_dashed():
     assert [patch.get_linestyle() for patch in ax.patches] == ["-", "--"]
 
 
-def test_the_profile_is_per_length_and_leaves_the_presampler_out():
-    shares = {species: (np.full(7, 0.1), np.full(7, 0.2)) for species in ("pi0", "pi+")}
-    neutral, charged = plots_showers.plot_profile(shares, WINDOW.layers)
-    assert charged.patches[0].get_data().values == pytest.approx(
-        [0.1 / layer.lambda_int for layer in WINDOW.layers[1:]]
-    )
-    assert neutral.get_xlim()[1] == pytest.approx(sum(layer.x0 for layer in WINDOW.layers[1:4]))
-
-
-def test_responses_have_a_panel_a_bin(rng):
-    axes = plots_showers.plot_responses(
-        {"pi0": [(rng.random(9), rng.random(9))] * 2},
-        ["1-2 GeV", "4-8 GeV"],
-        edges=np.linspace(0, 1, 5),
-    )
-    assert [ax.texts[0].get_text() for ax in axes] == ["1-2 GeV", "4-8 GeV"]
-
-
-def test_the_most_telling_moment_stands_on_top(rng):
-    curve = roc_curve(rng.random(20), np.arange(20) < 10)
-    _, bars = plots_showers.plot_separation(
-        {"a": curve, "b": curve},
-        {"a": {"core": 0.1, "depth": 0.3}, "b": {"core": 0.2, "depth": 0.0}},
-        n_moments=2,
-    )
-    assert [text.get_text() for text in bars.get_yticklabels()] == ["depth", "core"]
-
-
 def test_an_event_shows_six_layers_and_the_borders_of_its_clusters():
     owner = np.full(WINDOW.n_cells, -1)
     owner[WINDOW.offset[2]] = 0  # one cell in a corner of EMB2
@@ -151,8 +121,3 @@ def test_stacks_stand_on_top_of_each_other():
     )
     assert ax.patches[1].get_data().baseline.tolist() == [0.2]
     assert ax.patches[1].get_data().values == pytest.approx([0.5])
-
-
-def test_noise_clusters_are_drawn_with_their_expectation():
-    ax = plots_clusters.plot_noise_clusters([3, 4, 4, 5], 4.0)
-    assert "noise alone, 4 events" in ax.get_legend_handles_labels()[1]

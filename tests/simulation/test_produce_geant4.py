@@ -14,6 +14,7 @@ from pfcalib.samples.check import check_sample
 from pfcalib.samples.read import read_sample
 from pfcalib.simulation.geant4.data import find_data
 from pfcalib.simulation.produce import ProduceConfig, cached_sample, produce_sample
+from pfcalib.simulation.pythia import DijetConfig
 
 SMALL = ProduceConfig(
     n_events=6, e_min=0.8, e_max=2.0, eta_max=0.05, grid="window", engine="geant4", chunk=3
@@ -65,6 +66,15 @@ def test_it_holds_calibration_truth(sample):
     assert np.all(sample["cluster_ENG_CALIB_TOT"] > 0.0)
     assert np.all(per_event <= shot * 1.001)
     assert per_event.sum() > 0.7 * shot.sum()
+
+
+def test_dijets_go_through_geant4_too(tmp_path):
+    soft = DijetConfig(pt_hat_min=5.0, pt_hat_max=6.0, eta_max=0.3, eta_parton=0.3)
+    config = ProduceConfig(n_events=1, dijets=soft, engine="geant4")
+    sample = read_sample(produce_sample(tmp_path / "jets.root", config))
+    assert sample.metadata["process"] == "dijets"
+    assert "FTFP_BERT" in sample.metadata["physics"]
+    assert sample["cluster_ENG_CALIB_TOT"].sum() > 0.0
 
 
 def test_an_interrupted_production_goes_on(sample, tmp_path):
