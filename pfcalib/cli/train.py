@@ -61,6 +61,13 @@ def train(
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without a lower validation loss before it stops.")
     ] = 20,
+    export: Annotated[
+        str | None,
+        typer.Option(help="Name of the ONNX file; that of --model by default.", show_default=False),
+    ] = None,
+    reference: Annotated[
+        int, typer.Option(min=1, help="Clusters whose outputs travel with the ONNX file.")
+    ] = 1000,
     seed: Seed = 1,
 ) -> None:
     """Train a classifier of neutral against charged pions or a regression of the energy; one line
@@ -114,7 +121,7 @@ def train(
             more["inversion"] = {name: part.tolist() for name, part in vars(inversion).items()}
         except ValidationError as error:
             console.print(f"exported without inversion: {error}", soft_wrap=True)
-    parity = export_network(network, samples, **more)
+    parity = export_network(network, samples, name=export, n_clusters=reference, **more)
     result = network.result
     best = f"best epoch {result.best_epoch + 1}, {result.seconds:.0f} s"
     console.print(f"{network.folder / 'model.keras'}: {best}", soft_wrap=True)

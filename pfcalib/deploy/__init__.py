@@ -1,3 +1,5 @@
-"""From a trained Keras model to an ONNX file that carries its contract and is held against
-reference outputs.
+"""Trained networks as ONNX files that are proven to be the same.
+
+export: export_onnx, predict; contract: ModelContract, read_contract; validator: check_stored_model,
+require_parity, open_session, run_in_batches; latency: measure_latency.
 """

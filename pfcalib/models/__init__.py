@@ -1,3 +1,5 @@
-"""Networks and trees that tell neutral from charged pions; builders take a frozen configuration and
-return an untrained model.
+"""Untrained networks that tell neutral from charged pions or give an energy: a frozen configuration
+in, a Keras model out.
+
+families: build_model, load_model; heads: what a network ends in; losses: build_loss.
 """

@@ -1,1 +1,8 @@
-"""Batches, networks, trees and their training: features and samples in, trained models out."""
+"""Batches, networks, trees and their training: features and samples in, trained models out.
+
+stream: ClusterStream, MixedStream (batches of any number of files); fit: fit_model, TrainConfig;
+networks: NetworkConfig, fit_network, open_stream, score_network, network_energy, export_network;
+trees: fit_trees, BoostedTrees; regressors: fit_regressor, fit_energy_trees, read_clusters;
+settings: regression_config, classifier_config, read_tuned; tuning: tune_network, importances;
+friend: open_model, write_friend.
+"""

@@ -354,7 +354,12 @@ def for_species(config: NetworkConfig, species: str) -> NetworkConfig:
 
 
 def export_network(
-    network: Network, paths: Paths, *, n_clusters: int = 1000, **more: Any
+    network: Network,
+    paths: Paths,
+    *,
+    name: str | None = None,
+    n_clusters: int = 1000,
+    **more: Any,
 ) -> ParityReport:
     """Write a trained network as ONNX into its own folder, with contract and reference clusters of
     the validation split; validated.
@@ -363,6 +368,8 @@ def export_network(
     ----------
     network : Network
     paths : path-like or sequence of them
+    name : str, optional
+        Of the file, without ending; that of the network by default.
     n_clusters : int
         Reference clusters.
     **more : JSON values
@@ -385,7 +392,7 @@ def export_network(
         normalisation += f"; target: {config.target.scale} of the {config.target.truth} energy"
     return export_onnx(
         network.model,
-        network.folder / f"{config.name}.onnx",
+        network.folder / f"{name or config.name}.onnx",
         inputs=take_clusters(stream, n_clusters)[0],
         kind=config.inputs,
         training=training,
