@@ -79,8 +79,6 @@ def test_calibrations_have_a_column_a_species_and_the_ratio_below(quantity):
     )
     assert axes.shape == (2, 2)
     assert axes[0, 0].get_title(loc="left") == GEANT4
-    assert axes[0, 0].get_ylabel() == plots.QUANTITY_LABELS[quantity]
-    assert axes[1, 0].get_ylabel() == "ratio to LCW"
     assert axes[1, 1].get_ylim() == (0.5, 1.5)
     assert [text for text in _legend(axes[0, 0].figure) if text != "goal"] == [
         "EM scale",
@@ -101,7 +99,7 @@ def test_an_unknown_quantity_is_refused():
 
 def test_without_lcw_the_first_model_is_the_reference():
     axes = plots.plot_calibrations({"dnn": _curves()["dnn"], "cnn": _curves()["em"]})
-    assert axes[1, 0].get_ylabel() == "ratio to DNN"
+    assert axes[1, 0].lines[0].get_ydata() == pytest.approx([1.0 / 0.8] * 2)
 
 
 def test_closure_has_a_panel_a_species_and_its_band():
@@ -114,7 +112,6 @@ def test_closure_has_a_panel_a_species_and_its_band():
         tolerance=0.02,
         y_limits=(0.9, 1.1),
     )
-    assert [ax.get_xlabel() for ax in axes] == [r"$|\eta|$"] * 2
     assert axes[0].get_ylim() == (0.9, 1.1)
     assert axes[0].containers[0].lines[0].get_ydata() == pytest.approx([1.0, 0.99])
 
