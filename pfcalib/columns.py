@@ -13,6 +13,8 @@ import numpy as np
 
 # of EDM4hep's subdetectorEnergies, in the order of Pandora
 SUBDETECTORS = ("ECAL", "HCAL", "YOKE", "LCAL", "LHCAL", "BCAL")
+BEAM = 7000.0  # GeV: no energy of a collision is above it
+MEV = 1e-3  # GeV
 LAYER_NAMES = ("PreSamplerB", "EMB1", "EMB2", "EMB3", "TileBar0", "TileBar1", "TileBar2")
 
 
@@ -37,8 +39,34 @@ class Column:
         return f"{self.symbol} [{self.unit}]" if self.unit else self.symbol
 
     @property
+    def in_gev(self) -> bool:
+        """True for an energy or an energy density."""
+        return self.unit.startswith("GeV")
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Between which values it lies in any detector, in its unit."""
+        return _LIMITS.get(self.name) or _LIMITS_OF_UNIT.get(self.unit, (-np.inf, np.inf))
+
+    @property
     def numpy_dtype(self) -> np.dtype:
         return np.dtype(self.dtype)
+
+
+_LIMITS_OF_UNIT = {
+    "GeV": (-BEAM, BEAM),
+    "rad": (-2.0 * np.pi, 2.0 * np.pi),
+    "mm": (-2e4, 2e4),
+    "mm$^2$": (0.0, 4e8),
+}
+_SHARES = ("ISOLATION", "LATERAL", "LONGITUDINAL", "PTD", "EM_PROBABILITY")
+_LIMITS = {
+    "truthEta": (-20.0, 20.0),
+    "clusterEta": (-6.0, 6.0),
+    "cluster_DELTA_ALPHA": (0.0, np.pi),
+    **{f"cluster_{name}": (0.0, 1.0) for name in _SHARES},
+    **{f"cluster_ENG_FRAC_{name}": (0.0, 1.0) for name in ("EM", "MAX", "CORE")},
+}
 
 
 def _f(name: str, symbol: str, unit: str, meaning: str) -> Column:
@@ -219,6 +247,13 @@ _CELLS = (
     ),
 )
 _EXTRA = (
+    Column(
+        "sampleNumber",
+        "sample",
+        "",
+        "int32",
+        "place of the file among those read or converted; an event is (sampleNumber, eventNumber)",
+    ),
     _f(
         "clusterECalib",
         r"$E^\mathrm{LCW}_\mathrm{cluster}$",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from pfcalib.columns import COLUMNS, JAGGED, LAYER_NAMES, MOMENTS, SCALARS
@@ -84,6 +86,18 @@ def make_sample(
         CellGeo.from_grid(grid, 0.02),
         {"generator": "synthetic", "seed": 1},
     )
+
+
+def in_mev(sample: Sample) -> Sample:
+    """The sample with all energies 1000 times as large."""
+
+    def scaled(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        large = {name for name in arrays if COLUMNS[name].in_gev}
+        return {name: a * np.float32(1e3 if name in large else 1) for name, a in arrays.items()}
+
+    geo = dataclasses.replace(sample.geo, sigma=1e3 * sample.geo.sigma)
+    cells = scaled(sample.cells) | {"cluster_cell_ID": sample.cells["cluster_cell_ID"]}
+    return dataclasses.replace(sample, scalars=scaled(sample.scalars), cells=cells, geo=geo)
 
 
 def _spots(

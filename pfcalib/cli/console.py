@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import rich.console
 import rich.progress
@@ -28,6 +28,14 @@ Binning = Annotated[
     Path | None,
     typer.Option(
         help="Binning XML of CaloChallenge files; by default the one beside each file.",
+        show_default=False,
+    ),
+]
+Unit = Annotated[
+    Literal["GeV", "MeV"] | None,
+    typer.Option(
+        help="Of the energies, where the layout leaves it open; MeV are converted.",
+        case_sensitive=False,
         show_default=False,
     ),
 ]

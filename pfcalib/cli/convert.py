@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Binning, console, listed, progress_bar
+from pfcalib.cli.console import Binning, Unit, console, listed, progress_bar
 from pfcalib.errors import ConfigError
 
 
@@ -14,7 +14,8 @@ def convert(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="INPUT... OUTPUT.root: files, patterns, @lists or addresses; last the file to be written."
+            help="INPUT... OUTPUT.root: files, patterns, @lists or addresses; last the file to be "
+            "written."
         ),
     ],
     on_error: Annotated[
@@ -24,6 +25,7 @@ def convert(
         ),
     ] = "raise",
     binning: Binning = None,
+    unit: Unit = None,
 ) -> None:
     """Turn files of any known layout, with the same cells, into one file of pfcalib's own."""
     from pfcalib.samples.conversion import convert_sample
@@ -38,6 +40,7 @@ def convert(
             files[-1],
             on_error=on_error,  # type: ignore[arg-type]
             binning=binning,
+            unit=unit,
             progress=advance,
         )
     for fault in report.skipped:

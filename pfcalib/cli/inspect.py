@@ -9,7 +9,7 @@ import rich.box
 import rich.table
 import typer
 
-from pfcalib.cli.console import Binning, console, listed, progress_bar
+from pfcalib.cli.console import Binning, Unit, console, listed, progress_bar
 from pfcalib.errors import ConfigError, ValidationError
 
 if TYPE_CHECKING:
@@ -21,56 +21,68 @@ _PLAIN = str.maketrans("", "", "{}'")  # a dictionary as a reader writes it
 
 
 def inspect(
-    file: Annotated[
-        str, typer.Argument(help="File or address, of any known layout.", show_default=False)
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, patterns, @lists or addresses, of any known layout.", show_default=False
+        ),
     ],
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Draw a page of histograms into this file: .png, .pdf or .svg.", show_default=False
+            help="Draw a page of histograms of one file into this one: .png, .pdf or .svg.",
+            show_default=False,
         ),
     ] = None,
     binning: Binning = None,
+    unit: Unit = None,
 ) -> None:
-    """Tell the layout of a file, what is in it, what is missing, and whether its values are sane;
-    exit code 1 if they are not.
+    """Tell the layout of files, what is in them, what is missing, and whether their values are
+    sane; exit code 1 if they are not.
 
     Layouts: pfcalib, MLTree (EventTree), ClusterTree with images, showers, CaloChallenge (HDF5),
-    PHYSLITE and AOD.
+    PHYSLITE and AOD, EDM4hep; trees and RNTuples.
     """
     from pfcalib.samples.check import check_sample
     from pfcalib.samples.histograms import SampleHistograms
+    from pfcalib.samples.locate import as_paths
 
+    paths, problems = as_paths(files), []
     if plot is not None and plot.suffix not in PLOT_SUFFIXES:
         raise ConfigError(
             f"--plot {plot}: the name must end with one of {', '.join(PLOT_SUFFIXES)}"
         )
-    histograms = SampleHistograms()
-    with progress_bar("entries", None) as advance:
-        report = check_sample(
-            file,
-            binning=binning,
-            progress=advance,
-            observe=None if plot is None else histograms.fill,
-        )
-    console.print(_table(report))
-    for line in _summary(report):
-        console.print(line, soft_wrap=True, markup=False)
-    if plot is not None:
-        from pfcalib.plotting.inspection import save_page, source_name
+    if plot is not None and len(paths) > 1:
+        raise ConfigError(f"--plot {plot}: is of one file, not of {len(paths)}")
+    for file in paths:
+        histograms = SampleHistograms()
+        observe = None if plot is None else histograms.fill
+        with progress_bar("entries", None) as advance:
+            report = check_sample(
+                file, binning=binning, unit=unit, progress=advance, observe=observe
+            )
+        console.print(_table(report))
+        for line in _summary(report):
+            console.print(line, soft_wrap=True, markup=False)
+        if plot is not None:
+            from pfcalib.plotting.inspection import save_page, source_name
 
-        title = f"{Path(file).name}: {report.n_clusters} {'showers' if report.unit == 'shower' else 'clusters'}"
-        save_page(plot, histograms, title=title, source=source_name(report.metadata, report.layout))
-        console.print(f"{plot}: page of histograms", soft_wrap=True, markup=False)
-    if not report.passed:
-        raise ValidationError(
-            f"{file}: {len(report.problems)} problems: {listed(report.problems, '; ')}"
-        )
-    console.print(
-        "no problems: all values are sane"
-        if report.missing
-        else "all branches are there, energies are sane"
-    )
+            noun = "showers" if report.unit == "shower" else "clusters"
+            title = f"{Path(file).name}: {report.n_clusters} {noun}"
+            made_by = source_name(report.metadata, report.layout)
+            save_page(plot, histograms, title=title, source=made_by)
+            console.print(f"{plot}: page of histograms", soft_wrap=True, markup=False)
+        if not report.passed:
+            told = listed(report.problems, "; ")
+            problems.append(f"{file}: {len(report.problems)} problems: {told}")
+        else:
+            console.print(
+                "no problems: all values are sane"
+                if report.missing
+                else "all branches are there, all values are sane"
+            )
+    if problems:
+        raise ValidationError("; ".join(problems))
 
 
 def _table(report: SampleReport) -> rich.table.Table:

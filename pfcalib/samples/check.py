@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.samples.faults import FaultLog, find_bad_values
+from pfcalib.columns import COLUMNS
+from pfcalib.samples.faults import MIN_COUNT, ROUNDING, FaultLog, find_bad_values, find_mev
 from pfcalib.samples.layouts.protocol import Reader
-from pfcalib.samples.layouts.recognise import open_reader
+from pfcalib.samples.layouts.recognise import OWN_UNIT, Unit, open_reader
 from pfcalib.samples.read import PathLike, entries_at_once, read_entries
 from pfcalib.samples.rootfile import identity
 from pfcalib.samples.schema import Sample
@@ -22,6 +23,19 @@ from pfcalib.samples.schema import Sample
 STEP = 20_000  # entries in memory at once
 ABSENT = "absent"  # metadata: columns that the source of a converted file could not give
 SUM_TOLERANCE = 0.01  # of the cluster's energy: makers may drop cells under a few MeV
+APART = 50.0  # ratio of energies that belong together, far from any physical one
+_ORDERED = (
+    ("truthPt", "truthE"),
+    ("clusterPt", "clusterE"),
+    ("cluster_ENG_CALIB_EM", "cluster_ENG_CALIB_TOT"),
+)
+_ALIKE = (
+    ("clusterE", "truthE"),
+    ("cluster_ENG_CALIB_TOT", "clusterE"),
+    ("clusterECalib", "clusterE"),
+    ("cluster_ENG_POS", "clusterE"),
+    ("cluster_sumCellE", "clusterE"),
+)
 _NATIVE = "pfcalib"  # layout of which all columns are expected
 _SUM_DIFFERS = "clusterE unlike the sum of its cells"
 
@@ -86,6 +100,7 @@ def check_sample(
     *,
     step: int = STEP,
     binning: PathLike | None = None,
+    unit: Unit | None = None,
     progress: Callable[[int], None] | None = None,
     observe: Callable[[Sample], None] | None = None,
 ) -> SampleReport:
@@ -100,6 +115,8 @@ def check_sample(
         Entries, and about as many clusters, in memory at once.
     binning : path-like, optional
         Binning XML of a CaloChallenge file; by default the one beside it, or the published one.
+    unit : "GeV" or "MeV", optional
+        Of the energies of a file whose layout leaves it open.
     progress : callable, optional
         Called with the number of entries of each chunk.
     observe : callable, optional
@@ -112,8 +129,9 @@ def check_sample(
         entries.
     """
     log = FaultLog()
-    with open_reader(path, binning=binning) as reader:
-        version, tally = identity(path), _Tally(reader)
+    with open_reader(path, binning=binning, unit=unit) as reader:
+        believed = unit is not None or reader.layout in OWN_UNIT
+        version, tally = identity(path), _Tally(reader, believed=believed)
         at_once = entries_at_once(reader, step)
         for first in range(0, reader.n_entries, at_once):
             entries = (first, min(first + at_once, reader.n_entries))
@@ -131,8 +149,8 @@ class _Tally:
     it.
     """
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, reader: Reader, *, believed: bool) -> None:
+        self._reader, self._believed = reader, believed
         self._ranges: dict[str, Range] = {}
         self._events: list[NDArray[np.int64]] = []
         self._faults: dict[str, tuple[int, int]] = {}  # number of clusters, first entry
@@ -146,14 +164,16 @@ class _Tally:
             self._count(f"{bad.branch} {bad.wish}", entry[bad.clusters])
         for fault, clusters in _find_odd_clusters(sample).items():
             self._count(fault, entry[clusters])
+        if not self._believed and find_mev(sample):
+            self._count("energies should be in GeV, are these in MeV (unit MeV)?", entry)
         for name, array in (sample.scalars | sample.cells).items():
             here = _range(array, n_bad.get(name, 0))
             self._ranges[name] = self._ranges[name].joined(here) if name in self._ranges else here
         self._n_clusters += len(sample)
         self._n_cells += int(sample.offsets[-1])
-        self._events.append(
-            np.unique(sample.scalars.get("eventNumber", np.zeros(0, dtype=np.int64)))
-        )
+        if "eventNumber" in sample.scalars:
+            own = sample.scalars.get("sampleNumber", np.zeros(len(sample), dtype=np.int32))
+            self._events.append(np.unique([own, sample["eventNumber"]], axis=1))
         self._n_em += int(sample.is_em.sum()) if "truthPdgId" in sample.scalars else 0
 
     def _count(self, fault: str, entries: NDArray[np.int64]) -> None:
@@ -177,7 +197,7 @@ class _Tally:
         problems += [str(fault).removeprefix(f"{path}: ") for fault in log]
         noun = "showers" if reader.unit == "shower" else "clusters"
         for fault, (n, first) in sorted(self._faults.items(), key=lambda item: item[1][1]):
-            wrong = " must " in fault
+            wrong = " must " in fault or " should " in fault
             (problems if native or wrong else notes).append(
                 f"{fault}: {'not so in ' if wrong else ''}{n} {noun}, the first at entry {first}"
             )
@@ -187,7 +207,7 @@ class _Tally:
             unit=reader.unit,
             n_entries=reader.n_entries,
             n_clusters=self._n_clusters,
-            n_events=len(np.unique(np.concatenate(self._events))) if self._events else 0,
+            n_events=np.unique(np.hstack(self._events), axis=1).shape[1] if self._events else 0,
             n_cells=self._n_cells,
             n_em=self._n_em if "truthPdgId" in self._ranges else None,
             found=reader.found,
@@ -209,6 +229,27 @@ def _find_odd_clusters(sample: Sample) -> Mapping[str, NDArray[np.int64]]:
         odd["a cell twice in a cluster"] = _with_a_cell_twice(sample)
     if "cluster_nCells" in sample.scalars:
         odd["cluster_nCells that is not positive"] = np.flatnonzero(sample["cluster_nCells"] <= 0)
+    for name, array in (sample.scalars | sample.cells).items():
+        low, high = COLUMNS[name].limits if name in COLUMNS else (-np.inf, np.inf)
+        if np.isfinite(high):
+            edge = 1e-3 * (high - low)  # of rounding
+            out = np.isfinite(array) & ((array < low - edge) | (array > high + edge))
+            rows = np.flatnonzero(out)
+            if name in sample.cells:
+                rows = np.unique(np.searchsorted(sample.offsets, rows, side="right") - 1)
+            odd[f"{name} should lie within {low:.5g} and {high:.5g} {COLUMNS[name].unit}"] = rows
+    for small, large in _ORDERED:
+        if {small, large} <= sample.scalars.keys():
+            above = np.abs(sample[large]) * (1.0 + SUM_TOLERANCE) + ROUNDING
+            known = np.isfinite(above) & (sample[large] > 0.0)
+            odd[f"{small} should not exceed {large}"] = np.flatnonzero(
+                known & (sample[small] > above)
+            )
+    for one, two in _ALIKE:
+        if {one, two} <= sample.scalars.keys():
+            odd[f"{one} and {two} should be in one unit, is one in MeV?"] = _rows_of_two_units(
+                sample[one], sample[two]
+            )
     if "cluster_cell_E" in sample.cells and "clusterE" in sample.scalars:
         owner, cell_e = (
             np.repeat(np.arange(n), counts),
@@ -217,11 +258,24 @@ def _find_odd_clusters(sample: Sample) -> Mapping[str, NDArray[np.int64]]:
         total, scale = (
             np.bincount(owner, weights=weights, minlength=n) for weights in (cell_e, np.abs(cell_e))
         )
+        odd["clusterE and its cells should be in one unit, is one in MeV?"] = _rows_of_two_units(
+            total, sample["clusterE"]
+        )
         with np.errstate(invalid="ignore"):  # infinite energies are reported as such
             odd[_SUM_DIFFERS] = np.flatnonzero(
                 np.abs(total - sample["clusterE"]) > SUM_TOLERANCE * scale
             )
     return odd
+
+
+def _rows_of_two_units(one: NDArray[Any], two: NDArray[Any]) -> NDArray[np.int64]:
+    """All rows where one energy is mostly `APART` times the other, or never above its part."""
+    good = np.isfinite(one) & np.isfinite(two) & (one > 0.0) & (two > 0.0)
+    ratio = one[good].astype(np.float64) / two[good]
+    apart = len(ratio) >= MIN_COUNT and (
+        np.median(ratio) > APART or np.quantile(ratio, 0.99) < 1.0 / APART
+    )
+    return np.flatnonzero(good) if apart else np.zeros(0, dtype=np.int64)
 
 
 def _with_a_cell_twice(sample: Sample) -> NDArray[np.int64]:

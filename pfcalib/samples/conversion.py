@@ -4,17 +4,18 @@ where it comes from.
 
 from __future__ import annotations
 
-import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pfcalib.cache import file_sha256
 from pfcalib.columns import COLUMNS, JAGGED, SCALARS
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.samples.check import ABSENT
 from pfcalib.samples.faults import Fault, FaultLog
-from pfcalib.samples.layouts.recognise import open_reader
-from pfcalib.samples.read import OnError, PathLike, as_paths, iterate_sample
+from pfcalib.samples.layouts.recognise import Unit, open_reader
+from pfcalib.samples.read import SAMPLE, OnError, PathLike, as_paths, iterate_sample
 from pfcalib.samples.rootfile import is_url
 from pfcalib.samples.schema import GEO_TREE, CellGeo
 from pfcalib.samples.write import SampleWriter
@@ -37,6 +38,7 @@ class _Source(NamedTuple):
     columns: frozenset[str]
     geo: CellGeo
     metadata: dict[str, Any]
+    sha256: str  # empty for an address
 
 
 def convert_sample(
@@ -45,12 +47,15 @@ def convert_sample(
     *,
     on_error: OnError = "raise",
     binning: PathLike | None = None,
+    unit: Unit | None = None,
     progress: Callable[[int], None] = lambda n_clusters: None,
 ) -> ConvertReport:
     """Write the clusters of some files, of any known layout, into one file of pfcalib's own.
 
-    The file has the columns that all sources have; nothing is made up for the others. It appears
-    under its name when it is complete.
+    The file has the columns that all sources have; nothing is made up for the others. From several
+    sources it has sampleNumber too, as an event is (sampleNumber, eventNumber); a source whose
+    bytes are those of another counts once, with a warning. It appears under its name when it is
+    complete.
 
     Parameters
     ----------
@@ -65,6 +70,8 @@ def convert_sample(
     binning : path-like, optional
         Binning XML of CaloChallenge files; by default the one beside each file, or the published
         one.
+    unit : "GeV" or "MeV", optional
+        As in `read_sample`.
     progress : callable
         Called with the number of clusters of each chunk.
 
@@ -80,8 +87,10 @@ def convert_sample(
     files = as_paths(paths)
     if any(not isinstance(path, str) and path.resolve() == target.resolve() for path in files):
         raise ConfigError(f"{target}: the output is one of the sources")
-    sources = _look_into(files, binning, None if on_error == "raise" else log)
+    sources = _look_into(files, binning, unit, None if on_error == "raise" else log)
     shared = frozenset.intersection(*(source.columns for source in sources))
+    if len(sources) > 1:
+        shared |= {SAMPLE}
     columns = [name for name in COLUMNS if name in shared]
     absent = tuple(name for name in (*SCALARS, *JAGGED) if name not in shared)
     with SampleWriter(
@@ -93,6 +102,7 @@ def convert_sample(
             on_error=on_error,
             faults=log,
             binning=binning,
+            unit=unit,
         ):
             writer.extend(chunk.scalars, chunk.offsets, chunk.cells)
             progress(len(chunk))
@@ -112,7 +122,10 @@ def convert_sample(
 
 
 def _look_into(
-    files: Sequence[Path | str], binning: PathLike | None, log: FaultLog | None
+    files: Sequence[Path | str],
+    binning: PathLike | None,
+    unit: Unit | None,
+    log: FaultLog | None,
 ) -> list[_Source]:
     """Layout, columns and cells of each file; with a log, files that cannot be used are left
     out.
@@ -120,7 +133,7 @@ def _look_into(
     sources: list[_Source] = []
     for path in files:
         try:
-            with open_reader(path, binning=binning) as reader:
+            with open_reader(path, binning=binning, unit=unit) as reader:
                 none = reader.read(0, 0)
                 columns = frozenset(
                     name for name in COLUMNS if name in none.scalars or name in none.cells
@@ -132,7 +145,14 @@ def _look_into(
                     columns,
                     reader.geo,
                     reader.metadata,
+                    "" if is_url(path) else file_sha256(path),
                 )
+            twin = next((other for other in sources if other.sha256 == source.sha256 != ""), None)
+            if twin is not None:
+                warnings.warn(
+                    f"{path} holds what {twin.path} holds: it is counted once", stacklevel=3
+                )
+                continue
             if sources and not source.geo.same_as(sources[0].geo):
                 raise BadFileError(
                     f"{path}: does not have the cells ({GEO_TREE}) of {sources[0].path}"
@@ -156,7 +176,7 @@ def _describe(sources: Sequence[_Source], absent: Sequence[str]) -> dict[str, An
     described = [
         {
             "name": str(source.path) if is_url(source.path) else Path(source.path).name,
-            **_digest(source.path),
+            **({"sha256": source.sha256} if source.sha256 else {}),
             "metadata": source.metadata,
         }
         for source in sources
@@ -168,10 +188,3 @@ def _describe(sources: Sequence[_Source], absent: Sequence[str]) -> dict[str, An
         "sources": described,
         ABSENT: list(absent),
     }
-
-
-def _digest(path: Path | str) -> dict[str, str]:
-    if is_url(path):
-        return {}
-    with Path(path).open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}

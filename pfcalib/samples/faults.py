@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pfcalib.columns import BEAM
 from pfcalib.errors import BadFileError
 from pfcalib.samples.schema import GEO_TREE, Sample
 
 ROUNDING = 1e-6  # GeV: a sum of deposits may be below zero by so much
+MIN_COUNT = 10  # clusters, or cells, by which a unit is judged
+_MAX_CELL, _MAX_NOISE = 10.0, 5.0  # GeV: typical energy and noise of a cell, far too large
+_CELLS = 10_000  # cells that are looked at for a typical one
 _POSITIVE = ("truthE",)
 _NOT_NEGATIVE = ("cluster_ENG_CALIB_TOT",)
 
@@ -140,6 +144,34 @@ def _bad(
             else np.unique(np.searchsorted(offsets, places, side="right") - 1)
         )
         yield BadValue(name, clusters, values[places[0]], wish)
+
+
+def find_mev(sample: Sample) -> str:
+    """Why the energies of a sample look like MeV; empty where they do not.
+
+    No beam has 7 TeV for one cluster or particle in ten, no cluster cells of typically 10 GeV, no
+    calorimeter a noise of 5 GeV a cell.
+    """
+    for name in ("truthE", "clusterE"):
+        values = sample.scalars.get(name, np.zeros(0))
+        values = values[np.isfinite(values)]
+        if len(values) >= MIN_COUNT and (high := np.quantile(values, 0.9)) > BEAM:
+            return f"a tenth of {name} is above {high:.4g} GeV"
+    cells = np.abs(sample.cells.get("cluster_cell_E", np.zeros(0))[:_CELLS])
+    if len(cells) >= MIN_COUNT and (typical := np.median(cells)) > _MAX_CELL:
+        return f"half of the cells have more than {typical:.4g} GeV"
+    if len(sample.geo) and (noise := np.median(sample.geo.sigma)) > _MAX_NOISE:
+        return f"the noise of a cell is {noise:.4g} GeV"
+    return ""
+
+
+def require_gev(sample: Sample, path: str | os.PathLike[str]) -> None:
+    """Raise a BadFileError where energies look like MeV."""
+    if reason := find_mev(sample):
+        raise BadFileError(
+            f"{path}: energies in MeV? {reason}: read or convert it with unit='MeV' (--unit MeV), "
+            "or 'GeV' if that is what they are"
+        )
 
 
 def require_aligned(sample: Sample, path: str | os.PathLike[str], tree: str) -> None:

@@ -7,6 +7,7 @@ import glob
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ XROOTD = ("root", "roots", "xroot")  # those of the extra
 
 def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path | str]:
     """Files and URLs that one or several names stand for, in the order given; those of one pattern
-    are sorted.
+    are sorted. A file that is named twice counts once, with a warning.
 
     Parameters
     ----------
@@ -45,13 +46,26 @@ def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path | str]:
     names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not names:
         raise BadFileError("no sample file was given")
-    return [
-        place
-        for name in names
-        for place in (
-            _listed(name[1:]) if isinstance(name, str) and name.startswith("@") else _places(name)
-        )
-    ]
+    once: dict[object, Path | str] = {}
+    for name in names:
+        in_list = isinstance(name, str) and name.startswith("@")
+        for place in _listed(str(name)[1:]) if in_list else _places(name):
+            first = once.setdefault(_file_of(place), place)
+            if first is not place:
+                same = "" if str(first) == str(place) else f", also as {first}"
+                warnings.warn(f"{place} was given twice{same}: it is counted once", stacklevel=2)
+    return list(once.values())
+
+
+def _file_of(place: Path | str) -> object:
+    """What is equal for two names of one file, links included."""
+    if isinstance(place, str):
+        return place
+    try:
+        status = place.stat()
+    except OSError:
+        return place.absolute()
+    return status.st_dev, status.st_ino
 
 
 def is_url(path: PathLike) -> bool:

@@ -19,10 +19,11 @@ from pfcalib.samples.faults import (
     FaultLog,
     drop_unsound,
     require_aligned,
+    require_gev,
     require_sound,
 )
 from pfcalib.samples.layouts.protocol import ENTRY, Reader
-from pfcalib.samples.layouts.recognise import open_reader
+from pfcalib.samples.layouts.recognise import OWN_UNIT, Unit, open_reader
 from pfcalib.samples.locate import as_paths
 from pfcalib.samples.rootfile import (
     Identity,
@@ -47,6 +48,7 @@ __all__ = [
     "read_metadata",
     "read_sample",
 ]
+SAMPLE = "sampleNumber"
 STEP = 20_000  # entries in memory at once
 OnError = Literal["raise", "skip"]
 
@@ -60,8 +62,10 @@ def read_sample(
     on_error: OnError = "raise",
     faults: FaultLog | None = None,
     binning: PathLike | None = None,
+    unit: Unit | None = None,
 ) -> Sample:
-    """Read one or several files of any known layout into memory.
+    """Read one or several files of any known layout into memory; several get the column
+    sampleNumber, the place of the file, as an event is (sampleNumber, eventNumber).
 
     Parameters
     ----------
@@ -80,31 +84,40 @@ def read_sample(
     binning : path-like, optional
         Binning XML of CaloChallenge files; by default the one beside each file, or the published
         one.
+    unit : "GeV" or "MeV", optional
+        Of the energies of files whose layout leaves it open. Without it energies that look like MeV
+        are refused; with it they are believed, and MeV become GeV.
 
     Raises
     ------
     BadFileError
         If a file cannot be read, is of no known layout, lacks a column that was asked for, has
         jagged branches of different lengths, values that are not finite, truth energies that are
-        not positive, negative deposits, cells that are not in CellGeo, or was replaced while it was
-        read; with "skip", only if a column is unknown or no file can be read at all.
+        not positive, negative deposits, cells that are not in CellGeo, energies that look like MeV,
+        or was replaced while it was read; with "skip", only if a column is unknown or no file can
+        be read at all.
     """
-    arguments = {
-        "columns": columns,
-        "entry_start": entry_start,
-        "entry_stop": entry_stop,
-        "on_error": on_error,
-        "faults": faults,
-        "binning": binning,
-    }
-    parts = list(iterate_sample(paths, **arguments))  # type: ignore[arg-type]
+    files, errors = as_paths(paths), []
+    parts = list(
+        iterate_sample(
+            files,
+            columns=columns,
+            entry_start=entry_start,
+            entry_stop=entry_stop,
+            on_error=on_error,
+            faults=faults,
+            binning=binning,
+            unit=unit,
+        )
+    )
     if parts:
         return concatenate(parts)
-    errors = []
-    for path in as_paths(paths):
+    for path in files:
         try:
-            with open_reader(path, binning=binning) as reader:
-                return _pick(path, reader, reader.read(0, 0, columns), columns)
+            with open_reader(path, binning=binning, unit=unit) as reader:
+                empty = _pick(path, reader, reader.read(0, 0), columns)
+                empty.scalars.pop(ENTRY, None)
+                return _numbered(empty, columns, files, 0)
         except BadFileError as error:
             if on_error == "raise":
                 raise
@@ -122,6 +135,7 @@ def iterate_sample(
     on_error: OnError = "raise",
     faults: FaultLog | None = None,
     binning: PathLike | None = None,
+    unit: Unit | None = None,
 ) -> Iterator[Sample]:
     """Read chunk by chunk, at most `step` entries and about as many clusters at once; parameters
     and errors as in `read_sample`.
@@ -129,11 +143,12 @@ def iterate_sample(
     unknown = [name for name in columns or () if name not in COLUMNS]
     if unknown:
         raise BadFileError(f"no such columns in pfcalib: {', '.join(unknown)}")
-    log, seen = FaultLog() if faults is None else faults, 0
-    for path in as_paths(paths):
-        tree, left = "", 0
+    log, seen, first_sample = FaultLog() if faults is None else faults, 0, 0
+    files = as_paths(paths)
+    for path in files:
+        tree, left, n_samples = "", 0, 1
         try:
-            with open_reader(path, binning=binning) as reader:
+            with open_reader(path, binning=binning, unit=unit) as reader:
                 version, tree = identity(path), reader.tree
                 start = max(entry_start - seen, 0)
                 stop = (
@@ -146,14 +161,19 @@ def iterate_sample(
                 for first in range(start, stop, at_once):
                     left = stop - first
                     entries = (first, min(first + at_once, stop))
-                    yield from _read_range(
+                    for sample in _read_range(
                         path,
                         reader,
                         entries,
                         columns,
                         version,
                         None if on_error == "raise" else log,
-                    )
+                        believed=unit is not None or reader.layout in OWN_UNIT,
+                    ):
+                        part = _numbered(sample, columns, files, first_sample)
+                        own = part.scalars.get(SAMPLE, np.zeros(0, dtype=np.int32))
+                        n_samples = max(n_samples, int(own.max(initial=-1)) + 1 - first_sample)
+                        yield part
         except BadFileError as error:
             if on_error == "raise":
                 raise
@@ -167,6 +187,7 @@ def iterate_sample(
                     left,
                 )
             )
+        first_sample += n_samples
     if faults is None and len(log):
         warnings.warn(
             f"{len(log)} faults were skipped, with {log.n_lost} clusters or entries; the first: "
@@ -190,14 +211,18 @@ def _read_range(
     columns: Sequence[str] | None,
     version: Identity | None,
     log: FaultLog | None,
+    *,
+    believed: bool,
 ) -> Iterator[Sample]:
     """The sound clusters of some entries."""
     for entry, sample in read_entries(path, reader, entries, columns, version=version, log=log):
         if log is None:
             require_sound(sample, entry, path, reader.tree)
-            yield sample
         else:
-            yield drop_unsound(sample, entry, path, reader.tree, log)
+            sample = drop_unsound(sample, entry, path, reader.tree, log)
+        if not believed:
+            require_gev(sample, path)
+        yield sample
 
 
 def read_entries(
@@ -257,11 +282,24 @@ def _salvage(
     return []
 
 
+def _numbered(
+    sample: Sample, columns: Sequence[str] | None, files: Sequence[PathLike], first: int
+) -> Sample:
+    """The sample with its number among several, or the numbers that its file has, from `first`
+    on.
+    """
+    if SAMPLE in columns if columns is not None else len(files) > 1:
+        own = sample.scalars.get(SAMPLE, np.zeros(len(sample), dtype=np.int32))
+        sample.scalars[SAMPLE] = own + np.int32(first)
+    return sample
+
+
 def _pick(path: PathLike, reader: Reader, sample: Sample, columns: Sequence[str] | None) -> Sample:
     """The columns asked for, and the entry of each cluster."""
     if columns is None:
         return sample
-    missing = [name for name in columns if name not in sample.scalars and name not in sample.cells]
+    there = {*sample.scalars, *sample.cells, SAMPLE}  # the last is made
+    missing = [name for name in columns if name not in there]
     if missing:
         raise BadFileError(
             f"{path}: {reader.tree} has no branch {', '.join(missing)} (layout {reader.layout})"

@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.columns import CELL_GEO
+from pfcalib.columns import CELL_GEO, COLUMNS, MEV
 from pfcalib.errors import ValidationError
 from pfcalib.geometry import Grid
 
@@ -63,19 +63,12 @@ class CellGeo:
         sigma : array_like, broadcastable to (n_cells,), GeV
             Noise of each cell.
         """
-        noise = np.broadcast_to(np.asarray(sigma, dtype=np.float32), grid.n_cells)
-        cells = np.arange(grid.n_cells, dtype=np.uint64)
-        return cls(
-            cells,
-            grid.sampling,
-            grid.eta,
-            grid.phi,
-            grid.r,
-            grid.d_eta,
-            grid.d_phi,
-            grid.volume,
-            noise,
-        )  # type: ignore[arg-type]
+        arrays: list[Any] = [
+            np.arange(grid.n_cells, dtype=np.uint64),
+            *(grid.sampling, grid.eta, grid.phi, grid.r, grid.d_eta, grid.d_phi, grid.volume),
+            np.broadcast_to(np.asarray(sigma, dtype=np.float32), grid.n_cells),
+        ]
+        return cls(*arrays)
 
     def __len__(self) -> int:
         return len(self.ID)
@@ -86,6 +79,10 @@ class CellGeo:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays by the name of their branch."""
         return {name: getattr(self, name.removeprefix(GEO_PREFIX)) for name in CELL_GEO}
+
+    def in_gev(self) -> CellGeo:
+        """The cells, of a file whose energies are in MeV."""
+        return dataclasses.replace(self, sigma=self.sigma * np.float32(MEV))
 
     def same_as(self, other: CellGeo) -> bool:
         """True where every array agrees bit by bit."""
@@ -169,6 +166,43 @@ class Sample:
     def is_em(self) -> NDArray[np.bool_]:
         """True for the clusters of a pi0, a photon or an electron."""
         return is_em(self["truthPdgId"])
+
+    @property
+    def em_share(self) -> NDArray[np.float64]:
+        """Electromagnetic share of the true energy in the cells of each cluster, 0 to 1, also where
+        clusters of both kinds merge in jets; NaN where nothing was deposited.
+        """
+        total, em = (self[f"cluster_ENG_CALIB_{name}"].astype(np.float64) for name in ("TOT", "EM"))
+        return np.divide(em, total, out=np.full(len(total), np.nan), where=total > 0.0)
+
+    def in_gev(self) -> Sample:
+        """The sample, of a file whose energies are in MeV; also the noise of its cells."""
+
+        def scaled(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return {
+                name: array * array.dtype.type(MEV)
+                if name in COLUMNS and COLUMNS[name].in_gev
+                else array
+                for name, array in arrays.items()
+            }
+
+        metadata = self.metadata | {"energies": "converted from MeV"}
+        return Sample(
+            scaled(self.scalars), self.offsets, scaled(self.cells), self.geo.in_gev(), metadata
+        )
+
+
+def event_index(scalars: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Place of the event of each cluster among the events, 0, 1, ...: an event is its number in its
+    sample, as samples that were made apart count from the same number.
+
+    >>> scalars = {"sampleNumber": np.array([0, 0, 1]), "eventNumber": np.array([7, 7, 7])}
+    >>> event_index(scalars).tolist()
+    [0, 0, 1]
+    """
+    number = column_of(scalars, "eventNumber")
+    keys = np.stack([scalars.get("sampleNumber", np.zeros_like(number)), number])
+    return np.unique(keys, axis=1, return_inverse=True)[1].ravel()
 
 
 def column_of(scalars: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
-from pfcalib.samples.faults import require_sound
+from pfcalib.samples.faults import require_gev, require_sound
 from pfcalib.samples.layouts.protocol import Reader
 from pfcalib.samples.layouts.recognise import open_reader
 from pfcalib.samples.maps import CachedSample, open_cache
@@ -276,6 +276,7 @@ class RootSource:
             path, reader, (part.start, part.stop), columns, version=self._versions[part.file]
         )
         require_sound(sample, entry, path, reader.tree)
+        require_gev(sample, path)
         return sample.scalars, sample.offsets, sample.cells
 
 

@@ -152,7 +152,7 @@ def test_a_simulated_sample_is_sound(clone, pfcalib):
     assert "pions.root" in output
     code, output, errors = pfcalib("inspect", "pions.root")
     assert code == 0, errors
-    assert "all branches are there, energies are sane" in output
+    assert "all branches are there, all values are sane" in output
 
 
 def test_inspect_draws_a_page_of_showers_and_names_what_made_them(clone, pfcalib):

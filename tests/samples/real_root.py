@@ -343,7 +343,7 @@ def _cluster_branches(
         )
     weights = {"cluster_E_LCCalib": sample["clusterE"] * np.float32(1.2)}
     weights |= {
-        f"cluster_{name}": rng.uniform(0.0, 2.0, len(sample))
+        f"cluster_{name}": rng.uniform(0.0, 1.0, len(sample))
         for name in ("EM_PROBABILITY", "HAD_WEIGHT", "OOC_WEIGHT", "DM_WEIGHT")
     }
     vectors |= {

@@ -5,6 +5,7 @@ import dataclasses
 import awkward as ak
 import numpy as np
 import pytest
+from factories import in_mev
 from samples.damage import basket, blank, write_clusters
 
 from pfcalib.columns import JAGGED, SCALARS
@@ -69,6 +70,57 @@ def test_every_fault_is_reported_with_its_first_entry(sample, tmp_path):
         -1.0,
         np.delete(scalars["truthE"], 20)[np.r_[:10, 11:299]].max(),
     )
+
+
+ODD = {  # column: a value that is none, and what is said of it
+    "clusterEta": (7.0, "clusterEta should lie within -6 and 6"),
+    "truthEta": (-25.0, "truthEta should lie within -20 and 20"),
+    "clusterPhi": (180.0, "clusterPhi should lie within -6.2832 and 6.2832 rad"),
+    "cluster_DELTA_ALPHA": (-1.0, "cluster_DELTA_ALPHA should lie within 0 and 3.1416 rad"),
+    "cluster_CENTER_MAG": (1e6, "cluster_CENTER_MAG should lie within -20000 and 20000 mm"),
+    "cluster_SECOND_R": (-1e9, "cluster_SECOND_R should lie within 0 and"),
+    "cluster_ENG_FRAC_EM": (1.5, "cluster_ENG_FRAC_EM should lie within 0 and 1"),
+    "cluster_LATERAL": (-0.5, "cluster_LATERAL should lie within 0 and 1"),
+    "cluster_E_EMB1": (5e4, "cluster_E_EMB1 should lie within -7000 and 7000 GeV"),
+    "cluster_cell_hitsE_EM": (5e4, "cluster_cell_hitsE_EM should lie within -7000 and 7000 GeV"),
+    "truthPt": (1000.0, "truthPt should not exceed truthE"),
+    "clusterPt": (1000.0, "clusterPt should not exceed clusterE"),
+    "cluster_ENG_CALIB_EM": (1e3, "cluster_ENG_CALIB_EM should not exceed cluster_ENG_CALIB_TOT"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_value_that_cannot_be_is_a_problem_with_its_entry(sample, tmp_path, name):
+    value, said = ODD[name]
+    if name in sample.cells:
+        sample.cells[name][sample.offsets[40]] = value
+    else:
+        sample.scalars[name][40] = value
+    write_sample(tmp_path / "odd.root", sample)
+    (problem,) = check_sample(tmp_path / "odd.root").problems
+    assert problem.startswith(said)
+    assert problem.endswith("not so in 1 clusters, the first at entry 40")
+
+
+def test_energies_in_mev_are_a_problem_that_names_the_cause(sample, tmp_path):
+    path = tmp_path / "mev.root"
+    write_sample(path, in_mev(sample))
+    problems = check_sample(path, step=100).problems
+    assert (
+        "energies should be in GeV, are these in MeV (unit MeV)?: not so in 300 clusters, the "
+        "first at entry 0"
+    ) in problems
+    assert check_sample(path, unit="MeV").passed
+    for name in ("truthE", "cluster_ENG_CALIB_TOT", "cluster_ENG_POS", "cluster_sumCellE"):
+        scalars = sample.scalars | {name: in_mev(sample)[name]}
+        write_sample(path, dataclasses.replace(sample, scalars=scalars))
+        problems = "".join(check_sample(path).problems)
+        assert f"{name} and clusterE should be in one unit, is one in MeV?" in problems or (
+            f"clusterE and {name} should be in one unit, is one in MeV?" in problems
+        ), name
+    cells = sample.cells | {"cluster_cell_E": 1000 * sample.cells["cluster_cell_E"]}
+    write_sample(path, dataclasses.replace(sample, cells=cells))
+    assert "clusterE and its cells should be in one unit" in "".join(check_sample(path).problems)
 
 
 def test_missing_branches_are_named_and_the_rest_is_still_looked_at(sample, tmp_path):

@@ -4,6 +4,7 @@ goes through the rest of the package.
 
 import dataclasses
 import hashlib
+import shutil
 
 import h5py
 import numpy as np
@@ -199,7 +200,19 @@ def test_several_sources_of_the_same_cells_become_one_with_the_columns_that_all_
     assert report.n_clusters == 600
     both = read_sample(tmp_path / "both.root")
     np.testing.assert_array_equal(both["clusterE"], np.tile(sample["clusterE"], 2))
-    assert list(both.scalars) == [name for name in COLUMNS if name in few.scalars]
+    assert list(both.scalars) == [
+        *(name for name in COLUMNS if name in few.scalars),
+        "sampleNumber",
+    ]
+    np.testing.assert_array_equal(both["sampleNumber"], np.repeat([0, 1], 300))
+    assert check_sample(tmp_path / "both.root").n_events == 300
+    twice = [tmp_path / "both.root", path]
+    third = read_sample(twice, columns=["sampleNumber"])["sampleNumber"]
+    np.testing.assert_array_equal(third, np.repeat([0, 1, 2], 300))
+    shutil.copyfile(path, tmp_path / "copy.root")
+    with pytest.warns(UserWarning, match=r"copy\.root holds what .*sample\.root holds"):
+        one = convert_sample([path, tmp_path / "copy.root"], tmp_path / "one.root")
+    assert one.n_clusters == 300
     mixed = convert_sample([path, mltree], tmp_path / "mixed.root")
     assert mixed.layouts == ("pfcalib", "MLTree")
     assert read_sample(tmp_path / "mixed.root").metadata["converted_from"] == "pfcalib, MLTree"
@@ -232,7 +245,9 @@ def test_a_failed_conversion_leaves_an_older_file_alone(sample, path, tmp_path):
     report = convert_sample([path, bad], tmp_path / "out.root", on_error="skip")
     assert report.n_clusters == 500
     assert [(fault.entry, fault.n_lost) for fault in report.skipped] == [(200, 100)]
-    assert_same(read_sample(tmp_path / "out.root")[300:], sample[:200])
+    out = read_sample(tmp_path / "out.root")[300:]
+    assert set(out.scalars.pop("sampleNumber")) == {1}
+    assert_same(out, sample[:200])
 
 
 def test_an_output_among_the_sources_and_nothing_to_convert_are_errors(sample, path, tmp_path):

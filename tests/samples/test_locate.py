@@ -148,7 +148,25 @@ def test_a_list_names_files_beside_it(files):
         files / name for name in ("run2/c.root", "run1/a.root", "run1/b.root", "run2/deep/d.root")
     ]
     assert as_paths(f"@{files}/list.txt") == [*expected, "memory://x/y.root"]
-    assert as_paths([f"@{files}/list.txt", files / "run1/a.root"])[-1] == files / "run1/a.root"
+    more = as_paths([f"@{files}/list.txt", files / "run2/notes.txt"])
+    assert more[-1] == files / "run2/notes.txt"
+
+
+def test_a_file_that_is_named_twice_counts_once_and_is_named(files):
+    (files / "list.txt").write_text("run1/a.root\nmemory://x/y.root\n")
+    (files / "link.root").symlink_to(files / "run1/b.root")
+    names = [f"@{files}/list.txt", files / "run1/*.root", "memory://x/y.root"]
+    with pytest.warns(UserWarning, match="was given twice") as told:
+        found = as_paths([*names, files / "run2/../run1/a.root", files / "link.root"])
+    assert found == [files / "run1/a.root", "memory://x/y.root", files / "run1/b.root"]
+    texts = [str(warning.message) for warning in told]
+    assert [text.partition(" was given twice")[0] for text in texts] == [
+        f"{files}/run1/a.root",
+        "memory://x/y.root",
+        f"{files}/run2/../run1/a.root",
+        f"{files}/link.root",
+    ]
+    assert texts[-1].endswith(f"also as {files}/run1/b.root: it is counted once")
 
 
 @pytest.mark.parametrize(

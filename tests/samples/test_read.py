@@ -4,16 +4,19 @@ entry.
 
 import os
 import re
+import shutil
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from factories import in_mev
 
 from pfcalib.columns import COLUMNS, JAGGED, SCALARS
-from pfcalib.errors import BadFileError
+from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.samples.faults import FaultLog
 from pfcalib.samples.read import iterate_sample, read_sample
+from pfcalib.samples.schema import event_index
 from pfcalib.samples.write import write_sample
 
 
@@ -72,9 +75,46 @@ def test_some_columns_of_some_entries_of_several_files(sample, path, tmp_path):
     )
 
 
-def test_chunks_have_at_most_the_size_asked_for(sample, path):
-    chunks = list(iterate_sample([path, path], step=128))
+@pytest.fixture
+def again(path, tmp_path):
+    """The same clusters in another file, with events of the same numbers."""
+    shutil.copyfile(path, tmp_path / "again.root")
+    return tmp_path / "again.root"
+
+
+def test_events_of_the_same_number_in_two_files_are_two_events(sample, path, again):
+    both = read_sample([path, again])
+    assert len(np.unique(both["eventNumber"])) == 150
+    assert len(np.unique(event_index(both.scalars))) == 300
+    picked = read_sample([path, again], columns=["sampleNumber", "clusterE"])
+    np.testing.assert_array_equal(picked["sampleNumber"], np.repeat([0, 1], 300))
+    assert "sampleNumber" not in read_sample(path).scalars
+
+
+def test_energies_in_mev_are_refused_and_converted_if_asked_for(sample, tmp_path):
+    path = tmp_path / "mev.root"
+    write_sample(path, in_mev(sample))
+    for columns in (None, ["cluster_cell_E"], ["clusterE"]):
+        with pytest.raises(BadFileError, match=r"mev\.root: energies in MeV\? .*unit='MeV'"):
+            read_sample(path, columns=columns)
+    read = read_sample(path, unit="MeV")
+    for name, array in (sample.scalars | sample.cells).items():
+        values = read.scalars.get(name, read.cells.get(name))
+        np.testing.assert_allclose(values, array, rtol=1e-6, err_msg=name)
+    np.testing.assert_allclose(read.geo.sigma, sample.geo.sigma, rtol=1e-6)
+    assert read_sample(path, unit="GeV")["clusterE"].max() > 7e4
+    log = FaultLog()
+    assert len(read_sample(path, on_error="skip", faults=log)) == 0
+    assert "energies in MeV?" in str(log.faults[0])
+    with pytest.raises(ConfigError, match="unit must be GeV or MeV, got 'TeV'"):
+        read_sample(path, unit="TeV")
+
+
+def test_chunks_have_at_most_the_size_asked_for_and_the_number_of_their_file(sample, path, again):
+    chunks = list(iterate_sample([path, again], step=128))
     assert [len(chunk) for chunk in chunks] == [128, 128, 44] * 2
+    numbers = [set(chunk.scalars.pop("sampleNumber").tolist()) for chunk in chunks]
+    assert numbers == [{0}] * 3 + [{1}] * 3
     assert_same(chunks[1], sample[128:256])
 
 
@@ -266,6 +306,7 @@ def test_with_skip_the_sound_clusters_are_read_and_the_rest_is_told(sample, tmp_
     (tmp_path / "text.root").write_text("not a ROOT file")
     log = FaultLog()
     read = read_sample([tmp_path / "text.root", tmp_path / "bad.root"], on_error="skip", faults=log)
+    assert set(read.scalars.pop("sampleNumber")) == {1}
     assert_same(read, sample[~np.isin(np.arange(300), [5, 150, 250])])
     assert [(fault.entry, fault.branch, fault.n_lost) for fault in log] == [
         (None, "", 0),

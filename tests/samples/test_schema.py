@@ -86,3 +86,13 @@ def test_gather_finds_every_cell(counts, data):
     expected = [cell for row in rows for cell in range(offsets[row], offsets[row + 1])]
     assert cells.tolist() == expected
     assert np.diff(taken).tolist() == [counts[row] for row in rows]
+
+
+def test_the_electromagnetic_share_is_one_column_over_the_other_and_nan_without_deposit(rng):
+    sample = make_sample(rng, 3)
+    sample.scalars["cluster_ENG_CALIB_TOT"] = np.array([4.0, 2.0, 0.0], np.float32)
+    sample.scalars["cluster_ENG_CALIB_EM"] = np.array([1.0, 2.0, 0.0], np.float32)
+    np.testing.assert_array_equal(sample.em_share, [0.25, 1.0, np.nan])
+    del sample.scalars["cluster_ENG_CALIB_EM"]
+    with pytest.raises(ValidationError, match="cluster_ENG_CALIB_EM"):
+        _ = sample.em_share

@@ -79,14 +79,18 @@ def test_cells_of_another_grid_are_refused(showers, tmp_path):
 def test_an_energy_that_is_not_finite_is_refused_with_its_entry(showers, tmp_path):
     showers.signal[5] = np.nan
     write_showers(tmp_path / "showers.root", showers, WINDOW, METADATA)
-    with pytest.raises(BadFileError, match=r"ShowerTree: entry 2: cluster_cell_E is nan, it must be finite"):
+    with pytest.raises(
+        BadFileError, match=r"ShowerTree: entry 2: cluster_cell_E is nan, it must be finite"
+    ):
         read_showers(tmp_path / "showers.root", WINDOW)
 
 
 def test_a_cell_that_does_not_exist_is_refused_with_its_entry(showers, tmp_path):
     showers.cell[-1] = WINDOW.n_cells
     write_showers(tmp_path / "showers.root", showers, WINDOW, METADATA)
-    with pytest.raises(BadFileError, match=r"ShowerTree: entry 4: cluster_cell_ID is 1000, it must be in CellGeo"):
+    with pytest.raises(
+        BadFileError, match=r"ShowerTree: entry 4: cluster_cell_ID is 1000, it must be in CellGeo"
+    ):
         read_showers(tmp_path / "showers.root", WINDOW)
 
 

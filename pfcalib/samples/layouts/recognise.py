@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args
 
-from pfcalib.errors import BadFileError
+from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.samples import showerfile
 from pfcalib.samples.layouts import (
     calochallenge,
@@ -17,7 +19,11 @@ from pfcalib.samples.layouts import (
 )
 from pfcalib.samples.layouts.protocol import Layout, Reader
 from pfcalib.samples.rootfile import PathLike, open_sample, require_readable, root_trees
+from pfcalib.samples.schema import Sample
 
+Unit = Literal["GeV", "MeV"]
+UNITS: tuple[str, ...] = get_args(Unit)
+OWN_UNIT = ("CaloChallenge", "PHYSLITE", "EDM4hep")  # the format says what its energies are in
 LAYOUTS: tuple[Layout, ...] = (
     image_tree.LAYOUT,
     pfcalib_tree.LAYOUT,
@@ -49,8 +55,24 @@ def recognise(path: PathLike) -> Layout:
     )
 
 
+class _InGev:
+    """A reader of a file whose energies are in MeV."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader, self.geo = reader, reader.geo.in_gev()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
+        sample = self._reader.read(start, stop, columns).in_gev()
+        return dataclasses.replace(sample, geo=self.geo)
+
+
 @contextlib.contextmanager
-def open_reader(path: PathLike, *, binning: PathLike | None = None) -> Iterator[Reader]:
+def open_reader(
+    path: PathLike, *, binning: PathLike | None = None, unit: Unit | None = None
+) -> Iterator[Reader]:
     """A reader of a file of any known layout, closed at the end.
 
     Parameters
@@ -59,18 +81,26 @@ def open_reader(path: PathLike, *, binning: PathLike | None = None) -> Iterator[
         File or address.
     binning : path-like, optional
         Binning XML of a CaloChallenge file, see `calochallenge.open_showers`.
+    unit : "GeV" or "MeV", optional
+        Of the energies of a file whose layout leaves it open.
 
     Raises
     ------
     BadFileError
-        As `recognise`, or if the file does not hold what its layout promises, or a binning was
-        given for another layout.
+        As `recognise`, or if the file does not hold what its layout promises, or a binning or a
+        unit was given for a layout that has none or its own.
+    ConfigError
+        If the unit is another.
     """
     layout = recognise(path)
+    if unit not in (None, *UNITS):
+        raise ConfigError(f"unit must be GeV or MeV, got {unit!r}")
+    if unit is not None and layout.name in OWN_UNIT:
+        raise BadFileError(f"{path}: files of {layout.name} have a unit of their own: give none")
     if binning is not None and layout is not calochallenge.LAYOUT:
         raise BadFileError(
             f"{path}: is of layout {layout.name}, a binning goes with {calochallenge.LAYOUT.name} "
             "only"
         )
     with layout.open(path, **({} if binning is None else {"binning": binning})) as reader:
-        yield reader
+        yield _InGev(reader) if unit == "MeV" else reader

@@ -16,12 +16,12 @@ from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.features.images import ImageWindow
 from pfcalib.geometry import BARREL
 from pfcalib.samples.layouts import calochallenge
-from pfcalib.samples.layouts.calochallenge import open_showers
 from pfcalib.samples.layouts.calochallenge import (
     PHOTONS,
     PIONS,
     Binning,
     VoxelLayer,
+    open_showers,
     read_binning,
     voxel_cells,
 )
