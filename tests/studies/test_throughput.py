@@ -1,27 +1,24 @@
-"""Feeds hold the same clusters, measurements answer from processes of their own, and medians have
-the errors that they should.
-"""
+"""Feeds hold the same clusters, and measurements answer from processes of their own."""
 
 from __future__ import annotations
 
 import dataclasses
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from factories import make_sample
-from studies.plots_throughput import Series, plot_rates, plot_series
 from studies.throughput import (
     FEEDS,
-    Measurement,
+    MemoryWatch,
     ThroughputConfig,
+    feed_alone,
     measure,
     measure_all,
-    median_with_error,
+    open_feed,
+    resident,
     split_sample,
+    train,
 )
-from studies.throughput_feeds import open_feed
-from studies.throughput_process import MemoryWatch, feed_alone, resident, train
 
 from pfcalib.errors import ConfigError, PfcalibError
 from pfcalib.features.images import build_images
@@ -148,44 +145,3 @@ def test_what_cannot_be_measured_is_refused(config):
     ):
         with pytest.raises(ConfigError, match=message):
             dataclasses.replace(config, feeds=wrong)
-
-
-def test_the_error_of_a_median_covers_its_spread(rng):
-    draws = rng.normal(2.0, 0.5, (400, 50))
-    medians = np.array([median_with_error(row) for row in draws])
-    assert medians[:, 0].std() == pytest.approx(medians[:, 1].mean(), rel=0.15)
-    assert np.isnan(median_with_error([3.0])[1])
-
-
-def test_a_ratio_is_that_of_neighbouring_blocks(config):
-    """The machine halves its speed in the second round; the ratio does not notice."""
-    rates = np.array([[100.0, 90.0], [50.0, 45.0], [100.0, 90.0]])
-    config = dataclasses.replace(config, task="compare", feeds=("memory", "root"))
-    found = Measurement(config, N, rates, rates[:, ::-1], 1.0, 1.0, 0.0, 1.0)
-    assert found.ratio("root") == (pytest.approx(0.9), pytest.approx(0.0))
-    assert found.ratio("root", processor=True)[0] == pytest.approx(1.0 / 0.9)
-    assert found.rate[0] == 100.0
-
-
-def test_figures_show_what_they_are_given():
-    plt.switch_backend("agg")
-    x, y = np.array([1e4, 1e6]), np.array([1.0, 2.0])
-    series = [Series("fast", x, y, 0.1 * y), Series("own", x, 0.5 * y, dashed=True)]
-    ax = plot_series(
-        series, x_label="clusters", y_label="speed", log_y=True, level=1.5, level_label="goal"
-    )
-    assert (ax.get_xscale(), ax.get_yscale(), ax.get_ylabel()) == ("log", "log", "speed")
-    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == ["goal", "fast", "own"]
-    ax = plot_series(
-        [Series("a", np.array([0.0, 8.0]), y)], x_label="workers", y_label="speed", ticks=[0, 2, 8]
-    )
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "2", "8"]
-    assert ax.lines[0].get_xdata().tolist() == [0, 2]
-    ax = plot_rates(
-        {"a": (10.0, 1.0), "b": (20.0, float("nan"))},
-        x_label="a second",
-        level=15.0,
-        level_label="goal",
-    )
-    assert [patch.get_width() for patch in ax.patches] == [10.0, 20.0]
-    plt.close("all")
