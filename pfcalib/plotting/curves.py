@@ -508,8 +508,9 @@ def plot_roc(
 
 
 def draw_distributions(
-    ax: Axes, values: Mapping[str, ArrayLike], *, edges: ArrayLike, colours: Sequence[str] = COLOURS
-) -> None:
+    ax: Axes, values: Mapping[str, ArrayLike], *, edges: ArrayLike,
+    colours: Sequence[str] = COLOURS, log_y: bool = False,
+) -> None:  # fmt: skip
     """Steps of the share of all entries in each bin; the second distribution of a colour is
     dashed.
     """
@@ -522,7 +523,10 @@ def draw_distributions(
         ax.stairs(share, bins, color=colour, label=label, linewidth=1.5, linestyle=style)
         drawn.append(colour)
     ax.set_xlim(bins[0], bins[-1])
-    ax.set_ylim(bottom=0.0)
+    if log_y:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0.0)
     _add_room(ax, 0.05)
 
 
@@ -546,9 +550,7 @@ def plot_distributions(
     log_y : bool
     """
     _, ax = plt.subplots()
-    draw_distributions(ax, values, edges=edges, colours=colours)
-    if log_y:
-        ax.set_yscale("log")
+    draw_distributions(ax, values, edges=edges, colours=colours, log_y=log_y)
     ax.set(xlabel=x_label, ylabel="share a bin")
     ax.legend(title=title or None, alignment="left")
     name_source(ax, *sources)
@@ -562,8 +564,8 @@ def plot_scores(
     n_bins: int = 25,
     sources: Sequence[str] = SOURCES,
 ) -> NDArray[Any]:
-    """Distribution of the score of each classifier, neutral and charged apart; the first sample as
-    steps, the second as points.
+    """Distribution of the score of each classifier, neutral and charged apart; the second sample is
+    dashed.
 
     Parameters
     ----------
@@ -577,47 +579,22 @@ def plot_scores(
     -------
     ndarray of Axes, shape (n_classifiers,)
     """
-    names = list(next(iter(samples.values()))[0])
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(2.75 * len(names), 3.4), sharey=True, squeeze=False
-    )
-    edges = np.linspace(0.0, 1.0, n_bins + 1)
-    for ax, name in zip(axes[0], names, strict=True):
-        for place, (sample, (scores, is_em)) in enumerate(samples.items()):
-            for side, colour, of in ((True, NEUTRAL, r"$\pi^0$"), (False, CHARGED, r"$\pi^\pm$")):
-                score = np.asarray(scores[name])[np.asarray(is_em) == side]
-                counts = np.histogram(score, edges)[0]
-                if place == 0:
-                    ax.stairs(
-                        counts / len(score),
-                        edges,
-                        color=colour,
-                        linewidth=1.5,
-                        label=f"{of}, {sample}",
-                    )
-                else:
-                    shown = counts > 0
-                    centres = 0.5 * (edges[1:] + edges[:-1])[shown]
-                    share, error = counts[shown] / len(score), np.sqrt(counts[shown]) / len(score)
-                    ax.errorbar(
-                        centres,
-                        share,
-                        yerr=error,
-                        color=colour,
-                        linestyle="none",
-                        marker=".",
-                        elinewidth=0.8,
-                        label=f"{of}, {sample}",
-                    )
-        ax.set(yscale="log", xlim=(0.0, 1.0), xlabel=r"$p_\mathrm{EM}$")
+    looks = looks_of(list(next(iter(samples.values()))[0]))
+    size = (2.75 * len(looks), 3.4)
+    figure, axes = plt.subplots(1, len(looks), figsize=size, sharey=True, squeeze=False)
+    for ax, (name, look) in zip(axes[0], looks.items(), strict=True):
+        values = {
+            f"{of}, {sample}": np.asarray(scores[name])[np.asarray(is_em) == side]
+            for sample, (scores, is_em) in samples.items()
+            for side, of in ((True, r"$\pi^0$"), (False, r"$\pi^\pm$"))
+        }
+        edges, colours = np.linspace(0.0, 1.0, n_bins + 1), (NEUTRAL, CHARGED) * 2
+        draw_distributions(ax, values, edges=edges, colours=colours, log_y=True)
+        ax.set_xlabel(r"$p_\mathrm{EM}$")
         ax.set_xticks([0.0, 0.5, 1.0], ["0", "0.5", "1"])
-        ax.text(
-            0.5, 0.95, looks_of([name])[name].label, transform=ax.transAxes, ha="center", va="top"
-        )
-    low, high = axes[0, 0].get_ylim()
-    axes[0, 0].set(ylim=(low, 2.5 * high), ylabel="share a bin")
+        ax.text(0.5, 0.95, look.label, transform=ax.transAxes, ha="center", va="top")
+    axes[0, 0].set_ylabel("share a bin")
     figure.suptitle(" / ".join(sources), x=0.01, ha="left", style="italic", fontsize=10.5)
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2 * len(samples)
-    )
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     return np.asarray(axes[0])
