@@ -239,7 +239,7 @@ def fit_network(
     start : Network, optional
         One with the same layers, whose weights are the first ones: fine-tuning.
     say : callable, optional
-        Takes one line an epoch; silent by default.
+        Takes one line an epoch; printed by default.
     watch : callable, optional
         See `training.fit.fit_model`.
     folder : path, optional
@@ -268,7 +268,7 @@ def fit_network(
             held_out,
             config.train,
             out_dir=folder,
-            say=say or (lambda line: None),
+            say=say,
             watch=watch,
         )
     return Network(config, model, result, folder)
