@@ -108,12 +108,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def sha256(path: Path | str) -> str:
-    """SHA-256 of a file, read in chunks."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True

@@ -25,6 +25,7 @@ import jsonschema
 import numpy as np
 
 from pfcalib import provenance
+from pfcalib.cache import file_sha256, write_text
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.reporting.catalogue import find_root, read_study
 
@@ -91,18 +92,13 @@ class Report:
         the other results survive.
         """
         self._require_new(name, self.results["metrics"])
-        numbers = {
-            "value": None if value is None else float(value),
-            "error": None if error is None else float(error),
-        }
-        for part, number in numbers.items():
+        found: dict[str, Any] = {"value": value, "error": error}
+        for part, number in found.items():
             if number is not None and not math.isfinite(number):
                 self.check(f"{part} of {name} is finite", str(number), "finite", False)
-        self.results["metrics"][name] = {
-            **{key: _finite(number) for key, number in numbers.items()},
-            "unit": unit,
-            "definition": definition,
-        }
+                number = None
+            found[part] = None if number is None else float(number)
+        self.results["metrics"][name] = {**found, "unit": unit, "definition": definition}
         self.row(keys.pop("quantity", name), **self.results["metrics"][name], **keys)
 
     def row(
@@ -183,7 +179,7 @@ class Report:
 
     def add_input(self, path: str | Path) -> None:
         """Record the SHA-256 of a file that the results depend on, by its name without folder."""
-        self.results["provenance"]["inputs"][Path(path).name] = provenance.sha256(path)
+        self.results["provenance"]["inputs"][Path(path).name] = file_sha256(Path(path))
 
     def finish(self) -> Report:
         """Write results.json and summary.md, and only then raise if a required check failed.
@@ -329,13 +325,6 @@ def write_results(results: Mapping[str, Any], out_dir: Path) -> None:
     write_text(out_dir / "summary.md", render_summary(results))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def read_results(path: Path) -> dict[str, Any]:
     """Read and validate a results.json.
 
@@ -414,10 +403,6 @@ def _as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
         for row in rows
     )
     return text.getvalue()
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _plain(value: Any) -> Any:

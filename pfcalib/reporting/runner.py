@@ -7,7 +7,6 @@ name at the end; a notebook that breaks leaves its executed copy and results mar
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,9 +14,8 @@ import logging
 import re
 import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +24,7 @@ import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
+from pfcalib.cache import new_folder, write_text
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.reporting.catalogue import (
     PROFILES,
@@ -181,7 +180,7 @@ def _label(profile: str, changed: Mapping[str, Any]) -> str:
 def run_study(plan: Plan, *, say: Say = lambda text: None) -> RunResult:
     """Run a planned study and leave its complete folder, whether it passed or failed."""
     start = time.perf_counter()
-    with _folder_in_the_making(plan.folder) as folder:
+    with new_folder(plan.folder) as folder:
         error = _execute(plan, folder, say)
         results = _settle_results(plan, folder, error, time.perf_counter() - start)
         render_notebook(folder / "executed.ipynb", folder / "report.html")
@@ -198,8 +197,7 @@ def publish(folder: Path) -> None:
     if (folder / "figures").is_dir():
         shutil.copytree(folder / "figures", target / "figures")
     for name in ("summary.md", "results.csv", "results.json"):
-        shutil.copyfile(folder / name, target / f"{name}.tmp")
-        (target / f"{name}.tmp").replace(target / name)
+        write_text(target / name, (folder / name).read_text(encoding="utf-8"))
 
 
 def _execute(plan: Plan, folder: Path, say: Say) -> str:
@@ -270,22 +268,3 @@ def _progress_hooks(plan: Plan, say: Say) -> dict[str, Callable[..., None]]:
         say(f"{time.perf_counter() - started[-1]:8.1f} s\n")
 
     return {"on_cell_execute": begin, "on_cell_executed": end}
-
-
-@contextlib.contextmanager
-def _folder_in_the_making(final: Path) -> Iterator[Path]:
-    """A temporary folder beside ``final`` that takes its name at the end, in place of an older one;
-    removed if the block raises.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        old = folder.with_suffix(".old")
-        if final.exists():
-            final.rename(old)
-        folder.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -20,13 +20,13 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 from pfcalib import provenance
+from pfcalib.cache import write_text
 from pfcalib.errors import ConfigError
 from pfcalib.reporting.catalogue import PROFILES, Study, find_studies, read_profiles
 from pfcalib.reporting.results import (
     describe_verdict,
     read_results,
     template_environment,
-    write_text,
 )
 
 MARKERS = ("<!-- studies:begin -->", "<!-- studies:end -->")

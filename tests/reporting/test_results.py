@@ -18,6 +18,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pfcalib import provenance
+from pfcalib.cache import file_sha256
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.reporting.catalogue import find_studies
 from pfcalib.reporting.results import (
@@ -76,7 +77,7 @@ def test_everything_recorded_is_written(report):
     ]
     assert results["tables"][0]["rows"] == [["EMB1", 3]]
     assert (report.out_dir / results["figures"][0]["file"]).is_file()
-    assert results["provenance"]["inputs"] == {"test_results.py": provenance.sha256(__file__)}
+    assert results["provenance"]["inputs"] == {"test_results.py": file_sha256(Path(__file__))}
     assert "out_dir" not in results["provenance"]["parameters"]
 
 
