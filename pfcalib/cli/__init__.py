@@ -15,6 +15,7 @@ import pfcalib
 from pfcalib.cli.apply import apply
 from pfcalib.cli.convert import convert
 from pfcalib.cli.derive_lcw import derive_lcw
+from pfcalib.cli.example import example
 from pfcalib.cli.index import index
 from pfcalib.cli.inspect import inspect
 from pfcalib.cli.list import list_studies
@@ -30,7 +31,7 @@ from pfcalib.errors import PfcalibError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in [
-    *(simulate, inspect, convert, derive_lcw, train, apply, tune, tune_showers, validate),
+    *(simulate, example, inspect, convert, derive_lcw, train, apply, tune, tune_showers, validate),
     *(run, report, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]

@@ -1,5 +1,5 @@
-"""Real ATLAS files from the source archives of public packages, fetched by pip once and kept in a
-cache.
+"""Real files of ATLAS and Key4hep from the source archives of public packages, fetched by pip once
+and kept in a cache.
 
 `real_file` gives the path of one, or skips the test with the reason. The cache is
 $PFCALIB_CACHE/test_files, or ~/.cache/pfcalib/test_files.
@@ -37,6 +37,21 @@ MEMBERS = {
         COFFEA,
         "tests/samples/PHYSLITE_example.root",
         "6ebbafb5a1f72ca0b6fa47de73c28906101997e6f8a58d97536e4c040a15aa0b",
+    ),
+    "edm4hep_ild": Member(
+        COFFEA,
+        "tests/samples/edm4hep_ILD_mumuH_v01-00_podio_v01-07_10ev.root",
+        "d1da1839d412ebecf0559a227dc0e19a4d7560ddcfbb98bfad7f3b314ee08563",
+    ),
+    "edm4hep_0_99_2": Member(
+        COFFEA,
+        "tests/samples/edm4hep_example_v00-99-02_podio_v01-03.root",
+        "a2583579b6fe174fb9482d284df7c58ec43a4399c8244aec997c676972e6d14d",
+    ),
+    "edm4hep_1_1": Member(
+        COFFEA,
+        "tests/samples/edm4hep_example_v01-01_podio_v01-07.root",
+        "ef21d0e6931ae1cd2cf30e7f77b48332cc41821635739a65c599a8f2bee9c5a5",
     ),
     "physlite_ttbar": Member(
         FUNC_ADL,

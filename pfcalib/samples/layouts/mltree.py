@@ -55,9 +55,9 @@ _SAME = (
         *(name for name in EXTRA if name.endswith(("_PROBABILITY", "_WEIGHT"))),
     ),
 )
-_CLUSTER = _RENAMED | {name: name for name in _SAME}  # column: vector with one value a cluster
+CLUSTER = _RENAMED | {name: name for name in _SAME}  # column: vector with one value a cluster
 # column: vector with one value a particle
-_TRUTH = {f"truth{name}": f"truthPart{name}" for name in ("PdgId", "E", "Pt", "Eta", "Phi")}
+TRUTH = {f"truth{name}": f"truthPart{name}" for name in ("PdgId", "E", "Pt", "Eta", "Phi")}
 _TRUTH_FLAGS = ("truthPartStatus", "truthPartBarcode")
 _SUMS = {"cluster_sumCellE": "cluster_cell_E", "cluster_ENG_CALIB_EM": "cluster_cell_hitsE_EM"}
 _LAYER_COLUMNS = {
@@ -79,17 +79,17 @@ class MLTreeReader(EventReader):
     """
 
     layout, tree = "MLTree", EVENT_TREE
-    _energy = _CLUSTER["clusterE"]
+    _energy = CLUSTER["clusterE"]
 
     def __init__(self, path: PathLike, file: Any) -> None:
         self._path, self._tree = path, get_tree(path, file, EVENT_TREE)
         require_branches(path, self._tree, [self._energy])
         there = set(self._tree.keys())
-        wanted = (*_EVENT, *_TRUTH.values(), *_TRUTH_FLAGS, *_CLUSTER.values(), *JAGGED)
+        wanted = (*_EVENT, *TRUTH.values(), *_TRUTH_FLAGS, *CLUSTER.values(), *JAGGED)
         self.found = tuple(name for name in wanted if name in there)
         self.missing = tuple(name for name in wanted if name not in there)
         for depth, names in enumerate(
-            (_EVENT, (*_TRUTH.values(), *_TRUTH_FLAGS, *_CLUSTER.values()), JAGGED)
+            (_EVENT, (*TRUTH.values(), *_TRUTH_FLAGS, *CLUSTER.values()), JAGGED)
         ):
             require_numbers(
                 path,
@@ -112,7 +112,7 @@ class MLTreeReader(EventReader):
             counts = ak.to_numpy(ak.num(arrays[self._energy])).astype(np.int64)
         event = np.repeat(np.arange(stop - start), counts)
         scalars: dict[str, NDArray[Any]] = {ENTRY: start + event}
-        for name, branch in _CLUSTER.items():
+        for name, branch in CLUSTER.items():
             if branch in arrays.fields:
                 scalars[name] = self._flat(arrays[branch], counts, start, branch)
         offsets, cells = self._cells(arrays, counts, start)
@@ -129,10 +129,10 @@ class MLTreeReader(EventReader):
 
     def _branches(self, wanted: Sequence[str]) -> list[str]:
         """Branches that some columns are made from."""
-        names = {_CLUSTER["clusterE"]} | {_CLUSTER[name] for name in wanted if name in _CLUSTER}
+        names = {CLUSTER["clusterE"]} | {CLUSTER[name] for name in wanted if name in CLUSTER}
         names |= {name for name in wanted if name in (*_EVENT, *JAGGED)}
-        if any(name in _TRUTH for name in wanted):
-            names |= {*_TRUTH.values(), *_TRUTH_FLAGS, "cluster_Eta", "cluster_Phi"}
+        if any(name in TRUTH for name in wanted):
+            names |= {*TRUTH.values(), *_TRUTH_FLAGS, "cluster_Eta", "cluster_Phi"}
         if any(name in _LAYER_COLUMNS for name in wanted):
             names |= {"cluster_cell_ID", "cluster_cell_E"}
         names |= {cell for name, cell in _SUMS.items() if name in wanted}
@@ -165,24 +165,24 @@ class MLTreeReader(EventReader):
         scalars: Mapping[str, NDArray[Any]],
     ) -> dict[str, NDArray[Any]]:
         """Columns of the particle that each cluster belongs to."""
-        names = [name for name in wanted if name in _TRUTH]
+        names = [name for name in wanted if name in TRUTH]
         if not names:
             return {}
-        counts = ak.to_numpy(ak.num(arrays[_TRUTH["truthE"]])).astype(np.int64)
+        counts = ak.to_numpy(ak.num(arrays[TRUTH["truthE"]])).astype(np.int64)
         owner = np.repeat(np.arange(len(counts)), counts)
         first = int(scalars[ENTRY][0] - event[0]) if len(event) else 0
         flat = {
-            branch: self._flat(arrays[branch], counts, first, branch, _TRUTH["truthE"])
-            for branch in (*_TRUTH.values(), *_TRUTH_FLAGS)
+            branch: self._flat(arrays[branch], counts, first, branch, TRUTH["truthE"])
+            for branch in (*TRUTH.values(), *_TRUTH_FLAGS)
             if branch in arrays.fields
         }
         flags = {
-            "pdg_id": flat.get(_TRUTH["truthPdgId"]),
+            "pdg_id": flat.get(TRUTH["truthPdgId"]),
             "status": flat.get("truthPartStatus"),
             "barcode": flat.get("truthPartBarcode"),
         }
         rows = np.flatnonzero(makes_clusters(owner, **flags))
-        place = (owner[rows], flat[_TRUTH["truthEta"]][rows], flat[_TRUTH["truthPhi"]][rows])
+        place = (owner[rows], flat[TRUTH["truthEta"]][rows], flat[TRUTH["truthPhi"]][rows])
         nearest = nearest_particle(event, scalars["clusterEta"], scalars["clusterPhi"], *place)
         found = nearest >= 0
         columns: dict[str, NDArray[Any]] = {}
@@ -190,13 +190,13 @@ class MLTreeReader(EventReader):
             columns[name] = np.full(
                 len(event), 0 if name == "truthPdgId" else np.nan, dtype=COLUMNS[name].dtype
             )
-            columns[name][found] = as_column(name, flat[_TRUTH[name]][rows[nearest[found]]])
+            columns[name][found] = as_column(name, flat[TRUTH[name]][rows[nearest[found]]])
         return columns
 
 
 def _columns_of(branches: set[str]) -> tuple[str, ...]:
     """Columns that can be made from some branches, in the order of `pfcalib.columns`."""
-    columns = {name for name, branch in _CLUSTER.items() if branch in branches} | {
+    columns = {name for name, branch in CLUSTER.items() if branch in branches} | {
         "nCluster",
         "clusterIndex",
     }
@@ -204,13 +204,13 @@ def _columns_of(branches: set[str]) -> tuple[str, ...]:
         name for name, cell in _SUMS.items() if cell in branches
     }
     if {
-        _TRUTH["truthE"],
-        _TRUTH["truthEta"],
-        _TRUTH["truthPhi"],
+        TRUTH["truthE"],
+        TRUTH["truthEta"],
+        TRUTH["truthPhi"],
         "cluster_Eta",
         "cluster_Phi",
     } <= branches:
-        columns |= {name for name, branch in _TRUTH.items() if branch in branches}
+        columns |= {name for name, branch in TRUTH.items() if branch in branches}
     if {"cluster_cell_ID", "cluster_cell_E"} <= branches:
         columns |= set(_LAYER_COLUMNS)
     return tuple(name for name in (*SCALARS, *EXTRA, *JAGGED) if name in columns)
