@@ -1,64 +1,71 @@
-"""A calibration keeps the inversion of the samples that it knows, and networks and trees of several
-samples are trained as the recipes say.
+"""A regression keeps the inversion of the samples that it knows, measured on their validation
+splits, and the weighted quantile is held against distributions whose answer is known.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
+import awkward as ak
 import numpy as np
 import pytest
-from factories import make_sample
 from studies.domain import (
-    TrainedTrees,
+    Training,
     fit_coarse_inversion,
-    fit_recipes,
-    fit_tree_recipes,
     invert,
-    mix_clusters,
-    read_splits,
+    invert_column,
+    weighted_quantile,
 )
-from studies.domain_recipes import DomainConfig, RecipeConfig, plan_recipes
 
-from pfcalib.calibration.inversion import Inversion
-from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.samples.write import write_sample
-from pfcalib.training.regressors import Clusters, network_energy, read_clusters
+from pfcalib.errors import ValidationError
 from pfcalib.training.settings import regression_config
-from pfcalib.training.trees import TreesConfig
-
-# of Keras with numpy 2
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory) -> dict[str, Path]:
-    """Four samples of spots; they differ in seed and size."""
-    folder = tmp_path_factory.mktemp("domain")
-    made = {name: folder / f"{name}.root" for name in "abcd"}
-    for place, path in enumerate(made.values()):
-        write_sample(path, make_sample(np.random.default_rng(place), 400 - 50 * place))
-    return made
+def _tables(rng, factors: dict[str, dict[str, float]]) -> dict[str, dict[str, ak.Array]]:
+    """Clusters of some samples; their raw energy is off by a factor that depends on the split."""
+    tables = {}
+    for sample, splits in factors.items():
+        tables[sample] = {}
+        for split, factor in splits.items():
+            e_dep = 10.0 ** rng.uniform(0.0, 1.0, 40)
+            tables[sample][split] = ak.zip({"e_dep": e_dep, "raw": factor * e_dep}, depth_limit=1)
+    return tables
 
 
-@pytest.fixture(scope="module")
-def base():
-    return regression_config(
-        "dnn",
-        epochs=2,
-        seed=1,
-        options={"widths": (8,)},
-        train={"batch_size": 64, "learning_rate": 0.01},
-    )
+def test_the_inversion_is_measured_on_the_validation_split_of_each_home(rng):
+    """So few clusters make one factor."""
+    factors = {"a": {"validation": 1.5, "test": 2.0}, "b": {"validation": 2.5, "test": 1.2}}
+    tables = _tables(rng, factors)
+    inversions = invert_column(tables, "raw", "energy", homes=["a", "b"])
+    assert list(inversions) == ["a", "b"]
+    for sample, splits in factors.items():
+        for split, factor in splits.items():
+            response = tables[sample][split]["energy"] / tables[sample][split]["e_dep"]
+            np.testing.assert_allclose(response, factor / splits["validation"])
+
+
+def test_a_sample_that_is_not_known_gets_the_inversion_of_the_first_home(rng):
+    tables = _tables(rng, {name: {"validation": 1.5 + 0.5 * i} for i, name in enumerate("abc")})
+    invert_column(tables, "raw", "energy", homes=["b", "c"])
+    median = {
+        name: float(np.median(splits["validation"]["energy"] / splits["validation"]["e_dep"]))
+        for name, splits in tables.items()
+    }
+    assert median == pytest.approx({"a": 0.75, "b": 1.0, "c": 1.0})
+
+
+def test_homes_are_the_samples_that_a_training_knows():
+    base = regression_config("cnn", epochs=1, seed=1)
+    assert Training("a", base).homes == ("a",)
+    assert Training("c", base, start="cnn_a").homes == ("c",)
+    assert Training("a", base, extras={"b": 0.2, "d": 0.1}).homes == ("a", "b", "d")
+    assert Training("a", base, inverted_on="bcd").homes == ("a", "b", "c", "d")
+    assert Training("b", base, extras={"b": 0.1}).homes == ("b",)
 
 
 def test_a_coarse_inversion_undoes_a_factor(rng):
     e_true = 10.0 ** rng.uniform(0.0, 1.0, 500)
     e_pred = 1.2 * e_true * np.exp(0.01 * rng.standard_normal(500))
-    assert np.median(fit_coarse_inversion(e_pred, e_true).apply(e_pred) / e_true) == pytest.approx(
-        1.0, abs=0.002
-    )
+    inverted = fit_coarse_inversion(e_pred, e_true).apply(e_pred)
+    assert np.median(inverted / e_true) == pytest.approx(1.0, abs=0.002)
 
 
 def test_a_coarse_inversion_undoes_a_slope(rng):
@@ -82,106 +89,35 @@ def test_no_clusters_give_no_inversion():
 
 def test_many_clusters_get_the_inversion_of_the_other_studies(rng):
     e_true = 10.0 ** rng.uniform(-0.5, 2.0, 20_000)
-    assert len(invert(e_true, e_true).log_predicted) > len(
-        invert(e_true[:200], e_true[:200]).log_predicted
-    )
+    few, many = (len(invert(e, e).log_predicted) for e in (e_true[:200], e_true))
+    assert many > few
 
 
-def test_a_sample_that_is_not_known_gets_the_inversion_of_the_first():
-    by_two, by_three = (Inversion(np.zeros(1), np.log([factor])) for factor in (2.0, 3.0))
-
-    class Flat:
-        def energy(self, columns):
-            return columns["clusterE"]
-
-    trained = TrainedTrees(Flat(), {"a": by_two, "c": by_three})
-    got = {
-        sample: float(trained.energy({"clusterE": np.ones(1)}, sample=sample)[0])
-        for sample in "abc"
-    }
-    assert got == pytest.approx({"a": 2.0, "b": 2.0, "c": 3.0})
+@pytest.mark.parametrize("width", [0.05, 0.2])
+def test_68_percent_of_a_gaussian_lie_within_its_width(rng, width):
+    distance = np.abs(width * rng.standard_normal(50_000))
+    found = weighted_quantile(distance, np.ones(50_000), 0.68, rng=rng)
+    assert found.value == pytest.approx(0.9945 * width, rel=0.02)
+    assert 0.0 < found.error < 0.02 * width
 
 
-def _clusters(n: int, start: int) -> Clusters:
-    rows = np.arange(start, start + n)
-    return Clusters(rows, {"clusterE": rows.astype(np.float64)}, rows % 2 == 0, rows + 0.5)
+def test_the_error_of_a_quantile_is_its_spread_over_experiments():
+    values, errors = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        found = weighted_quantile(rng.random(400), np.ones(400), 0.68, rng=rng)
+        values.append(found.value)
+        errors.append(found.error)
+    assert np.std(values, ddof=1) == pytest.approx(np.mean(errors), rel=0.3)
 
 
-def test_a_mixture_holds_all_of_a_and_the_shares_of_the_others(rng):
-    mixed = mix_clusters(
-        {"a": _clusters(600, 0), "b": _clusters(1000, 1000), "c": _clusters(20, 5000)},
-        {"b": 0.3, "c": 0.1},
-        rng=rng,
-    )
-    sample = np.select([mixed.rows < 600, mixed.rows < 5000], ["a", "b"], "c")
-    assert {name: int(np.sum(sample == name)) for name in "abc"} == {"a": 600, "b": 300, "c": 100}
-    assert np.array_equal(mixed.rows[:600], np.arange(600))
-    assert len(set(mixed.rows[sample == "b"])) == 300  # none twice where there are enough
-    assert set(mixed.rows[sample == "c"]) == set(range(5000, 5020))
-    assert np.array_equal(mixed.e_true, mixed.columns["clusterE"] + 0.5)
+def test_weights_count_and_the_order_does_not(rng):
+    values = np.array([0.3, 0.1, 0.2])
+    for weights, expected in (([1.0, 1.0, 100.0], 0.2), ([100.0, 1.0, 1.0], 0.3)):
+        for order in ([0, 1, 2], [2, 1, 0]):
+            found = weighted_quantile(values[order], np.array(weights)[order], 0.68, rng=rng)
+            assert found.value == expected
 
 
-def test_trees_of_a_mixture_know_all_its_samples(paths):
-    trees = fit_tree_recipes(
-        read_splits(paths), {"b": 0.2, "d": 0.1}, config=TreesConfig(max_iter=5), seed=1
-    )
-    assert {name: list(trained.inversions) for name, trained in trees.items()} == {
-        "gbdt": ["a"],
-        "gbdt_mixed": ["a", "b", "d"],
-    }
-
-
-def test_trees_are_inverted_to_the_truth_of_the_validation_split_of_each_home(paths):
-    """The test split is not even there."""
-    known = {
-        home: {split: part for split, part in splits.items() if split != "test"}
-        for home, splits in read_splits(paths).items()
-    }
-    trees = fit_tree_recipes(known, {"b": 0.2, "d": 0.1}, config=TreesConfig(max_iter=1), seed=1)
-    for trained in trees.values():
-        for home in trained.inversions:
-            part = known[home]["validation"]
-            energy = trained.energy(part.columns, sample=home)
-            assert np.median(energy / part.e_true) == pytest.approx(1.0, abs=1e-4)
-
-
-def test_all_recipes_are_trained_and_found_again(paths, base):
-    chosen = {
-        name: plan_recipes(base, DomainConfig(epochs={"tuned": 1, "mixed": 1}))[name]
-        for name in ("dnn_a", "tuned_b", "mixed", "remeasured")
-    }
-    lines: list[str] = []
-    networks = fit_recipes(chosen, paths, say=lines.append)
-    assert list(networks) == list(chosen)
-    # the last one is found
-    assert {line.partition(":")[0] for line in lines} == {"dnn_a", "tuned_b", "mixed"}
-    assert networks["remeasured"].network.folder == networks["dnn_a"].network.folder
-    assert list(networks["mixed"].inversions) == ["a", "b", "c", "d"]
-    energy = networks["tuned_b"].energy(paths["b"], sample="b", split="test")
-    plain = network_energy(networks["tuned_b"].network, paths["b"], split="test")
-    assert energy == pytest.approx(networks["tuned_b"].inversions["b"].apply(plain))
-    assert not np.allclose(
-        plain, network_energy(networks["dnn_a"].network, paths["b"], split="test")
-    )
-
-
-def test_networks_are_inverted_to_the_truth_of_the_validation_split_of_each_home(paths, base):
-    """So few clusters make one factor, which puts their median at one and no other."""
-    plan = plan_recipes(base, DomainConfig(epochs={"mixed": 1}))
-    network = fit_recipes({"mixed": plan["mixed"]}, paths)["mixed"]
-    for home in network.inversions:
-        median = {}
-        for split in ("validation", "test"):
-            e_true = read_clusters(paths[home], split=split).e_true
-            energy = network.energy(paths[home], sample=home, split=split)
-            median[split] = np.median(energy / e_true)
-        assert median["validation"] == pytest.approx(1.0, abs=1e-4)
-        assert abs(median["test"] - 1.0) > 1e-3
-
-
-def test_a_recipe_may_start_only_from_one_that_is_there(paths, base):
-    recipe = RecipeConfig(network=replace(base, n_clusters=5), sample="b", start="dnn_a")
-    with pytest.raises(
-        ConfigError, match="starts from 'dnn_a', expected one that comes before it: none"
-    ):
-        fit_recipes({"tuned_b": recipe}, paths)
+def test_a_quantile_of_nothing_is_nan(rng):
+    assert np.isnan(weighted_quantile(np.zeros(0), np.zeros(0), 0.68, rng=rng).value)
