@@ -8,8 +8,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pfcalib.simulation.geant4.config import Geant4Config
-from pfcalib.simulation.geant4.records import MeasurableEnergy, Records
-from pfcalib.simulation.geant4.scoring import attach_scorers, end_neutral, end_photon, new_track
+from pfcalib.simulation.geant4.scoring import (
+    MeasurableEnergy,
+    Records,
+    attach_scorers,
+    end_neutral,
+    end_photon,
+    new_track,
+)
 from pfcalib.simulation.geant4.slice import Stack, build_volumes
 
 PHYSICS = (  # FTFP_BERT but for G4EmExtraPhysics, which wants gamma-nuclear data

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pfcalib.geometry import Grid
 from pfcalib.simulation.geant4.config import Geant4Config
-from pfcalib.simulation.geant4.records import (
+from pfcalib.simulation.geant4.scoring import (
     ACTIVE_COLUMNS,
     BALANCE_COLUMNS,
     PASSIVE_COLUMNS,

@@ -16,7 +16,7 @@ from pfcalib.simulation.geant4.actions import start_geant4
 from pfcalib.simulation.geant4.cells import EventHits, collect_event, stack_events
 from pfcalib.simulation.geant4.config import Geant4Config, require_geant4
 from pfcalib.simulation.geant4.data import DataSets
-from pfcalib.simulation.geant4.records import new_records
+from pfcalib.simulation.geant4.scoring import new_records
 from pfcalib.simulation.geant4.slice import Stack, reference_stack
 
 PARTICLES = {  # PDG id: name in Geant4, least energy in GeV

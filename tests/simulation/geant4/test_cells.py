@@ -8,7 +8,7 @@ import pytest
 from pfcalib.geometry import BARREL, WINDOW
 from pfcalib.simulation.geant4.cells import collect_event, locate, visible
 from pfcalib.simulation.geant4.config import Geant4Config
-from pfcalib.simulation.geant4.records import MeasurableEnergy, new_records
+from pfcalib.simulation.geant4.scoring import MeasurableEnergy, new_records
 
 CONFIG = Geant4Config()
 
