@@ -27,7 +27,7 @@ from correctionlib import schemav2
 from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.cache import write_text
-from pfcalib.calibration.likelihood import AXES, EmLikelihood, LikelihoodConfig
+from pfcalib.calibration.likelihood import AXES, EmLikelihood, LikelihoodConfig, bins_of, log10_of
 from pfcalib.calibration.weighting import GEV_TO_MEV, sum_weighted
 from pfcalib.columns import LAYER_NAMES
 from pfcalib.errors import BadFileError, ConfigError, PfcalibError, ValidationError
@@ -218,38 +218,15 @@ class ClusterBins(NamedTuple):
     depth: NDArray[np.int64]
 
 
-class GeoBins(NamedTuple):
-    """What the kernels need of each row of CellGeo."""
-
-    layer: NDArray[np.int64]  # -1 for a sampling that has no weights
-    eta_bin: NDArray[np.int64]
-    volume: NDArray[np.float64]  # mm3
-    cut: NDArray[np.float64]  # GeV
-
-
-def geo_bins(geo: CellGeo, config: LcwConfig) -> GeoBins:
-    """Place of each cell of a geometry in the tables of cell weights."""
+def geo_bins(geo: CellGeo, config: LcwConfig) -> tuple[NDArray[Any], ...]:
+    """What the kernels of `weighting` need of each cell of a geometry: its layer (-1: has no
+    weights), bin of |eta|, volume in mm3, and the |E| in GeV above which it is weighted.
+    """
     layer = np.full(len(geo), -1, dtype=np.int64)
     for place, sampling in enumerate(SAMPLINGS):
         layer[geo.sampling == sampling] = place
-    eta_bin = bins_of(np.abs(geo.eta.astype(np.float64)), config.cell_eta_edges)
-    return GeoBins(
-        layer,
-        eta_bin,
-        geo.volume.astype(np.float64),
-        config.cell_cut * geo.sigma.astype(np.float64),
-    )
-
-
-def bins_of(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Bin of each value; the first or last one beyond the edges.
-
-    >>> bins_of(np.array([-1.0, 0.0, 1.0, 9.0]), np.array([0.0, 1.0, 2.0])).tolist()
-    [0, 0, 1, 1]
-    """
-    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2).astype(
-        np.int64
-    )
+    eta, volume, sigma = (a.astype(np.float64) for a in (geo.eta, geo.volume, geo.sigma))
+    return layer, bins_of(np.abs(eta), config.cell_eta_edges), volume, config.cell_cut * sigma
 
 
 def cluster_bins(sample: Sample, config: LcwConfig) -> ClusterBins:
@@ -258,15 +235,10 @@ def cluster_bins(sample: Sample, config: LcwConfig) -> ClusterBins:
         np.asarray(sample[name], dtype=np.float64)
         for name in ("clusterEta", "clusterE", "cluster_CENTER_LAMBDA")
     )
-    tiny = np.finfo(np.float64).tiny
-    log_e, log_lambda = (
-        np.log10(np.maximum(energy * GEV_TO_MEV, tiny)),
-        np.log10(np.maximum(depth, tiny)),
-    )
     return ClusterBins(
         bins_of(np.abs(eta), config.cluster_eta_edges),
-        bins_of(log_e, config.energy_edges),
-        bins_of(log_lambda, config.lambda_edges),
+        bins_of(log10_of(energy * GEV_TO_MEV), config.energy_edges),
+        bins_of(log10_of(depth), config.lambda_edges),
     )
 
 

@@ -133,19 +133,23 @@ def bin_indices(
                 f"{name}, cluster {cluster}: {values[cluster]} {COLUMNS[name].unit}, expected a "
                 "finite value"
             )
-    log_e = _log10(energy * MEV)
-    coordinates = (np.abs(eta), log_e, _log10(density * MEV) - log_e, _log10(depth))
-    indices = (
-        np.searchsorted(axis, values, side="right") - 1
-        for axis, values in zip(edges, coordinates, strict=True)
-    )
-    return tuple(
-        np.clip(index, 0, len(axis) - 2).astype(np.int64)
-        for index, axis in zip(indices, edges, strict=True)
-    )
+    log_e = log10_of(energy * MEV)
+    coordinates = (np.abs(eta), log_e, log10_of(density * MEV) - log_e, log10_of(depth))
+    return tuple(bins_of(values, axis) for values, axis in zip(coordinates, edges, strict=True))
 
 
-def _log10(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def bins_of(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Bin of each value; the first or last one beyond the edges.
+
+    >>> bins_of(np.array([-1.0, 0.0, 1.0, 9.0]), np.array([0.0, 1.0, 2.0])).tolist()
+    [0, 0, 1, 1]
+    """
+    bins = np.searchsorted(edges, values, side="right") - 1
+    return np.clip(bins, 0, len(edges) - 2).astype(np.int64)
+
+
+def log10_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithm in which zero and below lie under every bin."""
     return np.log10(np.maximum(values, TINY))
 
 
