@@ -363,18 +363,6 @@ def resident() -> tuple[float, float, float]:
     return tuple(n / 2.0**20 for n in (memory.rss, memory.rss - memory.shared, memory.shared))
 
 
-class StepTimes(keras.callbacks.Callback):
-    """Clock and processor time at the end of every step."""
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forget the last block."""
-        self.ends: list[tuple[float, float]] = []
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the end of a step."""
-        self.ends.append((time.perf_counter(), time.process_time()))
-
-
 def train(config: ThroughputConfig) -> tuple[Rates, int]:
     """Rounds of a block of training on each feed: rates, shape (2, n, n_feeds), and the clusters.
 
@@ -386,19 +374,26 @@ def train(config: ThroughputConfig) -> tuple[Rates, int]:
     loss, adam = keras.losses.CategoricalCrossentropy(), keras.optimizers.Adam(1e-3)
     model.compile(optimizer=adam, loss=loss, jit_compile=False)
     feeds = [open_feed(name, config, kind) for name in config.feeds]
-    n_clusters, times = feeds[0][1], StepTimes()
+    n_clusters = feeds[0][1]
+    ends: list[tuple[float, float]] = []  # of the steps of a block, by both clocks
+    note = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: ends.clear(),
+        on_train_batch_end=lambda batch, logs: ends.append(
+            (time.perf_counter(), time.process_time())
+        ),
+    )
     # whole batches only
     n_steps = min(config.n_warm + config.n_steps, n_clusters // config.batch_size)
     n_rounds, n_parts = (config.n_rounds, 1) if config.task == "compare" else (1, N_PARTS)
     first = min(config.n_warm, n_steps // 2) - 1
     edges = np.unique(np.linspace(first, n_steps - 1, n_parts + 1).astype(int))
-    fit = {"steps_per_epoch": n_steps, "epochs": 1, "verbose": 0, "callbacks": [times]}
+    fit = {"steps_per_epoch": n_steps, "epochs": 1, "verbose": 0, "callbacks": [note]}
     rates = []
     for turn in range(n_rounds):
         block = np.zeros((len(feeds), 2, len(edges) - 1))
         for i in np.roll(np.arange(len(feeds)), turn):
             model.fit(**feeds[i][0], **fit)
-            seconds = np.diff(np.array(times.ends)[edges], axis=0)
+            seconds = np.diff(np.array(ends)[edges], axis=0)
             block[i] = (config.batch_size * np.diff(edges)[:, None] / seconds).T
         rates.append(block)
     if config.task == "train" and not config.processes:
@@ -410,28 +405,22 @@ def fetch(feed: dict[str, Any], config: ThroughputConfig) -> int:
     """Fetch an epoch without a network, or as much of it as `max_seconds` allow; number of
     clusters.
     """
+    data, labels = feed["x"], feed.get("y")
+    if labels is not None:
+        rows = np.random.default_rng(config.seed).permutation(len(labels))
+        parts = np.split(rows, np.arange(config.batch_size, len(rows), config.batch_size))
+        batches = (({name: a[part] for name, a in data.items()}, labels[part]) for part in parts)
+    elif isinstance(data, keras.utils.PyDataset):
+        data.on_epoch_end()  # the next order
+        batches = (data[i][:2] for i in range(len(data)))
+    else:
+        batches = iter(data)
     end, n_clusters = time.perf_counter() + config.max_seconds, 0
-    for labels in _labels_of(feed, config):
-        n_clusters += len(labels)
+    for batch in batches:
+        n_clusters += len(batch[1])
         if time.perf_counter() > end:
             break
     return n_clusters
-
-
-def _labels_of(feed: dict[str, Any], config: ThroughputConfig) -> Iterator[Any]:
-    """The labels of each batch, which is made as a whole."""
-    data = feed["x"]
-    if isinstance(data, keras.utils.PyDataset):
-        data.on_epoch_end()  # the next order
-        yield from (data[i][1] for i in range(len(data)))
-    elif isinstance(data, dict):
-        order = np.random.default_rng(config.seed).permutation(len(feed["y"]))
-        for start in range(0, len(order), config.batch_size):
-            rows = order[start : start + config.batch_size]
-            _ = {name: array[rows] for name, array in data.items()}
-            yield feed["y"][rows]
-    else:
-        yield from (labels for _, labels in data)
 
 
 def feed_alone(config: ThroughputConfig) -> tuple[Rates, int]:
