@@ -156,10 +156,8 @@ class Report:
             {"name": name, "caption": caption, "columns": columns, "rows": cells}
         )
 
-    def figure(self, drawing: Any, name: str, *, caption: str = "") -> Path:
-        """Save a figure, or the figure of given axes, as a small ``figures/<name>.png``; return its
-        path.
-        """
+    def figure(self, drawing: Any, name: str, *, caption: str = "") -> None:
+        """Save a figure, or the figure of given axes, as a small ``figures/<name>.png``."""
         self._require_new(name, [figure["name"] for figure in self.results["figures"]])
         if isinstance(drawing, np.ndarray | list | tuple):  # the axes of one figure
             drawing = np.asarray(drawing, dtype=object).flat[0]
@@ -175,7 +173,6 @@ class Report:
         self.results["figures"].append(
             {"name": name, "file": f"figures/{name}.png", "caption": caption}
         )
-        return path
 
     def add_input(self, path: str | Path) -> None:
         """Record the SHA-256 of a file that the results depend on, by its name without folder."""
