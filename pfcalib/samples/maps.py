@@ -22,13 +22,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numba as nb
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
-from pfcalib.cache import cache_key, file_sha256, locked
+from pfcalib.cache import cache_key, file_sha256, locked, new_folder
 from pfcalib.columns import CELL_GEO, COLUMNS, SCALARS
 from pfcalib.errors import BadFileError, ValidationError
-from pfcalib.samples.ranges import read_ranges
 from pfcalib.samples.read import PathLike, iterate_sample, read_sample
 from pfcalib.samples.rootfile import identity, is_url, require_readable
 from pfcalib.samples.schema import GEO_PREFIX, CellGeo
@@ -38,6 +39,42 @@ CELL_RECORD = np.dtype([("cell", "int32"), ("energy", "float32")])
 _ARRAYS, _INDEX, _GEO = "arrays.bin", "index.json", "geo.npz"
 _ALIGNMENT = 64  # bytes
 _CELLS = ("cluster_cell_ID", "cluster_cell_E")
+
+
+# Memory maps would do the same with page faults, but each maps the neighbours of a page too: a
+# few hundred random clusters make a sample of a million resident. What pread(2) reads lands in a
+# buffer of its own and nowhere else.
+_pread = types.ExternalFunction(
+    "pread", types.intp(types.int32, types.voidptr, types.uintp, types.int64)
+)
+
+
+@nb.njit(cache=True, nogil=True)
+def read_ranges(descriptor, start, length, out) -> int:  # type: ignore[no-untyped-def] # pragma: no cover
+    """Read ranges of an open file one after the other into `out`; safe to call from several
+    threads.
+
+    Parameters
+    ----------
+    descriptor : int
+    start, length : arrays of int64, shape (n,), bytes
+    out : array of uint8, shape (sum of lengths,)
+
+    Returns
+    -------
+    int
+        -1, or the first range that could not be read to its end.
+    """
+    place = 0
+    for i in range(len(start)):
+        done = 0
+        while done < length[i]:
+            count = _pread(descriptor, out[place:].ctypes, length[i] - done, start[i] + done)
+            if count <= 0:
+                return i
+            place += count
+            done += count
+    return -1
 
 
 class CachedSample:
@@ -188,7 +225,7 @@ def clear_cache(paths: PathLike | Sequence[PathLike], *, cache_dir: PathLike | N
         for final in [entry for entry in folder.glob("*") if named.fullmatch(entry.name)]:
             with locked(final):
                 n_bytes += sum(file.stat().st_size for file in final.rglob("*"))
-                _discard(final)
+                shutil.rmtree(final)
             final.with_name(f".{final.name}.lock").unlink(missing_ok=True)
     return n_bytes
 
@@ -226,30 +263,18 @@ def _try_open(final: Path, *, verify: bool, warn: bool = False) -> CachedSample 
         return None
 
 
-def _discard(final: Path) -> None:
-    """Remove a cache, and what builders that were killed have left, so that nobody sees a part of
-    it.
+def _build(path: Path, final: Path) -> None:
+    """Write all arrays into a folder that takes its name when it is complete; what builders that
+    were killed have left goes.
     """
-    if final.exists():
-        final.rename(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     for left in final.parent.glob(f".{final.name}.*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _build(path: Path, final: Path) -> None:
-    """Write all arrays into a folder of their own, then rename it."""
-    _discard(final)
     ignore = final.parent / ".gitignore"
     if final.parent.name.startswith(".pfcalib_cache") and not ignore.exists():
         ignore.write_text("*\n", encoding="ascii")
-    work = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
-    try:
+    with new_folder(final) as work:
         _write_arrays(path, work)
-        work.chmod(0o755)
-        work.rename(final)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _write_arrays(path: Path, folder: Path) -> None:

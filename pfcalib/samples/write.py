@@ -148,8 +148,7 @@ class SampleWriter:
         return {name: np.array(arrays[name], dtype=COLUMNS[name].numpy_dtype) for name in names}
 
     def _require_sound(self, chunk: Sample) -> None:
-        steps = np.diff(chunk.offsets)
-        if len(chunk.offsets) == 0 or chunk.offsets[0] != 0 or np.any(steps < 0):
+        if len(chunk.offsets) == 0 or chunk.offsets[0] != 0 or np.any(np.diff(chunk.offsets) < 0):
             raise ValidationError(f"{self.path}: offsets must start at 0 and never fall")
         for arrays, length in ((chunk.scalars, len(chunk)), (chunk.cells, int(chunk.offsets[-1]))):
             for name, array in arrays.items():
@@ -157,19 +156,15 @@ class SampleWriter:
                     raise ValidationError(
                         f"{self.path}: {name} must have shape ({length},), got {array.shape}"
                     )
-                bad = np.flatnonzero(~np.isfinite(array))
-                if len(bad):
+                good = np.isfinite(array)
+                wish = "finite"
+                if name == "cluster_cell_ID":
+                    good, wish = self._geo.rows(array) >= 0, f"in {GEO_TREE}"
+                if not good.all():
+                    i = int(np.argmin(good))
                     raise ValidationError(
-                        f"{self.path}: {name}[{bad[0]}] of this call is {array[bad[0]]}, it must "
-                        "be finite"
+                        f"{self.path}: {name}[{i}] of this call is {array[i]}, it must be {wish}"
                     )
-        if "cluster_cell_ID" in chunk.cells:
-            lost = np.flatnonzero(self._geo.rows(chunk.cells["cluster_cell_ID"]) < 0)
-            if len(lost):
-                raise ValidationError(
-                    f"{self.path}: cell {chunk.cells['cluster_cell_ID'][lost[0]]} is not in "
-                    f"{GEO_TREE}"
-                )
 
     def _branches(self) -> dict[str, Any]:
         """Types of the tree; the jagged branches are fields of one record, so that they share one

@@ -73,7 +73,7 @@ def test_values_that_cannot_be_read_back_are_not_written(sample, tmp_path):
         r"cluster_cell_E\[3\]": dataclasses.replace(
             sample, cells=changed(sample.cells, "cluster_cell_E", np.inf)
         ),
-        "cell 5000 is not in CellGeo": dataclasses.replace(
+        "is 5000, it must be in CellGeo": dataclasses.replace(
             sample, cells=changed(sample.cells, "cluster_cell_ID", 5000)
         ),
         "offsets": dataclasses.replace(sample, offsets=sample.offsets[::-1].copy()),
