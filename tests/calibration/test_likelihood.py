@@ -132,6 +132,21 @@ def test_few_clusters_lean_on_the_coarser_table(rng):
     assert auc(leaning.p_em(test), test_is_em).value > auc(plain.p_em(test), test_is_em).value
 
 
+def test_the_prior_counts_as_so_many_clusters_of_the_coarser_table():
+    """Weighted to 3 clusters a class, the bin holds 2.25 neutral and 1.5 charged ones; all three
+    tables hold the same, the first leans on one half.
+    """
+    place = np.array([-6.0, -6.0, -6.0, -8.0, -6.0, -8.0])
+    is_em = np.array([True, True, True, True, False, False])
+    sample = clusters(np.full(6, 4.0), place, np.full(6, 2.5), np.full(6, 0.1))
+    prior = 5.0  # more than there are clusters
+    p = fit_likelihood(sample, is_em, config=LikelihoodConfig(prior_clusters=prior)).p_em(sample)
+    expected = 0.5
+    for _ in range(3):
+        expected = (2.25 + prior * expected) / (3.75 + prior)
+    np.testing.assert_allclose(p[place == -6.0], expected)
+
+
 def test_clusters_beyond_the_axes_take_the_outermost_bins(rng):
     likelihood = fit_likelihood(*toy(rng, 1_000))
     odd = {

@@ -46,6 +46,11 @@ def test_the_largest_value_is_looked_for_inside_the_range_only():
     assert np.isnan(curve(1, 2, np.nan).largest(2.0, 4.0)).all()
 
 
+def test_a_bin_whose_centre_is_an_end_of_the_range_belongs_to_it():
+    assert curve(9, 2, edges=np.array([-1.0, 1.0, 3.0])).largest(0.0, 2.0) == (9.0, 0.01)
+    assert curve(1, 2, edges=np.array([-1.0, 1.0, 3.0])).largest(0.0, 2.0) == (2.0, 0.01)
+
+
 def test_arrays_are_resampled_together(rng):
     a = rng.normal(size=500)
     drawn = bootstrap(lambda x, y: np.mean(x - y), a, a + 1.0, rng=rng, n_resamples=20)
