@@ -15,6 +15,12 @@ import numpy as np
 SUBDETECTORS = ("ECAL", "HCAL", "YOKE", "LCAL", "LHCAL", "BCAL")
 BEAM = 7000.0  # GeV: no energy of a collision is above it
 MEV = 1e-3  # GeV
+SAMPLINGS = (  # ATLAS CaloSampling: the number is the place
+    *("PreSamplerB", "EMB1", "EMB2", "EMB3", "PreSamplerE", "EME1", "EME2", "EME3"),
+    *("HEC0", "HEC1", "HEC2", "HEC3", "TileBar0", "TileBar1", "TileBar2"),
+    *("TileGap1", "TileGap2", "TileGap3", "TileExt0", "TileExt1", "TileExt2"),
+    *("FCAL0", "FCAL1", "FCAL2", "MINIFCAL0", "MINIFCAL1", "MINIFCAL2", "MINIFCAL3"),
+)
 LAYER_NAMES = ("PreSamplerB", "EMB1", "EMB2", "EMB3", "TileBar0", "TileBar1", "TileBar2")
 
 

@@ -10,35 +10,9 @@ import hist
 import numpy as np
 from numpy.typing import NDArray
 
+from pfcalib.columns import SAMPLINGS
 from pfcalib.samples.schema import Sample
 
-SAMPLINGS = (  # ATLAS CaloSampling: the number is the place
-    *(
-        "PreSamplerB",
-        "EMB1",
-        "EMB2",
-        "EMB3",
-        "PreSamplerE",
-        "EME1",
-        "EME2",
-        "EME3",
-        "HEC0",
-        "HEC1",
-        "HEC2",
-        "HEC3",
-    ),
-    *(
-        "TileBar0",
-        "TileBar1",
-        "TileBar2",
-        "TileGap1",
-        "TileGap2",
-        "TileGap3",
-        "TileExt0",
-        "TileExt1",
-        "TileExt2",
-    ),
-)
 _ENERGY = {"bins": 160, "start": 1e-3, "stop": 1e5}  # GeV; 20 bins a decade
 _LAYER_PREFIX = "cluster_E_"
 

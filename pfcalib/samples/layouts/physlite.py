@@ -19,7 +19,7 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
-from pfcalib.columns import COLUMNS
+from pfcalib.columns import COLUMNS, SAMPLINGS
 from pfcalib.errors import BadFileError
 from pfcalib.samples.layouts.events import EventReader, rank
 from pfcalib.samples.layouts.protocol import ENTRY, Layout, in_root
@@ -37,63 +37,15 @@ from pfcalib.samples.schema import Sample
 TREES = ("CollectionTree", "EventData")
 GEV = 1e-3  # GeV in a MeV, the unit of xAOD
 PREFERRED = ("CaloCalTopoClusters", "egammaClusters")
-SAMPLINGS = (  # CaloSampling: the bits of samplingPattern
-    *(
-        "PreSamplerB",
-        "EMB1",
-        "EMB2",
-        "EMB3",
-        "PreSamplerE",
-        "EME1",
-        "EME2",
-        "EME3",
-        "HEC0",
-        "HEC1",
-        "HEC2",
-        "HEC3",
-    ),
-    *(
-        "TileBar0",
-        "TileBar1",
-        "TileBar2",
-        "TileGap1",
-        "TileGap2",
-        "TileGap3",
-        "TileExt0",
-        "TileExt1",
-        "TileExt2",
-    ),
-    *("FCAL0", "FCAL1", "FCAL2", "MINIFCAL0", "MINIFCAL1", "MINIFCAL2", "MINIFCAL3"),
-)
 _MOMENTS = {  # variable: its unit in that of the column cluster_<variable>
-    **dict.fromkeys(
-        ("ENG_CALIB_TOT", "ENG_CALIB_OUT_T", "ENG_CALIB_DEAD_TOT", "FIRST_ENG_DENS", "ENG_POS"), GEV
-    ),
-    **dict.fromkeys(
-        (
-            "CENTER_MAG",
-            "CENTER_LAMBDA",
-            "ISOLATION",
-            "LATERAL",
-            "LONGITUDINAL",
-            "SECOND_R",
-            "SECOND_LAMBDA",
-        ),
-        1.0,
-    ),
-    **dict.fromkeys(
-        (
-            "DELTA_ALPHA",
-            "SIGNIFICANCE",
-            "CELL_SIGNIFICANCE",
-            "PTD",
-            "ENG_FRAC_EM",
-            "ENG_FRAC_MAX",
-            "ENG_FRAC_CORE",
-        ),
-        1.0,
-    ),
-    **dict.fromkeys(("EM_PROBABILITY", "HAD_WEIGHT", "OOC_WEIGHT", "DM_WEIGHT"), 1.0),
+    name: GEV if COLUMNS[f"cluster_{name}"].in_gev else 1.0
+    for name in (
+        *("ENG_CALIB_TOT", "ENG_CALIB_OUT_T", "ENG_CALIB_DEAD_TOT", "FIRST_ENG_DENS", "ENG_POS"),
+        *("CENTER_MAG", "CENTER_LAMBDA", "ISOLATION", "LATERAL", "LONGITUDINAL", "SECOND_R"),
+        *("SECOND_LAMBDA", "DELTA_ALPHA", "SIGNIFICANCE", "CELL_SIGNIFICANCE", "PTD"),
+        *("ENG_FRAC_EM", "ENG_FRAC_MAX", "ENG_FRAC_CORE"),
+        *("EM_PROBABILITY", "HAD_WEIGHT", "OOC_WEIGHT", "DM_WEIGHT"),
+    )
 }
 _KINEMATICS = ("rawE", "rawEta", "rawPhi", "calE", "calEta", "calPhi")
 _VARIABLE = re.compile(r"(?:.*/)?(\w+?)Aux(?:Dyn)?[.:]+(\w+)")
