@@ -59,7 +59,8 @@ def cache_key(*stages: str, **settings: Any) -> str:
 
     Examples
     --------
-    >>> cache_key("simulation", seed=1) == cache_key("simulation", seed=1) != cache_key("simulation", seed=2)
+    >>> key = cache_key("simulation", seed=1)
+    >>> key == cache_key("simulation", seed=1) != cache_key("simulation", seed=2)
     True
     """
     text = json.dumps(

@@ -40,5 +40,9 @@ def derive_lcw(
         tables = derive(sample, split=split, progress=advance)
     tables.save(output)
     clusters = tables.provenance["n_clusters"]
-    summary = f"{output}: from {clusters['neutral']} neutral and {clusters['charged']} charged clusters, {output.stat().st_size / 1e6:.1f} MB"
-    console.print(summary, soft_wrap=True, markup=False)
+    console.print(
+        f"{output}: from {clusters['neutral']} neutral and {clusters['charged']} charged clusters, "
+        f"{output.stat().st_size / 1e6:.1f} MB",
+        soft_wrap=True,
+        markup=False,
+    )
