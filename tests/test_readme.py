@@ -14,7 +14,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import click
 import pytest
 import typer
 
@@ -42,9 +41,8 @@ def require_extras(words: list[str]) -> None:
 
 def require_options(words: list[str]) -> None:
     """Refuse options that the verb has not."""
-    group = typer.main.get_command(cli.app)
-    assert isinstance(group, click.Group)
-    group.commands[words[1]].make_context(words[1], words[2:])
+    verb = typer.main.get_command(cli.app).commands[words[1]]  # type: ignore[attr-defined]
+    verb.make_context(words[1], words[2:])
 
 
 def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
