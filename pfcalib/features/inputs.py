@@ -75,7 +75,8 @@ def build_inputs(
     ValidationError
         If an image is missing or has another shape.
 
-    >>> images = {name: np.ones((5, *shape), dtype=np.float32) for name, shape in IMAGE_SHAPES.items()}
+    >>> shapes = IMAGE_SHAPES.items()
+    >>> images = {name: np.ones((5, *shape), dtype=np.float32) for name, shape in shapes}
     >>> {name: array.shape for name, array in build_inputs(images, "stacks").items()}
     {'emb1': (5, 128, 4, 1), 'emb23': (5, 16, 16, 2), 'tile': (5, 4, 4, 3)}
     """
