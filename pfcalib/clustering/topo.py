@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.clustering.arrays import CellTable, Workspace, cell_table, make_workspace
 from pfcalib.clustering.grow import GrowthCuts, find_seeds, gather_parents, grow
-from pfcalib.clustering.split import PRIMARY, SECONDARY, SplitCuts, split_parent
+from pfcalib.clustering.splitting import PRIMARY, SECONDARY, SplitCuts, split_parent
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
 
