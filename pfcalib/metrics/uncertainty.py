@@ -1,5 +1,5 @@
-"""Are predicted uncertainties true? Mixtures and quantiles as distributions of y = ln(E / GeV),
-their pulls, coverage and sharpness.
+"""Are predicted uncertainties true? Gaussian mixtures as distributions of y = ln(E / GeV), and
+their pulls.
 
 If the predicted distributions are right, the probability integral transform PIT = F(y_true) is
 uniform, the pull Phi^-1(PIT) is a unit Gaussian, and a central interval of level L covers a share L
@@ -8,7 +8,6 @@ of the truths (Gneiting, Balabdaoui and Raftery, J. R. Stat. Soc. B 69 (2007) 24
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +18,10 @@ from scipy.special import ndtr, ndtri
 from pfcalib.metrics.bootstrap import N_BOOTSTRAP, bootstrap_quantiles
 from pfcalib.metrics.curve import Estimate
 from pfcalib.metrics.response import QUANTILES
-from pfcalib.metrics.roc import proportion
 
 FloatArray = NDArray[np.float64]
-COVERAGE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6827, 0.8, 0.9, 0.95)
-CENTRAL = 0.6827  # one standard deviation of a Gaussian
+
+
 _PRECISION = 1e-11  # of a quantile of y
 _SMALLEST = 1e-300  # a tail probability that still has a pull
 
@@ -35,17 +33,10 @@ class Mixture(NamedTuple):
     means: FloatArray
     sigmas: FloatArray  # above 0
 
-    def cdf(self, y: ArrayLike) -> FloatArray:
-        """Probability below y, which has shape (n_clusters,) or (n_clusters, n_values); the same
-        shape.
+    def cdf(self, y: ArrayLike, *, sign: float = 1.0) -> FloatArray:
+        """Probability below y, or with sign -1 above it (exact far in the tail); y has shape
+        (n_clusters,) or (n_clusters, n_values), so has the answer.
         """
-        return self._sum(y, 1.0)
-
-    def survival(self, y: ArrayLike) -> FloatArray:
-        """Probability above y, exact far in the tail; shapes as of `cdf`."""
-        return self._sum(y, -1.0)
-
-    def _sum(self, y: ArrayLike, sign: float) -> FloatArray:
         values = np.asarray(y, dtype=np.float64)
         columns = values[:, None] if values.ndim == 1 else values
         z = sign * (columns[:, :, None] - self.means[:, None]) / self.sigmas[:, None]
@@ -128,49 +119,6 @@ def mixture_median(predicted: Mixture) -> FloatArray:
     return mixture_quantiles(predicted, [0.5])[:, 0]
 
 
-def central_interval(predicted: Mixture, level: float = CENTRAL) -> tuple[FloatArray, FloatArray]:
-    """Lower and upper end of the interval that leaves (1 - level) / 2 on either side, each
-    (n_clusters,).
-    """
-    low, high = mixture_quantiles(predicted, [0.5 - 0.5 * level, 0.5 + 0.5 * level]).T
-    return low, high
-
-
-def quantile_interval(
-    quantiles: ArrayLike, probabilities: Sequence[float], level: float
-) -> tuple[FloatArray, FloatArray]:
-    """Central interval from predicted quantiles.
-
-    Parameters
-    ----------
-    quantiles : array_like, shape (n_clusters, n_probabilities)
-    probabilities : sequence of float
-        Of the columns.
-    level : float
-        Both (1 - level) / 2 and (1 + level) / 2 must be among the probabilities.
-
-    Raises
-    ------
-    ValueError
-        If they are not.
-
-    Examples
-    --------
-    >>> quantile_interval([[0.8, 1.0, 1.3]], [0.16, 0.5, 0.84], 0.68)
-    (array([0.8]), array([1.3]))
-    """
-    values = np.asarray(quantiles, dtype=np.float64)
-    ends = []
-    for wanted in (0.5 - 0.5 * level, 0.5 + 0.5 * level):
-        found = np.flatnonzero(np.abs(np.asarray(probabilities) - wanted) < 1e-6)
-        if not found.size:
-            raise ValueError(
-                f"level {level}: no quantile at {wanted:g} among {tuple(probabilities)}"
-            )
-        ends.append(values[:, found[0]])
-    return ends[0], ends[1]
-
-
 def pull(predicted: Mixture, y_true: ArrayLike) -> FloatArray:
     """Phi^-1(PIT), shape (n_clusters,): (y - mean) / sigma for a single Gaussian, and for a true
     mixture a unit Gaussian all the same.
@@ -178,25 +126,10 @@ def pull(predicted: Mixture, y_true: ArrayLike) -> FloatArray:
     >>> pull(mixture([[1.0]], [[2.0]], [[0.5]]), [3.0]).round(6).tolist()
     [2.0]
     """
-    below, above = predicted.cdf(y_true), predicted.survival(y_true)
+    below, above = predicted.cdf(y_true), predicted.cdf(y_true, sign=-1.0)
     # taken from the smaller side, where float64 is fine
     tail = ndtri(np.maximum(np.minimum(below, above), _SMALLEST))
     return np.asarray(np.where(below < above, tail, -tail))
-
-
-def quantile_pull(
-    y_true: ArrayLike, low: ArrayLike, median: ArrayLike, high: ArrayLike
-) -> FloatArray:
-    """Distance to the median over the side of the central 68 % interval that it lies on, shape
-    (n_clusters,).
-
-    A unit Gaussian for Gaussians only; a side of no width gives an infinite pull.
-    """
-    y, q16, q50, q84 = (
-        np.asarray(values, dtype=np.float64) for values in (y_true, low, median, high)
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray((y - q50) / np.where(y < q50, q50 - q16, q84 - q50))
 
 
 def pull_shape(
@@ -210,42 +143,3 @@ def pull_shape(
     low, median, high = np.vstack([np.quantile(ordered, QUANTILES), drawn]).T
     width = 0.5 * (high - low)
     return Estimate.resampled(median[0], median[1:]), Estimate.resampled(width[0], width[1:])
-
-
-def coverage(pit: ArrayLike, levels: Sequence[float] = COVERAGE_LEVELS) -> list[Estimate]:
-    """Share of the truths inside the central interval of each level, with binomial (Wilson) errors.
-
-    Parameters
-    ----------
-    pit : array_like, shape (n_clusters,)
-        Predicted probability below the truth, such as ``predicted.cdf(y_true)``.
-    levels : sequence of float
-
-    Examples
-    --------
-    >>> coverage(np.linspace(0.0, 1.0, 101), [0.5])[0].value.__round__(2)
-    0.5
-    """
-    distance = 2.0 * np.abs(np.asarray(pit, dtype=np.float64) - 0.5)
-    if distance.ndim != 1 or not np.all(distance <= 1.0):
-        raise ValueError("pit: expected probabilities in [0, 1], shape (n_clusters,)")
-    return [proportion(int(np.count_nonzero(distance <= level)), distance.size) for level in levels]
-
-
-def interval_coverage(y_true: ArrayLike, low: ArrayLike, high: ArrayLike) -> Estimate:
-    """Share of the truths inside predicted intervals [low, high], with its binomial (Wilson) error.
-
-    >>> interval_coverage([1.0, 2.0], [0.0, 0.0], [1.5, 1.5]).value
-    0.5
-    """
-    y = np.asarray(y_true, dtype=np.float64)
-    inside = (y >= np.asarray(low)) & (y <= np.asarray(high))
-    return proportion(int(np.count_nonzero(inside)), inside.size)
-
-
-def sharpness(low: ArrayLike, high: ArrayLike) -> Estimate:
-    """Mean half width of predicted intervals and its error; in y = ln E that of the central 68 % is
-    about the relative resolution.
-    """
-    half = 0.5 * (np.asarray(high, dtype=np.float64) - np.asarray(low, dtype=np.float64))
-    return Estimate(float(half.mean()), float(half.std(ddof=1) / np.sqrt(half.size)))

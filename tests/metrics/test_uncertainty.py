@@ -29,7 +29,7 @@ def test_the_cdf_of_one_component_is_that_of_a_gaussian(rng):
     y = rng.normal(size=50)
     single = mixture(np.ones((50, 1)), np.full((50, 1), 0.3), np.full((50, 1), 0.7))
     np.testing.assert_allclose(single.cdf(y), norm.cdf(y, 0.3, 0.7), rtol=1e-12)
-    np.testing.assert_allclose(single.survival(y), norm.sf(y, 0.3, 0.7), rtol=1e-12)
+    np.testing.assert_allclose(single.cdf(y, sign=-1.0), norm.sf(y, 0.3, 0.7), rtol=1e-12)
 
 
 def test_quantiles_are_the_inverse_of_the_cdf(rng):
@@ -54,11 +54,6 @@ def test_the_median_of_a_symmetric_mixture_is_its_centre():
     ] == pytest.approx(1.0)
 
 
-def test_the_central_interval_of_a_gaussian_is_one_sigma():
-    low, high = uncertainty.central_interval(mixture([[1.0]], [[2.0]], [[0.1]]))
-    assert (low[0], high[0]) == pytest.approx((1.9, 2.1), abs=1e-5)
-
-
 def test_a_true_mixture_gives_a_uniform_pit_and_unit_pulls(rng):
     predicted = _mixtures(rng, 20_000)
     y = _draw(predicted, rng)
@@ -67,10 +62,8 @@ def test_a_true_mixture_gives_a_uniform_pit_and_unit_pulls(rng):
     centre, width = uncertainty.pull_shape(pulls, rng=rng)
     assert abs(centre.value) < 4.0 * centre.error
     assert abs(width.value - 0.994458) < 4.0 * width.error
-    for level, found in zip(
-        uncertainty.COVERAGE_LEVELS, uncertainty.coverage(predicted.cdf(y)), strict=True
-    ):
-        assert abs(found.value - level) < 4.0 * found.error
+    pit = np.histogram(predicted.cdf(y), 10, (0.0, 1.0))[0] / len(y)
+    assert pit == pytest.approx(0.1, abs=4.0 * np.sqrt(0.09 / len(y)))
 
 
 def test_the_pull_of_a_gaussian_is_the_distance_in_sigmas_even_far_out():
@@ -78,40 +71,6 @@ def test_the_pull_of_a_gaussian_is_the_distance_in_sigmas_even_far_out():
     assert uncertainty.pull(single, [1.0, -9.0, 11.0, 1e6]) == pytest.approx(
         [0.0, -20.0, 20.0, 37.05], abs=0.01
     )
-
-
-def test_intervals_that_are_too_narrow_cover_too_little(rng):
-    y = rng.normal(size=20_000)
-    narrow = mixture(np.ones((y.size, 1)), np.zeros((y.size, 1)), np.full((y.size, 1), 0.5))
-    (found,) = uncertainty.coverage(narrow.cdf(y), [uncertainty.CENTRAL])
-    assert found.value == pytest.approx(2.0 * norm.cdf(0.5) - 1.0, abs=4.0 * found.error)
-    assert uncertainty.interval_coverage(
-        y, *uncertainty.central_interval(narrow)
-    ).value == pytest.approx(found.value, abs=1e-3)
-
-
-def test_errors_of_the_coverage_cover(rng):
-    inside = [
-        abs((found := uncertainty.coverage(rng.random(400), [0.68])[0]).value - 0.68) < found.error
-        for _ in range(400)
-    ]
-    assert np.mean(inside) == pytest.approx(0.68, abs=0.08)
-
-
-def test_predicted_quantiles_give_intervals_and_pulls():
-    quantiles, levels = np.array([[0.0, 0.9, 1.0, 1.2, 2.0]] * 3), (0.025, 0.16, 0.5, 0.84, 0.975)
-    low, high = uncertainty.quantile_interval(quantiles, levels, 0.68)
-    assert (low[0], high[0]) == (0.9, 1.2)
-    assert uncertainty.quantile_interval(quantiles, levels, 0.95)[1][0] == 2.0
-    assert uncertainty.quantile_pull([0.8, 1.0, 1.4], low, quantiles[:, 2], high) == pytest.approx(
-        [-2.0, 0.0, 2.0]
-    )
-    with pytest.raises(ValueError, match="level"):
-        uncertainty.quantile_interval(quantiles, levels, 0.5)
-
-
-def test_sharpness_is_the_mean_half_width():
-    assert uncertainty.sharpness([0.0, 0.0], [0.2, 0.4]) == pytest.approx((0.15, 0.05))
 
 
 @pytest.mark.parametrize(
@@ -126,12 +85,6 @@ def test_sharpness_is_the_mean_half_width():
 def test_what_is_no_mixture_is_refused(weights, sigmas, message):
     with pytest.raises(ValueError, match=message):
         mixture(weights, np.zeros((2, 2)), sigmas)
-
-
-@pytest.mark.parametrize("pit", [[0.5, 1.2], [np.nan], [[0.5]]])
-def test_what_is_no_probability_is_refused(pit):
-    with pytest.raises(ValueError, match="pit"):
-        uncertainty.coverage(pit)
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0, np.nan])
