@@ -150,13 +150,10 @@ class ImageWindow:
         """Images of the layers as views of flat rows of pixels: (n, n_pixels) to a dict of (n,
         n_eta, n_phi).
         """
-        edges = np.cumsum([0, *self.sizes])
-        parts = {
-            name: pixels[:, first:last]
-            for name, first, last in zip(self.layers, edges[:-1], edges[1:], strict=True)
-        }
+        parts = np.split(pixels, np.cumsum(self.sizes)[:-1], axis=1)
         return {
-            name: part.reshape(len(pixels), *IMAGE_SHAPES[name]) for name, part in parts.items()
+            name: part.reshape(len(pixels), *IMAGE_SHAPES[name])
+            for name, part in zip(self.layers, parts, strict=True)
         }
 
 

@@ -4,6 +4,7 @@ DenseNet.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,18 +19,12 @@ STACKS = {
     "tile": ("TileBar0", "TileBar1", "TileBar2"),
 }
 _ONE_LAYER = "layer:"
-
-
-def _size(name: str) -> int:
-    return IMAGE_SHAPES[name][0] * IMAGE_SHAPES[name][1]
-
-
 # kind of input: name of each input, its shape without the batch axis
 INPUT_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "flat": {"pixels": (N_PIXELS,)},
     "layers": {name: (*IMAGE_SHAPES[name], 1) for name in IMAGE_LAYERS},
     "stacks": {stack: (*IMAGE_SHAPES[names[0]], len(names)) for stack, names in STACKS.items()},
-    **{f"{_ONE_LAYER}{name}": {"pixels": (_size(name),)} for name in IMAGE_SHAPES},
+    **{f"{_ONE_LAYER}{name}": {"pixels": (n * m,)} for name, (n, m) in IMAGE_SHAPES.items()},
 }
 
 
@@ -81,16 +76,22 @@ def build_inputs(
     {'emb1': (5, 128, 4, 1), 'emb23': (5, 16, 16, 2), 'tile': (5, 4, 4, 3)}
     """
     layers = input_layers(kind)
-    _require_images(images, layers)
+    for name in layers:
+        if name not in images:
+            raise ValidationError(
+                f"no image of {name}; there are images of {', '.join(images) or 'no layer'}"
+            )
+        if images[name].shape[1:] != IMAGE_SHAPES[name]:
+            raise ValidationError(
+                f"image of {name} must have shape (n, {IMAGE_SHAPES[name][0]}, "
+                f"{IMAGE_SHAPES[name][1]}), got {images[name].shape}"
+            )
     if kind == "layers":
         return {name: np.ascontiguousarray(images[name][..., None]) for name in layers}
     if kind == "stacks":
         return {stack: _stack(images, names) for stack, names in STACKS.items()}
-    return {
-        "pixels": np.concatenate(
-            [images[name].reshape(len(images[name]), _size(name)) for name in layers], axis=1
-        )
-    }
+    flat = [images[name].reshape(-1, math.prod(IMAGE_SHAPES[name])) for name in layers]
+    return {"pixels": np.concatenate(flat, axis=1)}
 
 
 def _stack(images: Mapping[str, NDArray[np.float32]], names: Sequence[str]) -> NDArray[np.float32]:
@@ -106,16 +107,3 @@ def _stack(images: Mapping[str, NDArray[np.float32]], names: Sequence[str]) -> N
         blocks = stack[..., channel].reshape(-1, rows, by_eta, columns, by_phi)
         blocks[...] = (images[name] / np.float32(by_eta * by_phi))[:, :, None, :, None]
     return stack
-
-
-def _require_images(images: Mapping[str, NDArray[np.float32]], layers: Sequence[str]) -> None:
-    for name in layers:
-        if name not in images:
-            raise ValidationError(
-                f"no image of {name}; there are images of {', '.join(images) or 'no layer'}"
-            )
-        if images[name].shape[1:] != IMAGE_SHAPES[name]:
-            raise ValidationError(
-                f"image of {name} must have shape (n, {IMAGE_SHAPES[name][0]}, "
-                f"{IMAGE_SHAPES[name][1]}), got {images[name].shape}"
-            )

@@ -49,14 +49,11 @@ class TargetConfig:
     with_class: bool = False
 
     def __post_init__(self) -> None:
-        if self.truth not in TRUTHS:
-            raise ConfigError(
-                f"TargetConfig: truth = {self.truth!r}, expected one of {', '.join(TRUTHS)}"
-            )
-        if self.scale not in SCALES:
-            raise ConfigError(
-                f"TargetConfig: scale = {self.scale!r}, expected one of {', '.join(SCALES)}"
-            )
+        for name, known in (("truth", TRUTHS), ("scale", SCALES)):
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(
+                    f"TargetConfig: {name} = {value!r}, expected one of {', '.join(known)}"
+                )
 
     @property
     def columns(self) -> tuple[str, ...]:

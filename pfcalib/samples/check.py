@@ -55,19 +55,11 @@ class Range(NamedTuple):
 
     def joined(self, other: Range) -> Range:
         """Range of two chunks together."""
-        mine, theirs = self.n - self.n_nan - self.n_inf, other.n - other.n_nan - other.n_inf
-        mean = (
-            float(np.nansum([self.mean * mine, other.mean * theirs])) / (mine + theirs)
-            if mine + theirs
-            else np.nan
-        )
+        n = [each.n - each.n_nan - each.n_inf for each in (self, other)]
+        total = float(np.nansum([self.mean * n[0], other.mean * n[1]]))
+        low, high = float(np.fmin(self.low, other.low)), float(np.fmax(self.high, other.high))
         counts = (a + b for a, b in zip(self[3:], other[3:], strict=True))
-        return Range(
-            float(np.fmin(self.low, other.low)),
-            mean,
-            float(np.fmax(self.high, other.high)),
-            *counts,
-        )
+        return Range(low, total / sum(n) if sum(n) else np.nan, high, *counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,10 +243,8 @@ def _find_odd_clusters(sample: Sample) -> Mapping[str, NDArray[np.int64]]:
                 sample[one], sample[two]
             )
     if "cluster_cell_E" in sample.cells and "clusterE" in sample.scalars:
-        owner, cell_e = (
-            np.repeat(np.arange(n), counts),
-            sample.cells["cluster_cell_E"].astype(np.float64),
-        )
+        owner = np.repeat(np.arange(n), counts)
+        cell_e = sample.cells["cluster_cell_E"].astype(np.float64)
         total, scale = (
             np.bincount(owner, weights=weights, minlength=n) for weights in (cell_e, np.abs(cell_e))
         )
@@ -279,7 +269,6 @@ def _rows_of_two_units(one: NDArray[Any], two: NDArray[Any]) -> NDArray[np.int64
 
 
 def _with_a_cell_twice(sample: Sample) -> NDArray[np.int64]:
-    """Rows of the clusters that hold a cell more than once."""
     owner = np.repeat(np.arange(len(sample)), np.diff(sample.offsets))
     order = np.lexsort((sample.cells["cluster_cell_ID"], owner))
     owner, cell = owner[order], sample.cells["cluster_cell_ID"][order]
@@ -288,17 +277,8 @@ def _with_a_cell_twice(sample: Sample) -> NDArray[np.int64]:
 
 def _range(values: NDArray[Any], n_bad_clusters: int) -> Range:
     """Range of one chunk; cell IDs and other whole numbers are finite by nature."""
-    n_nan = int(np.isnan(values).sum())
+    n, n_nan = len(values), int(np.isnan(values).sum())
     finite = values[np.isfinite(values)].astype(np.float64)
-    low, mean, high = (
-        (finite.min(), finite.mean(), finite.max()) if len(finite) else (np.nan, np.nan, np.nan)
-    )
-    return Range(
-        float(low),
-        float(mean),
-        float(high),
-        len(values),
-        n_nan,
-        len(values) - len(finite) - n_nan,
-        n_bad_clusters,
-    )
+    known = finite if len(finite) else np.array([np.nan])
+    low, mean, high = float(known.min()), float(known.mean()), float(known.max())
+    return Range(low, mean, high, n, n_nan, n - len(finite) - n_nan, n_bad_clusters)

@@ -110,7 +110,7 @@ def convert_sample(
         if not writer.n_clusters:
             raise BadFileError(
                 f"{sources[0].path}: no cluster to be "
-                f"converted{f'; the first fault: {log.faults[0]}' if len(log) else ''}"
+                f"converted{f'; the first fault: {log[0]}' if len(log) else ''}"
             )
     return ConvertReport(
         target,
@@ -161,14 +161,13 @@ def _look_into(
         except BadFileError as error:
             if log is None:
                 raise
-            log.add(Fault(str(path), "", None, "", str(error).removeprefix(f"{path}: "), 0))
+            log.append(Fault(str(path), "", None, "", str(error).removeprefix(f"{path}: "), 0))
     if not sources:
         raise BadFileError(f"none of the files can be read: {', '.join(map(str, files))}")
     return sources
 
 
 def _describe(sources: Sequence[_Source], absent: Sequence[str]) -> dict[str, Any]:
-    """Metadata of the converted file."""
     layouts, generators = (
         [*dict.fromkeys(filter(None, values))]
         for values in zip(*(source[1:3] for source in sources), strict=True)

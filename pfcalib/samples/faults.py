@@ -49,28 +49,15 @@ class Fault(NamedTuple):
         return f"{self.path}: {where}{colon}{self.reason} (lost: {lost})"
 
 
-class FaultLog:
+class FaultLog(list[Fault]):
     """Everything that was skipped, in the order in which it was met."""
-
-    def __init__(self) -> None:
-        self.faults: list[Fault] = []
-
-    def __iter__(self) -> Iterator[Fault]:
-        return iter(self.faults)
-
-    def __len__(self) -> int:
-        return len(self.faults)
-
-    def add(self, fault: Fault) -> None:
-        """Append a fault."""
-        self.faults.append(fault)
 
     @property
     def n_lost(self) -> int:
         """Clusters and unreadable entries lost in all; whole files that could not be opened are not
         in it.
         """
-        return sum(fault.n_lost for fault in self.faults)
+        return sum(fault.n_lost for fault in self)
 
 
 class BadEntriesError(BadFileError):
@@ -94,6 +81,32 @@ class BadEntriesError(BadFileError):
         self.fault = Fault(str(path), tree, start, branch, reason, stop - start)
 
 
+def require_equal_lengths(
+    path: str | os.PathLike[str],
+    tree: str,
+    entry: NDArray[np.int64],
+    lengths: tuple[NDArray[np.integer], NDArray[np.integer]],
+    names: tuple[str, str],
+) -> None:
+    """Raise a BadEntriesError for the first entry where two vectors differ in length.
+
+    Parameters
+    ----------
+    path, tree
+        Where the vectors come from.
+    entry : array of int64, shape (n,)
+    lengths : two arrays of int, shape (n,)
+    names : two str
+        Names of the vectors; the first one is blamed.
+    """
+    bad = np.flatnonzero(lengths[0] != lengths[1])
+    if len(bad):
+        i = int(entry[bad[0]])
+        numbers = " and ".join(str(length[bad[0]]) for length in lengths)
+        reason = f"does not have the same length as {names[1]} ({numbers})"
+        raise BadEntriesError(path, tree, names[0], i, i + 1, reason)
+
+
 class BadValue(NamedTuple):
     """Clusters of a sample that show one fault of one column."""
 
@@ -114,36 +127,22 @@ def find_bad_values(sample: Sample) -> Iterator[BadValue]:
     sample : Sample
         With any columns.
     """
-    for name, array in sample.cells.items():
-        if name == "cluster_cell_ID":
-            yield from _bad(
-                name, sample.geo.rows(array) >= 0, array, sample.offsets, f"must be in {GEO_TREE}"
-            )
-        else:
-            yield from _bad(name, np.isfinite(array), array, sample.offsets, "must be finite")
-    for name, array in sample.scalars.items():
-        yield from _bad(name, np.isfinite(array), array, None, "must be finite")
-        if name in _POSITIVE:
-            yield from _bad(name, ~(array <= 0.0), array, None, "must be positive")
-        if name in _NOT_NEGATIVE:
-            yield from _bad(name, ~(array < -ROUNDING), array, None, "must not be negative")
-
-
-def _bad(
-    name: str,
-    good: NDArray[np.bool_],
-    values: NDArray[Any],
-    offsets: NDArray[np.int64] | None,
-    wish: str,
-) -> Iterator[BadValue]:
-    if not good.all():
-        places = np.flatnonzero(~good)
-        clusters = (
-            places
-            if offsets is None
-            else np.unique(np.searchsorted(offsets, places, side="right") - 1)
+    for name, array in (sample.cells | sample.scalars).items():
+        wishes = (
+            [("must be finite", np.isfinite(array))]
+            if name != "cluster_cell_ID"
+            else [(f"must be in {GEO_TREE}", sample.geo.rows(array) >= 0)]
         )
-        yield BadValue(name, clusters, values[places[0]], wish)
+        if name in _POSITIVE:
+            wishes.append(("must be positive", ~(array <= 0.0)))
+        if name in _NOT_NEGATIVE:
+            wishes.append(("must not be negative", ~(array < -ROUNDING)))
+        for wish, good in wishes:
+            if not good.all():
+                places = np.flatnonzero(~good)
+                rows = np.searchsorted(sample.offsets, places, side="right") - 1
+                clusters = np.unique(rows) if name in sample.cells else places
+                yield BadValue(name, clusters, array[places[0]], wish)
 
 
 def find_mev(sample: Sample) -> str:
@@ -219,7 +218,7 @@ def drop_unsound(
     for bad in find_bad_values(sample):
         new = bad.clusters[good[bad.clusters]]
         if len(new):
-            log.add(
+            log.append(
                 Fault(
                     str(path),
                     tree,

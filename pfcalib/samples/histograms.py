@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pfcalib.columns import SAMPLINGS
 from pfcalib.samples.schema import Sample
 
-_ENERGY = {"bins": 160, "start": 1e-3, "stop": 1e5}  # GeV; 20 bins a decade
 _LAYER_PREFIX = "cluster_E_"
 
 
@@ -42,13 +41,8 @@ class SampleHistograms:
     """
 
     def __init__(self) -> None:
-        self.truth_energy = hist.Hist(
-            hist.axis.Regular(
-                _ENERGY["bins"],
-                _ENERGY["start"],
-                _ENERGY["stop"],
-                transform=hist.axis.transform.log,
-            )
+        self.truth_energy = hist.Hist(  # GeV; 20 bins a decade
+            hist.axis.Regular(160, 1e-3, 1e5, transform=hist.axis.transform.log)
         )
         self.cluster_energy = self.truth_energy.copy()
         self.response = hist.Hist(hist.axis.Regular(100, -0.5, 2.0))
@@ -64,10 +58,9 @@ class SampleHistograms:
     def fill(self, sample: Sample) -> None:
         """Add the clusters of a chunk."""
         columns = sample.scalars
-        if "truthE" in columns:
-            self.truth_energy.fill(np.maximum(_finite(columns["truthE"]), 0.0))
-        if "clusterE" in columns:
-            self.cluster_energy.fill(np.maximum(_finite(columns["clusterE"]), 0.0))
+        none = np.zeros(0)
+        self.truth_energy.fill(np.maximum(_finite(columns.get("truthE", none)), 0.0))
+        self.cluster_energy.fill(np.maximum(_finite(columns.get("clusterE", none)), 0.0))
         if "truthE" in columns and "clusterE" in columns:
             e_true = columns["truthE"].astype(np.float64)
             known = (e_true > 0.0) & (e_true < np.inf)
@@ -84,14 +77,9 @@ class SampleHistograms:
             self.n_cells.fill(np.diff(sample.offsets))
         elif "cluster_nCells" in columns:
             self.n_cells.fill(columns["cluster_nCells"])
-        self._fill_layers(sample)
-
-    def _fill_layers(self, sample: Sample) -> None:
         if {"cluster_cell_ID", "cluster_cell_E"} <= sample.cells.keys():
-            rows, energy = (
-                sample.geo.rows(sample.cells["cluster_cell_ID"]),
-                sample.cells["cluster_cell_E"],
-            )
+            rows = sample.geo.rows(sample.cells["cluster_cell_ID"])
+            energy = sample.cells["cluster_cell_E"]
             good = (rows >= 0) & np.isfinite(energy)
             sampling = sample.geo.sampling[rows[good]]
             known = (sampling >= 0) & (sampling < len(SAMPLINGS))
@@ -105,5 +93,4 @@ class SampleHistograms:
 
 
 def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
-    """The finite values, in double precision."""
     return values[np.isfinite(values)].astype(np.float64)

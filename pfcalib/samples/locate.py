@@ -104,10 +104,13 @@ def seekable(path: PathLike) -> Iterator[Path | str]:
     if not is_url(path) or not str(path).startswith(("http://", "https://")):
         yield path if isinstance(path, str) and is_url(path) else Path(path)
         return
-    url = str(path)
+    url, in_parts = str(path), False
     with _asking(url):
         filesystem, place = fsspec.core.url_to_fs(url)
-        in_parts = _serves_parts(filesystem, place)
+        with filesystem.open(place, "rb", block_size=64) as file, contextlib.suppress(ValueError):
+            file.seek(1)
+            file.read(1)  # fsspec refuses this where the server does not heed Range
+            in_parts = True
     if in_parts:
         yield url
         return
@@ -136,29 +139,14 @@ def open_binary(path: PathLike) -> Iterator[Any]:
         yield file
 
 
-def _serves_parts(filesystem: Any, place: str) -> bool:
-    """True where a server heeds Range; fsspec refuses to look at a place that is not the first
-    where it does not.
-    """
-    with filesystem.open(place, "rb", block_size=64) as file:
-        try:
-            file.seek(1)
-            file.read(1)
-        except ValueError:
-            return False
-    return True
-
-
 def _listed(name: str) -> list[Path | str]:
     """What the lines of a list stand for."""
     file = Path(name).expanduser()
     try:
-        lines = [
-            line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()
-        ]
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadFileError(f"{file}: the list of files cannot be read ({error})") from error
-    names = [line for line in lines if line]
+    names = [name for line in lines if (name := line.partition("#")[0].strip())]
     if not names:
         raise BadFileError(f"{file}: the list names no file")
     if any(line.startswith("@") for line in names):
@@ -171,7 +159,6 @@ def _listed(name: str) -> list[Path | str]:
 
 
 def _places(name: PathLike) -> list[Path | str]:
-    """What one name stands for."""
     if isinstance(name, str) and is_url(name):
         if name.partition("://")[0] not in LOCAL:
             return _served(name) if "*" in name else [name]
@@ -191,14 +178,12 @@ def _places(name: PathLike) -> list[Path | str]:
 
 
 def _served(pattern: str) -> list[Path | str]:
-    """URLs that match a pattern."""
     with _asking(pattern):
         filesystem, path = fsspec.core.url_to_fs(pattern)
         filesystem.invalidate_cache()
-        matches = filesystem.glob(path, detail=True)
         found = sorted(
             filesystem.unstrip_protocol(match)
-            for match, info in matches.items()
+            for match, info in filesystem.glob(path, detail=True).items()
             if info["type"] != "directory"
         )
     if not found:
@@ -228,20 +213,16 @@ def _reason(url: str, error: Exception) -> str:
             if protocol in XROOTD
             else f"needs a package that is not there ({error})"
         )
-    text, status = (
-        " ".join(str(error).split()) or type(error).__name__,
-        getattr(error, "status", None),
-    )
-    if (
-        isinstance(error, FileNotFoundError)
-        or status == 404
-        or (protocol in XROOTD and "no such file" in text)
+    text = " ".join(str(error).split()) or type(error).__name__
+    status = getattr(error, "status", None)
+    absent = isinstance(error, FileNotFoundError) or status == 404
+    answer = f"the server answers {status} {getattr(error, 'message', '')}".rstrip()
+    for holds, reason in (
+        (absent or (protocol in XROOTD and "no such file" in text), "no such file on the server"),
+        (isinstance(error, PermissionError), "the server does not give permission"),
+        (isinstance(error, TimeoutError), "the server does not answer in time"),
+        (isinstance(status, int), answer),
     ):
-        return "no such file on the server"
-    if isinstance(error, PermissionError):
-        return "the server does not give permission"
-    if isinstance(error, TimeoutError):
-        return "the server does not answer in time"
-    if isinstance(status, int):
-        return f"the server answers {status} {getattr(error, 'message', '')}".rstrip()
+        if holds:
+            return reason
     return f"cannot be opened ({text})"

@@ -135,16 +135,11 @@ class CachedSample:
         BadFileError
             If the arrays end before the cells do: they were cut while they were open.
         """
-        start, stop = self.offsets[rows], self.offsets[rows + 1]
-        offsets = np.concatenate([[0], np.cumsum(stop - start)])
+        start, count = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        offsets = np.concatenate([[0], np.cumsum(count)])
         cells = np.empty(offsets[-1], dtype=CELL_RECORD)
-        size = CELL_RECORD.itemsize
-        failed = read_ranges(
-            self._descriptor,
-            self._first_cell + size * start,
-            size * (stop - start),
-            cells.view(np.uint8),
-        )
+        first, size = self._first_cell + cells.itemsize * start, cells.itemsize * count
+        failed = read_ranges(self._descriptor, first, size, cells.view(np.uint8))
         if failed >= 0:
             raise BadFileError(
                 f"{self.folder / _ARRAYS}: cells of cluster {rows[failed]} cannot be read; the "
@@ -191,7 +186,8 @@ def open_cache(
         )
     require_readable(path)
     path, version = Path(path), identity(path)
-    final = _cache_folder(path, cache_dir) / f"{path.stem}-{_digest(path)}"
+    digest = cache_key("maps", columns=SCALARS, file=file_sha256(path))
+    final = _cache_folder(path, cache_dir) / f"{path.stem}-{digest}"
     cached = _try_open(final, verify=verify)
     if cached is not None:
         return cached
@@ -236,10 +232,6 @@ def _cache_folder(path: Path, cache_dir: PathLike | None) -> Path:
     if os.access(path.parent, os.W_OK):
         return path.parent / ".pfcalib_cache"
     return Path(tempfile.gettempdir()) / f"pfcalib_cache_{os.getuid()}"
-
-
-def _digest(path: Path) -> str:
-    return cache_key("maps", columns=SCALARS, file=file_sha256(path))
 
 
 def _try_open(final: Path, *, verify: bool, warn: bool = False) -> CachedSample | None:
@@ -295,12 +287,19 @@ def _write_arrays(path: Path, folder: Path) -> None:
         for arrays in _arrays_of(path, scalars, empty.geo):
             for name, array in arrays.items():
                 files[name].write(np.ascontiguousarray(array, dtype=types.get(name)).data)
-    starts = _join(folder, parts)
+    starts, n_bytes = {}, {}
+    with (folder / _ARRAYS).open("wb") as whole:
+        for name in parts:
+            whole.write(bytes(-whole.tell() % _ALIGNMENT))
+            starts[name], n_bytes[name] = whole.tell(), (folder / name).stat().st_size
+            with (folder / name).open("rb") as file:
+                shutil.copyfileobj(file, whole)
+            (folder / name).unlink()
     places = {
-        name: (dtype, starts[name][0], starts[name][1] // np.dtype(dtype).itemsize)
+        name: (dtype, starts[name], n_bytes[name] // np.dtype(dtype).itemsize)
         for name, dtype in types.items()
     }
-    cells = (starts["cells"][0], starts["cells"][1] // CELL_RECORD.itemsize)
+    cells = (starts["cells"], n_bytes["cells"] // CELL_RECORD.itemsize)
     checks = {
         name: ((folder / name).stat().st_size, file_sha256(folder / name))
         for name in (_ARRAYS, _GEO)
@@ -312,7 +311,6 @@ def _write_arrays(path: Path, folder: Path) -> None:
 def _arrays_of(
     path: Path, scalars: Sequence[str], geo: CellGeo
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """The arrays of a cache, piece by piece."""
     n_cells = 0
     yield {"offsets": np.zeros(1, dtype=np.int64)}
     for chunk in iterate_sample(path, columns=(*scalars, *_CELLS)):
@@ -320,16 +318,3 @@ def _arrays_of(
         cells["cell"], cells["energy"] = geo.rows(chunk.cells[_CELLS[0]]), chunk.cells[_CELLS[1]]
         yield {**chunk.scalars, "offsets": n_cells + chunk.offsets[1:], "cells": cells}
         n_cells += len(cells)
-
-
-def _join(folder: Path, parts: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Put the files of a folder one behind the other; first byte and number of bytes of each."""
-    starts = {}
-    with (folder / _ARRAYS).open("wb") as whole:
-        for name in parts:
-            whole.write(bytes(-whole.tell() % _ALIGNMENT))
-            starts[name] = (whole.tell(), (folder / name).stat().st_size)
-            with (folder / name).open("rb") as file:
-                shutil.copyfileobj(file, whole)
-            (folder / name).unlink()
-    return starts

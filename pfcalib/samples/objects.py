@@ -12,7 +12,7 @@ import awkward as ak
 import numpy as np
 
 from pfcalib.errors import BadFileError
-from pfcalib.samples.faults import BadEntriesError
+from pfcalib.samples.faults import require_equal_lengths
 from pfcalib.samples.layouts.mltree import EVENT_TREE
 from pfcalib.samples.layouts.physlite import GEV, TREES, variables
 from pfcalib.samples.locate import PathLike
@@ -55,8 +55,8 @@ _TRACK = {
     "d0": "D0",
     "z0": "Z0",
     "chi2": "ChiSquared",
+    "truth_index": "TruthParticleIndex",
 }
-_TRACK |= {"truth_index": "TruthParticleIndex"}
 _JET = {"pt": "Pt", "eta": "Eta", "phi": "Phi", "e": "E"}
 _XAOD_TRUTH = {
     "pdg_id": "pdgId",
@@ -160,11 +160,8 @@ class _Source:
         usable: dict[str, str] = {}
         for field, branch in wanted.items():
             if branch is None or branch not in self.branches:
-                self.missing[f"{of}.{field}"] = (
-                    f"the file has no branch {branch}"
-                    if branch
-                    else "the file has no such variable"
-                )
+                what = f"branch {branch}" if branch else "such variable"
+                self.missing[f"{of}.{field}"] = f"the file has no {what}"
                 continue
             try:
                 require_numbers(self.path, self.tree, [branch], depth=depth)
@@ -177,28 +174,24 @@ class _Source:
             else {}
         )
         found = {field: arrays[branch] for field, branch in usable.items()}
-        if depth:
-            self._require_equal_lengths(usable, found)
+        counts = [ak.to_numpy(ak.num(array)) for array in found.values()] if depth else []
+        for branch, own in zip(usable.values(), counts, strict=False):
+            names = (branch, next(iter(usable.values())))
+            entry = np.arange(*self.entries)
+            require_equal_lengths(self.path, self.tree.name, entry, (own, counts[0]), names)
         return found
-
-    def _require_equal_lengths(
-        self, branches: Mapping[str, str], arrays: Mapping[str, ak.Array]
-    ) -> None:
-        first = next(iter(arrays), "")
-        for field, array in arrays.items():
-            bad = np.flatnonzero(ak.to_numpy(ak.num(array)) != ak.to_numpy(ak.num(arrays[first])))
-            if len(bad):
-                entry = self.entries[0] + int(bad[0])
-                reason = f"does not have the same length as {branches[first]}"
-                raise BadEntriesError(
-                    self.path, self.tree.name, branches[field], entry, entry + 1, reason
-                )
 
     def records(self, fields: Mapping[str, ak.Array]) -> ak.Array:
         """Lists of records; no fields give empty lists."""
         if not fields:
             return ak.Array([[]] * (self.entries[1] - self.entries[0]))
-        return ak.zip({field: _single(array) for field, array in fields.items()}, depth_limit=2)
+        single = {  # real numbers are kept in single precision
+            field: ak.values_astype(array, np.float32)
+            if "float64" in str(ak.type(array))
+            else array
+            for field, array in fields.items()
+        }
+        return ak.zip(single, depth_limit=2)
 
     def events(self, fields: Mapping[str, ak.Array]) -> ak.Array:
         return (
@@ -206,11 +199,6 @@ class _Source:
             if fields
             else ak.Array([{}] * (self.entries[1] - self.entries[0]))
         )
-
-
-def _single(array: ak.Array) -> ak.Array:
-    """Real numbers are kept in single precision."""
-    return ak.values_astype(array, np.float32) if "float64" in str(ak.type(array)) else array
 
 
 def _mltree(source: _Source, jets: Sequence[str] | None) -> Objects:

@@ -7,14 +7,12 @@ from pathlib import Path
 
 from pfcalib.errors import ConfigError
 
-
-def _folder() -> Path:
-    return Path(str(resources.files("pfcalib"))) / "data"
+_FOLDER = Path(str(resources.files("pfcalib"))) / "data"
 
 
 def packaged_samples() -> tuple[str, ...]:
     """Names of the packaged samples."""
-    return tuple(sorted(path.stem for path in _folder().glob("*.root")))
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.root")))
 
 
 def packaged_sample(name: str) -> Path:
@@ -30,4 +28,4 @@ def packaged_sample(name: str) -> Path:
         raise ConfigError(
             f"no packaged sample {name!r}; there are: {', '.join(packaged_samples()) or 'none'}"
         )
-    return _folder() / f"{name}.root"
+    return _FOLDER / f"{name}.root"

@@ -177,7 +177,7 @@ def iterate_sample(
         except BadFileError as error:
             if on_error == "raise":
                 raise
-            log.add(
+            log.append(
                 Fault(
                     str(path),
                     tree,
@@ -191,7 +191,7 @@ def iterate_sample(
     if faults is None and len(log):
         warnings.warn(
             f"{len(log)} faults were skipped, with {log.n_lost} clusters or entries; the first: "
-            f"{log.faults[0]}",
+            f"{log[0]}",
             stacklevel=2,
         )
 
@@ -271,14 +271,14 @@ def _salvage(
     """
     start, stop = entries
     if isinstance(error, BadEntriesError) and start <= error.start < error.stop <= stop:
-        log.add(error.fault)
+        log.append(error.fault)
         rest = [(error.stop, stop), (start, error.start)]
         return [(first, last) for first, last in rest if first < last]
     reader.read(start, start, columns)  # raises where it is not the entries that are to blame
     if stop - start > 1:
         middle = (start + stop) // 2
         return [(middle, stop), (start, middle)]
-    log.add(Fault(str(path), reader.tree, start, "", str(error).removeprefix(f"{path}: "), 1))
+    log.append(Fault(str(path), reader.tree, start, "", str(error).removeprefix(f"{path}: "), 1))
     return []
 
 

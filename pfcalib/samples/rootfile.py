@@ -21,15 +21,15 @@ from uproot.behaviors.RNTuple import RNTuple
 from pfcalib.cache import file_sha256
 from pfcalib.columns import CELL_GEO, COLUMNS
 from pfcalib.errors import BadFileError
-from pfcalib.samples.faults import BadEntriesError
+from pfcalib.samples.faults import BadEntriesError, require_equal_lengths
 from pfcalib.samples.locate import PathLike, is_url, require_served, seekable
 from pfcalib.samples.schema import CONTENT, GEO_PREFIX, GEO_TREE, METADATA, CellGeo
 
 _LARGE_FILES = 1_000_000  # versions from which a ROOT file has 64-bit places
-_TREES = (
-    "TTree",
-    "ROOT::RNTuple",
-)  # classes; what is said of a tree and its branches holds of both
+# classes; what is said of a tree and its branches holds of both
+_TREES = ("TTree", "ROOT::RNTuple")
+# columns of integers
+WHOLE = tuple(name for name, column in COLUMNS.items() if column.numpy_dtype.kind in "iu")
 # of RNTuples, whose clusters are read whole, also where some of their entries are asked for
 _ARRAY_CACHE = "512 MB"
 Identity = tuple[int, int, int, int]  # device, inode, bytes, time of the last change in ns
@@ -67,19 +67,19 @@ def require_readable(path: PathLike) -> None:
         require_served(str(path))
         return
     path = Path(path)
-    if path.is_dir():
-        raise BadFileError(f"{path}: is a directory, not a file")
-    if not path.exists():
-        raise BadFileError(f"{path}: no such file")
-    if not path.is_file():
-        raise BadFileError(f"{path}: is not a regular file")
+    for wrong, what in (
+        (path.is_dir(), "is a directory, not a file"),
+        (not path.exists(), "no such file"),
+        (not path.is_file(), "is not a regular file"),
+    ):
+        if wrong:
+            raise BadFileError(f"{path}: {what}")
     try:
         with path.open("rb") as file:
-            empty = not file.read(1)
+            if not file.read(1):
+                raise BadFileError(f"{path}: the file is empty (0 bytes)")
     except OSError as error:
         raise BadFileError(f"{path}: cannot be opened ({error.strerror})") from error
-    if empty:
-        raise BadFileError(f"{path}: the file is empty (0 bytes)")
 
 
 @contextlib.contextmanager
@@ -208,20 +208,15 @@ def require_numbers(
     """
     for name in branches:
         kind = "integer" if name in whole else "number"
-        wish = (
-            f"a {kind}".replace("a i", "an i"),
-            f"a vector of {kind}s",
-            f"a vector of vectors of {kind}s",
-        )[depth]
-        branch = tree[name]
+        one = "an integer" if name in whole else "a number"
+        wish = (one, f"a vector of {kind}s", f"a vector of vectors of {kind}s")[depth]
         with reading(path, f"{tree.name}: branch {name} is of a type that cannot be read"):
             form = form_of(tree, name)
-        for _ in range(depth):
-            form = form.content if form.is_list else None
-            if form is None:
-                break
+        levels = 0
+        while form.is_list:
+            form, levels = form.content, levels + 1
         good = (
-            form is not None
+            levels == depth
             and form.is_numpy
             and not form.inner_shape
             and not form.parameter("__array__")
@@ -229,8 +224,8 @@ def require_numbers(
         )
         if not good or (name in whole and "int" not in form.primitive):
             raise BadFileError(
-                f"{path}: {tree.name}: branch {name} is of type {branch.typename}, expected {wish} "
-                "an entry"
+                f"{path}: {tree.name}: branch {name} is of type {tree[name].typename}, expected "
+                f"{wish} an entry"
             )
 
 
@@ -266,17 +261,9 @@ def read_branches(
 
 def _require_baskets(path: PathLike, tree: Any, name: str, start: int, stop: int) -> None:
     """Read a branch basket by basket, and say which one cannot be read."""
-    try:
-        edges = [
-            start,
-            *(edge for edge in entry_offsets(tree, name) if start < edge < stop),
-            stop,
-        ]
-    except Exception as error:
-        raise BadFileError(
-            f"{path}: {tree.name}: branch {name} cannot be read ({type(error).__name__})"
-        ) from error
-    for first, last in itertools.pairwise(edges):
+    with reading(path, f"{tree.name}: branch {name} cannot be read"):
+        edges = [edge for edge in entry_offsets(tree, name) if start < edge < stop]
+    for first, last in itertools.pairwise([start, *edges, stop]):
         try:
             _array(tree, name, first, last)
         except Exception as error:
@@ -285,15 +272,17 @@ def _require_baskets(path: PathLike, tree: Any, name: str, start: int, stop: int
             ) from error
 
 
-def read_geo(path: PathLike, file: Any) -> CellGeo:
-    """The cells of an open sample.
+def read_geo(path: PathLike, file: Any, *, needed: bool = True) -> CellGeo:
+    """The cells of an open sample; none where there is no CellGeo and none is needed.
 
     Raises
     ------
     BadFileError
-        If there is no CellGeo, it has not exactly one entry, lacks a branch, its vectors differ in
-        length, a value is not finite or a cell comes twice.
+        If a CellGeo that is needed is missing, has not exactly one entry, lacks a branch, its
+        vectors differ in length, a value is not finite or a cell comes twice.
     """
+    if not needed and GEO_TREE not in root_trees(path):
+        return no_cells()
     tree = get_tree(path, file, GEO_TREE)
     if tree.num_entries != 1:
         raise BadFileError(
@@ -325,21 +314,14 @@ def read_geo(path: PathLike, file: Any) -> CellGeo:
 
 def no_cells() -> CellGeo:
     """The geometry of a file without cells."""
-    return CellGeo(
-        **{
-            name.removeprefix(GEO_PREFIX): np.zeros(0, dtype=dtype)
-            for name, dtype in CELL_GEO.items()
-        }
-    )
+    return CellGeo(*(np.zeros(0, dtype=dtype) for dtype in CELL_GEO.values()))
 
 
 def read_metadata(path: PathLike, file: Any) -> dict[str, Any]:
     """The metadata of an open sample; empty where the file has none."""
-    if METADATA not in file.keys(cycle=False):
-        return {}
     try:
         with reading(path, f"{METADATA} cannot be read"):
-            text = str(file[METADATA])
+            text = str(file[METADATA]) if METADATA in file.keys(cycle=False) else "{}"
         return dict(json.loads(text))
     except (ValueError, TypeError) as error:
         raise BadFileError(f"{path}: {METADATA} is not JSON: {error}") from error
@@ -353,10 +335,49 @@ def as_column(name: str, values: NDArray[Any]) -> NDArray[Any]:
         return values.astype(COLUMNS[name].dtype, copy=False)
 
 
-def jagged_parts(array: ak.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Offsets that start at 0, and the flat values, of a jagged array."""
-    layout = ak.to_packed(array).layout
-    return np.asarray(layout.offsets.data, dtype=np.int64), np.asarray(layout.content.data)
+def found_and_missing(
+    there: Container[str], wanted: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The wanted names that are there, and those that are not."""
+    found = tuple(name for name in wanted if name in there)
+    return found, tuple(name for name in wanted if name not in there)
+
+
+def read_jagged(
+    path: PathLike, tree: str, arrays: ak.Array, branches: Sequence[str], start: int
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """Offsets that start at 0, and the flat values of jagged branches, which must have the same
+    lengths.
+
+    Parameters
+    ----------
+    path, tree
+        Where the arrays come from.
+    arrays : awkward.Array
+        Of `read_branches`.
+    branches : sequence of str
+        Without any, all lengths are 0.
+    start : int
+        First entry of the arrays.
+
+    Raises
+    ------
+    BadEntriesError
+        If the lengths of two branches differ.
+    """
+    offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
+    values: dict[str, NDArray[Any]] = {}
+    entry = start + np.arange(len(arrays))
+    for name in branches:
+        where = f"{tree}: entries {start} to {start + len(arrays)}: {name}"
+        with reading(path, f"{where} cannot be unpacked"):
+            layout = ak.to_packed(arrays[name]).layout
+            own, flat = np.asarray(layout.offsets.data, np.int64), np.asarray(layout.content.data)
+        if values:
+            names = (name, next(iter(values)))
+            require_equal_lengths(path, tree, entry, (np.diff(own), np.diff(offsets)), names)
+        offsets, values[name] = own, flat
+    return offsets, values
 
 
 @contextlib.contextmanager

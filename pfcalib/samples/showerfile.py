@@ -18,23 +18,23 @@ from pfcalib.cache import new_file
 from pfcalib.columns import COLUMNS
 from pfcalib.errors import BadFileError
 from pfcalib.geometry import Grid
-from pfcalib.samples.faults import BadEntriesError, require_sound
+from pfcalib.samples.faults import require_sound
 from pfcalib.samples.layouts.protocol import Layout, in_root
 from pfcalib.samples.rootfile import (
     PathLike,
     as_column,
     get_tree,
-    jagged_parts,
     open_sample,
     read_branches,
     read_geo,
+    read_jagged,
     read_metadata,
     reading,
     require_branches,
     require_numbers,
     root_trees,
 )
-from pfcalib.samples.schema import GEO_TREE, METADATA, CellGeo, Sample
+from pfcalib.samples.schema import GEO_TREE, METADATA, CellGeo, Sample, gather
 
 SHOWER_TREE = "ShowerTree"
 _BRANCHES = {
@@ -58,9 +58,7 @@ class Showers(NamedTuple):
 
     def select(self, mask: NDArray[np.bool_]) -> Showers:
         """The showers where mask is true."""
-        sizes = np.diff(self.offsets)
-        hits = np.repeat(mask, sizes)
-        offsets = np.concatenate([[0], np.cumsum(sizes[mask])]).astype(np.int64)
+        hits, offsets = gather(self.offsets, np.flatnonzero(mask))
         return Showers(
             self.pdg_id[mask],
             self.e_true[mask],
@@ -76,10 +74,11 @@ def write_showers(
     path: str | os.PathLike[str], showers: Showers, grid: Grid, metadata: Mapping[str, Any]
 ) -> None:
     """Write showers as a ROOT file, zstd, under a temporary name first."""
-    columns: tuple[NDArray[Any], ...] = (showers.pdg_id, showers.e_true, showers.eta, showers.phi)
     scalars = {
-        name: column.astype(dtype)
-        for (name, dtype), column in zip(_BRANCHES.items(), columns, strict=True)
+        "truthPdgId": showers.pdg_id,
+        "truthE": showers.e_true.astype(np.float32),
+        "truthEta": showers.eta.astype(np.float32),
+        "truthPhi": showers.phi.astype(np.float32),
     }
     hits = ak.unflatten(
         ak.zip({"ID": showers.cell.astype(np.uint16), "E": showers.signal.astype(np.float32)}),
@@ -112,16 +111,14 @@ def read_showers(path: str | os.PathLike[str], grid: Grid) -> tuple[Showers, dic
             f"{path}: {GEO_TREE} does not describe the cells of the grid {grid.name!r}"
         )
     require_sound(sample, np.arange(len(sample)), path, SHOWER_TREE)
-    e_true, eta, phi = (sample[f"truth{name}"].astype(np.float64) for name in ("E", "Eta", "Phi"))
-    cell, signal = sample.cells["cluster_cell_ID"], sample.cells["cluster_cell_E"]
     showers = Showers(
         sample["truthPdgId"],
-        e_true,
-        eta,
-        phi,
+        sample["truthE"].astype(np.float64),
+        sample["truthEta"].astype(np.float64),
+        sample["truthPhi"].astype(np.float64),
         sample.offsets,
-        cell.astype(np.int32),
-        signal.astype(np.float64),
+        sample.cells["cluster_cell_ID"].astype(np.int32),
+        sample.cells["cluster_cell_E"].astype(np.float64),
     )
     return showers, metadata
 
@@ -149,31 +146,19 @@ class ShowerReader:
         require_numbers(path, self._tree, tuple(_CELLS.values()), depth=1, whole=("hit_ID",))
         self.n_entries = int(self._tree.num_entries)
         self.geo = read_geo(path, file)
-        mark = {
+        self.metadata = read_metadata(path, file) | {
             "layout": self.layout,
             "unit": "shower: all cells without noise, not a cluster; clusterE is their sum",
         }
-        self.metadata = read_metadata(path, file) | mark
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
         """See `Reader.read`."""
         arrays = read_branches(self._path, self._tree, self.found, start, stop)
-        cells: dict[str, NDArray[Any]] = {}
+        hits = tuple(_CELLS.values())
+        offsets, values = read_jagged(self._path, SHOWER_TREE, arrays, hits, start)
+        cells = {name: values[branch] for name, branch in _CELLS.items()}
         with reading(self._path, f"{SHOWER_TREE}: entries {start} to {stop} cannot be unpacked"):
-            offsets, cells["cluster_cell_ID"] = jagged_parts(arrays["hit_ID"])
-            own, cells["cluster_cell_E"] = jagged_parts(arrays["hit_E"])
             scalars = {name: ak.to_numpy(arrays[name]) for name in _BRANCHES}
-        bad = np.flatnonzero(np.diff(own) != np.diff(offsets))
-        if len(bad):
-            entry = start + int(bad[0])
-            raise BadEntriesError(
-                self._path,
-                SHOWER_TREE,
-                "hit_E",
-                entry,
-                entry + 1,
-                "does not have the same length as hit_ID",
-            )
         owner = np.repeat(np.arange(stop - start), np.diff(offsets))
         # what is not finite is reported by those who judge values
         with np.errstate(invalid="ignore", over="ignore"):

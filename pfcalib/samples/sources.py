@@ -51,19 +51,16 @@ class Source(Protocol):
         """Scalars of all clusters, chunk by chunk; raises a ConfigError for a column that there is
         not.
         """
-        ...
 
     def shuffled(self, rows: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.integer]:
         """An order of the given clusters (rising) in which this source can serve them: places in
         `rows`.
         """
-        ...
 
     def cells(self, rows: NDArray[np.integer]) -> Iterator[Cells]:
         """Cells of some clusters, in as many parts as suits the source; safe to call from several
         threads.
         """
-        ...
 
 
 class CacheSource:
@@ -205,11 +202,8 @@ class RootSource:
         """See `Source.scan`: one chunk a range."""
         counts = []
         for path, reader in zip(self._paths, self._readers, strict=True):
-            _require_columns(
-                (*columns, *CELLS),
-                {**(empty := reader.read(0, 0)).scalars, **empty.cells},
-                where=path,
-            )
+            empty = reader.read(0, 0)
+            _require_columns((*columns, *CELLS), empty.scalars | empty.cells, where=path)
         for part in self._ranges:
             scalars = self._read(part, columns)[0]
             counts.append(len(scalars[columns[0]]))

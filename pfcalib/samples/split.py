@@ -16,9 +16,9 @@ FRACTIONS = (0.7, 0.1, 0.2)
 
 
 def hash_events(event_number: ArrayLike, *, salt: int = 0) -> NDArray[np.uint64]:
-    """64 well-mixed bits for each event number (splitmix64, Steele, Lea and Flood, OOPSLA 2014)."""
-    shift = _mix(np.uint64(salt % 2**64) + np.zeros(1, dtype=np.uint64))
-    return _mix(np.asarray(event_number).astype(np.uint64) ^ shift)
+    """64 well-mixed bits for each event number."""
+    shift = splitmix64(np.uint64(salt % 2**64) + np.zeros(1, dtype=np.uint64))
+    return splitmix64(np.asarray(event_number).astype(np.uint64) ^ shift)
 
 
 def split_of(
@@ -64,8 +64,10 @@ def split_index(name: str) -> int:
     return SPLITS.index(name)
 
 
-def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of splitmix64; unsigned arithmetic wraps, as it should."""
+def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One step of splitmix64 (Steele, Lea and Flood, OOPSLA 2014); unsigned arithmetic wraps, as it
+    should.
+    """
     z = state + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

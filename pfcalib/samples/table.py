@@ -85,7 +85,6 @@ def read_table(
 
 
 def _records(sample: Sample, place: int, rows: NDArray[np.int64]) -> ak.Array:
-    """Scalars and cells of a chunk, with the keys of its clusters."""
     columns: dict[str, Any] = {
         "sample": np.full(len(sample), place, dtype=np.int16),
         "event": sample.scalars.get("eventNumber", np.full(len(sample), -1)),

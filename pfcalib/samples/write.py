@@ -107,7 +107,10 @@ class SampleWriter:
             stack.callback(self._file.close)
             if kind is None:
                 self._flush()
-                self._write_geo()
+                geo = _records(np.array([0, len(self._geo)]), self._geo.arrays(), GEO_PREFIX)
+                types = {GEO_PREFIX[:-1]: geo.type.content}
+                tree = self._file.mktree(GEO_TREE, types, title="one entry: vectors over all cells")
+                tree.extend({GEO_PREFIX[:-1]: geo})
                 self._file[CONTENT] = self._content()
                 self._file[METADATA] = json.dumps(self.metadata, sort_keys=True)
             else:
@@ -122,14 +125,8 @@ class SampleWriter:
         """Append clusters; arguments as in `Sample`, arrays are cast to the dtypes of
         `pfcalib.columns`.
         """
-        offsets = np.asarray(offsets, dtype=np.int64)
-        chunk = Sample(
-            self._cast(scalars, self._scalars),
-            offsets,
-            self._cast(cells, self._jagged),
-            self._geo,
-            {},
-        )
+        typed, of_cells = self._cast(scalars, self._scalars), self._cast(cells, self._jagged)
+        chunk = Sample(typed, np.asarray(offsets, dtype=np.int64), of_cells, self._geo, {})
         self._require_sound(chunk)
         self._pending.append(chunk)
         self._n_pending += len(chunk)
@@ -156,10 +153,11 @@ class SampleWriter:
                     raise ValidationError(
                         f"{self.path}: {name} must have shape ({length},), got {array.shape}"
                     )
-                good = np.isfinite(array)
-                wish = "finite"
-                if name == "cluster_cell_ID":
-                    good, wish = self._geo.rows(array) >= 0, f"in {GEO_TREE}"
+                good, wish = (
+                    (np.isfinite(array), "finite")
+                    if name != "cluster_cell_ID"
+                    else (self._geo.rows(array) >= 0, f"in {GEO_TREE}")
+                )
                 if not good.all():
                     i = int(np.argmin(good))
                     raise ValidationError(
@@ -191,17 +189,9 @@ class SampleWriter:
             name: np.concatenate([chunk.cells[name] for chunk in chunks]) for name in self._jagged
         }
         counts = np.concatenate([np.diff(chunk.offsets) for chunk in chunks])
-        records = (
-            {
-                _CELL_PREFIX[:-1]: _records(
-                    np.concatenate([[0], np.cumsum(counts)]), cells, _CELL_PREFIX
-                )
-            }
-            if cells
-            else {}
-        )
-        self._tree.extend(scalars | records)
-
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        jagged = {_CELL_PREFIX[:-1]: _records(ends, cells, _CELL_PREFIX)} if cells else {}
+        self._tree.extend(scalars | jagged)
         for name, array in {**scalars, **cells, "counts": counts}.items():
             self._hashes[name].update(np.ascontiguousarray(array).data)
 
@@ -213,15 +203,6 @@ class SampleWriter:
             for name, array in self._geo.arrays().items()
         }
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-
-    def _write_geo(self) -> None:
-        records = _records(np.array([0, len(self._geo)]), self._geo.arrays(), GEO_PREFIX)
-        tree = self._file.mktree(
-            GEO_TREE,
-            {GEO_PREFIX[:-1]: records.type.content},
-            title="one entry: vectors over all cells",
-        )
-        tree.extend({GEO_PREFIX[:-1]: records})
 
 
 def write_sample(path: str | os.PathLike[str], sample: Sample, *, chunk: int = CHUNK) -> None:

@@ -259,7 +259,7 @@ def refused(inspect) -> Callable[[Path, str], None]:
         with pytest.raises(BadFileError, match="none of the files can be read"):
             read_sample(path, on_error="skip", faults=log)
         assert [fault.path for fault in log] == [str(path)]
-        assert reason in str(log.faults[0])
+        assert reason in str(log[0])
 
     return check
 
@@ -524,7 +524,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(case, tmp_path, how):
     change()
     kept += list(chunks)
     assert len(kept) == 1
-    assert "was replaced or changed" in str(log.faults[0])
+    assert "was replaced or changed" in str(log[0])
 
 
 def test_of_several_files_skip_loses_the_bad_one_and_names_it(case, tmp_path):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -55,21 +55,19 @@ class VoxelLayer:
     n_alpha: int
 
     def __post_init__(self) -> None:
-        if self.sampling not in LAYERS:
-            raise ConfigError(
-                f"layer {self.sampling} is no layer of the barrel: {', '.join(map(str, LAYERS))}"
-            )
-        rising = len(self.r_edges) > 1 and all(
-            low < high for low, high in itertools.pairwise(self.r_edges)
-        )
-        if not rising or self.r_edges[0] < 0.0 or not np.isfinite(self.r_edges[-1]):
-            raise ConfigError(
-                f"layer {self.sampling}: r_edges must rise from 0 or more, got {self.r_edges}"
-            )
-        if self.n_alpha < 1:
-            raise ConfigError(
-                f"layer {self.sampling}: n_bin_alpha must be at least 1, got {self.n_alpha}"
-            )
+        edges, known = np.array([0.0, *self.r_edges]), ", ".join(map(str, LAYERS))
+        rise = np.diff(edges)
+        good_edges = len(edges) > 2 and rise[0] >= 0.0 and np.all(rise[1:] > 0.0)
+        for good, what in (
+            (self.sampling in LAYERS, f" is no layer of the barrel: {known}"),
+            (
+                good_edges and np.isfinite(edges[-1]),
+                f": r_edges must rise from 0 or more, got {self.r_edges}",
+            ),
+            (self.n_alpha >= 1, f": n_bin_alpha must be at least 1, got {self.n_alpha}"),
+        ):
+            if not good:
+                raise ConfigError(f"layer {self.sampling}{what}")
 
     @property
     def n_voxels(self) -> int:
@@ -101,7 +99,7 @@ class Binning:
     @property
     def starts(self) -> list[int]:
         """First voxel of each layer."""
-        return list(itertools.accumulate((layer.n_voxels for layer in self.layers[:-1]), initial=0))
+        return list(accumulate((layer.n_voxels for layer in self.layers[:-1]), initial=0))
 
 
 PHOTONS = Binning(
@@ -158,19 +156,18 @@ def read_binning(path: PathLike) -> Binning:
             f"{path}: expected <Bins> with one <Bin>, found <{top.tag}> with {len(bins)}"
         )
     try:
-        layers = []
-        for layer in bins[0].findall("Layer"):
-            edges = tuple(float(edge) for edge in layer.attrib["r_edges"].split(","))
-            if len(edges) > 1:
-                layers.append(
-                    VoxelLayer(int(layer.attrib["id"]), edges, int(layer.attrib["n_bin_alpha"]))
-                )
-        name = bins[0].get("name", "")
-        return Binning(
-            Path(path).name,
-            int(bins[0].attrib["pid"]) if "pid" in bins[0].attrib else _PDG_IDS[name],
-            tuple(layers),
+        rings = [
+            (layer.attrib, tuple(float(edge) for edge in layer.attrib["r_edges"].split(",")))
+            for layer in bins[0].findall("Layer")
+        ]
+        layers = tuple(
+            VoxelLayer(int(of["id"]), edges, int(of["n_bin_alpha"]))
+            for of, edges in rings
+            if len(edges) > 1
         )
+        one = bins[0].attrib
+        pdg_id = one["pid"] if "pid" in one else _PDG_IDS[one.get("name", "")]
+        return Binning(Path(path).name, int(pdg_id), layers)
     except KeyError as error:
         raise BadFileError(
             f"{path}: <Bin> or <Layer> has no {error}, expected pid (or a known name), id, r_edges "
@@ -201,29 +198,17 @@ def voxel_cells(binning: Binning) -> CellGeo:
         area = np.broadcast_to(0.5 * step * (high**2 - low**2), r.shape)
         barrel = LAYERS[layer.sampling]
         flat = [
+            np.full(r.shape, layer.sampling),
             r * np.cos(alpha) / barrel.r,
             r * np.sin(alpha) / barrel.r,
+            np.full(r.shape, barrel.r),
             np.sqrt(area) / barrel.r,
             area * (barrel.r_out - barrel.r_in),
         ]
-        columns.append(np.stack(flat).reshape(len(flat), -1).astype(np.float32))
-    eta, phi, side, volume = np.concatenate(columns, axis=1)
-    owner = np.repeat(np.arange(len(binning.layers)), [layer.n_voxels for layer in binning.layers])
-    sampling = np.array([layer.sampling for layer in binning.layers], dtype=np.int32)[owner]
-    radius = np.array([LAYERS[layer.sampling].r for layer in binning.layers], dtype=np.float32)[
-        owner
-    ]
-    return CellGeo(
-        np.arange(len(eta), dtype=np.uint64),
-        sampling,
-        eta,
-        phi,
-        radius,
-        side,
-        side,
-        volume,
-        np.zeros_like(eta),
-    )
+        columns.append(np.stack(flat).reshape(len(flat), -1))
+    sampling, eta, phi, radius, side, volume = np.concatenate(columns, axis=1)
+    cell_id, sigma = np.arange(binning.n_voxels), np.zeros(binning.n_voxels)
+    return CellGeo(cell_id, sampling, eta, phi, radius, side, side, volume, sigma)  # type: ignore[arg-type]
 
 
 class CaloChallengeReader:
@@ -289,18 +274,15 @@ class CaloChallengeReader:
             f"cluster_E_{NAMES[layer.sampling]}": layers[:, i]
             for i, layer in enumerate(self._binning.layers)
         }
-        cells = {"cluster_cell_ID": voxel, "cluster_cell_E": voxels[row, voxel]}
-        typed = [
+        offsets = np.concatenate([[0], np.cumsum(n_cells)]).astype(np.int64)
+        typed, cells = (
             {name: array.astype(COLUMNS[name].dtype) for name, array in part.items()}
-            for part in (scalars, cells)
-        ]
-        return Sample(
-            typed[0],
-            np.concatenate([[0], np.cumsum(n_cells)]).astype(np.int64),
-            typed[1],
-            self.geo,
-            self.metadata,
+            for part in (
+                scalars,
+                {"cluster_cell_ID": voxel, "cluster_cell_E": voxels[row, voxel]},
+            )
         )
+        return Sample(typed, offsets, cells, self.geo, self.metadata)
 
 
 @contextlib.contextmanager
@@ -324,10 +306,11 @@ def open_showers(path: PathLike, *, binning: PathLike | Binning | None = None) -
     """
     require_readable(path)
     chosen = binning if isinstance(binning, Binning) or binning is None else read_binning(binning)
-    with open_binary(path) as binary, contextlib.ExitStack() as stack:
+    with open_binary(path) as binary:
         with reading(path, "not a readable HDF5 file"):
-            file = stack.enter_context(h5py.File(binary, "r"))
-        yield CaloChallengeReader(path, file, chosen)
+            file = h5py.File(binary, "r")
+        with file:
+            yield CaloChallengeReader(path, file, chosen)
 
 
 def _numbers(path: PathLike, file: h5py.File, name: str) -> Any:

@@ -23,6 +23,7 @@ from pfcalib.samples.layouts.protocol import ENTRY, Layout, in_root
 from pfcalib.samples.rootfile import (
     PathLike,
     as_column,
+    found_and_missing,
     get_tree,
     no_cells,
     read_branches,
@@ -84,8 +85,7 @@ class Edm4hepReader(EventReader):
         optional = {"eventNumber": "EventHeader.eventNumber", **self._truth, **self._link}
         optional["subdetectors"] = f"_{name}_subdetectorEnergies"
         wanted = (*self._clusters.values(), *optional.values())
-        self.found = tuple(branch for branch in wanted if branch in self._names)
-        self.missing = tuple(branch for branch in wanted if branch not in self._names)
+        self.found, self.missing = found_and_missing(self._names, wanted)
         self._optional = {key: branch for key, branch in optional.items() if branch in self.found}
         require_numbers(path, self._tree, [self._names[branch] for branch in self.found], depth=1)
         self._energy = self._names[self._clusters["energy"]]
@@ -113,11 +113,9 @@ class Edm4hepReader(EventReader):
             "cluster_CENTER_MAG": np.sqrt(x**2 + y**2 + z**2),
         }
         scalars["clusterPt"] = energy / np.cosh(scalars["clusterEta"])
-        number = np.arange(start, stop)
-        if "eventNumber" in self._optional:
-            header = arrays[self._optional["eventNumber"]]
-            ones = np.ones(stop - start, dtype=np.int64)
-            number = self._flat(header, ones, start, self._optional["eventNumber"], "one event")
+        number, header = np.arange(start, stop), self._optional.get("eventNumber")
+        if header is not None:
+            number = self._flat(arrays[header], np.ones_like(number), start, header, "one event")
         scalars["eventNumber"] = number.astype(np.int64)[event]
         scalars |= self._subdetectors(arrays, flat, counts)
         if {*_MOMENTUM, *self._link} <= self._optional.keys():

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from pfcalib.samples.faults import BadEntriesError
+from pfcalib.samples.faults import require_equal_lengths
 from pfcalib.samples.rootfile import PathLike, reading
 
 _APART = 1000.0  # distance of two events in the search; any two points of one event are closer
@@ -48,22 +48,9 @@ class EventReader:
             self._path, f"{self.tree}: entries {start} to {stop}: {name} cannot be unpacked"
         ):
             own, values = ak.to_numpy(ak.num(array)), ak.to_numpy(ak.flatten(array))
-        self._require_equal(own, counts, np.arange(start, stop), name, other or self._energy)
+        entry, names = np.arange(start, stop), (name, other or self._energy)
+        require_equal_lengths(self._path, self.tree, entry, (own, counts), names)
         return values
-
-    def _require_equal(
-        self,
-        own: NDArray[np.integer],
-        counts: NDArray[np.integer],
-        entry: NDArray[np.int64],
-        name: str,
-        other: str,
-    ) -> None:
-        bad = np.flatnonzero(own != counts)
-        if len(bad):
-            i, lengths = int(entry[bad[0]]), f"{own[bad[0]]} and {counts[bad[0]]}"
-            reason = f"does not have the same length as {other} ({lengths})"
-            raise BadEntriesError(self._path, self.tree, name, i, i + 1, reason)
 
 
 def rank(energy: NDArray[np.floating], counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -95,12 +82,9 @@ def makes_clusters(
         What is None is not asked for.
     """
     good = np.ones(len(event), dtype=np.bool_)
-    if pdg_id is not None:
-        good &= ~np.isin(np.abs(pdg_id), _NEUTRINOS)
-    if status is not None:
-        good &= status == 1
-    if barcode is not None:
-        good &= barcode < FIRST_SECONDARY
+    good &= True if pdg_id is None else ~np.isin(np.abs(pdg_id), _NEUTRINOS)
+    good &= True if status is None else status == 1
+    good &= True if barcode is None else barcode < FIRST_SECONDARY
     return good | ~np.isin(event, event[good])
 
 
@@ -148,9 +132,8 @@ def _points(
     """Positions in which events are far apart and phi is in 0 <= phi < 2 pi; values that are not
     finite are set to zero.
     """
-    turned = np.mod(
-        np.nan_to_num(phi, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64), 2.0 * np.pi
-    )
+    finite = np.nan_to_num(phi, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64)
+    turned = np.mod(finite, 2.0 * np.pi)
     turned[turned >= 2.0 * np.pi] = 0.0  # by rounding
     flat_eta = np.clip(np.nan_to_num(eta, nan=0.0).astype(np.float64), -_MAX_ETA, _MAX_ETA)
     return np.column_stack([_APART * event, flat_eta, turned])

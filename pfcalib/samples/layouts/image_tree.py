@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -22,9 +22,11 @@ from pfcalib.geometry import Grid, build_grid
 from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.protocol import Layout, in_root
 from pfcalib.samples.rootfile import (
+    WHOLE,
     PathLike,
     as_column,
     form_of,
+    found_and_missing,
     get_tree,
     read_branches,
     reading,
@@ -33,6 +35,7 @@ from pfcalib.samples.rootfile import (
     root_trees,
 )
 from pfcalib.samples.schema import CLUSTER_TREE, CellGeo, Sample
+from pfcalib.samples.split import splitmix64
 
 IMAGES = {  # branch: sampling of the grid, pixels in eta and phi
     "PSB": (0, 16, 4),
@@ -47,31 +50,14 @@ _CENTRE = LAYER_NAMES.index("EMB2")
 # of a cell: a centre that lies on a pixel's edge but for rounding belongs to the upper pixel
 _EDGE = 1e-3
 _NEEDED = ("clusterE", "clusterEta", "clusterPhi")  # what makes cells of pixels
-_WHOLE = tuple(name for name, column in COLUMNS.items() if column.numpy_dtype.kind in "iu")
 # the same for all clusters of an event, and for no other event
 _SIGNATURE = ("truthE", "truthEta", "truthPhi")
 _CELLS = ("cluster_cell_ID", "cluster_cell_E")
 _FILE_SCALARS = (  # of formats in the wild; pfcalib's further columns are read where they are there
-    *(
-        "truthE",
-        "truthPt",
-        "truthEta",
-        "truthPhi",
-        "clusterE",
-        "clusterECalib",
-        "clusterPt",
-        "clusterEta",
-        "clusterPhi",
-        "clusterIndex",
-        "nCluster",
-    ),
-    *(
-        "cluster_nCells",
-        "cluster_sumCellE",
-        "cluster_ENG_CALIB_TOT",
-        "cluster_ENG_CALIB_OUT_T",
-        "cluster_ENG_CALIB_DEAD_TOT",
-    ),
+    *("truthE", "truthPt", "truthEta", "truthPhi", "clusterE", "clusterECalib", "clusterPt"),
+    *("clusterEta", "clusterPhi", "clusterIndex", "nCluster", "cluster_nCells"),
+    *("cluster_sumCellE", "cluster_ENG_CALIB_TOT", "cluster_ENG_CALIB_OUT_T"),
+    "cluster_ENG_CALIB_DEAD_TOT",
     *("cluster_EM_PROBABILITY", "cluster_HAD_WEIGHT", "cluster_OOC_WEIGHT", "cluster_DM_WEIGHT"),
     *("cluster_CENTER_MAG", "cluster_FIRST_ENG_DENS", "cluster_CENTER_LAMBDA", "cluster_ISOLATION"),
 )
@@ -83,20 +69,6 @@ def image_grid() -> Grid:
     the barrel.
     """
     return build_grid("images", eta_max=1.6, phi_max=np.pi, n_towers_phi=64, wraps=True)
-
-
-@lru_cache(maxsize=1)
-def _image_geo() -> CellGeo:
-    return CellGeo.from_grid(image_grid())
-
-
-class _Pixels(NamedTuple):
-    """What each pixel of a flat row of images is; all arrays have shape (n_pixels,)."""
-
-    layer: NDArray[np.int64]
-    # index within the image, minus half of its size: pixels from the edge of the window's centre
-    eta: NDArray[np.int64]
-    phi: NDArray[np.int64]
 
 
 class ImageReader:
@@ -116,22 +88,16 @@ class ImageReader:
         self._path, self._tree = path, get_tree(path, file, CLUSTER_TREE)
         require_branches(path, self._tree, _NEEDED)
         there = set(self._tree.keys())
-        names = (*SCALARS, *EXTRA, *IMAGES)
-        self.found = tuple(name for name in names if name in there)
-        self.missing = tuple(name for name in (*_FILE_SCALARS, *IMAGES) if name not in there)
-        require_numbers(
-            path,
-            self._tree,
-            [name for name in self.found if name not in IMAGES],
-            depth=0,
-            whole=_WHOLE,
-        )
-        self._images = tuple(name for name in IMAGES if name in there)
+        scalars = found_and_missing(there, (*SCALARS, *EXTRA))[0]
+        require_numbers(path, self._tree, scalars, depth=0, whole=WHOLE)
+        self._images = found_and_missing(there, tuple(IMAGES))[0]
+        self.found = (*scalars, *self._images)
+        self.missing = found_and_missing(there, (*_FILE_SCALARS, *IMAGES))[1]
         for name in self._images:
             self._require_shape(name)
         self._pixels = _pixels(self._images)
         self.n_entries = int(self._tree.num_entries)
-        self.geo = _image_geo()
+        self.geo = CellGeo.from_grid(image_grid())
         self.metadata = {
             "layout": self.layout,
             "cells": "of images: pixel x clusterE, on the barrel's grid around the central cell",
@@ -152,24 +118,18 @@ class ImageReader:
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
         """See `Reader.read`."""
-        wanted = [
-            name
-            for name in (*self.found, "eventNumber", *_CELLS)
-            if columns is None or name in columns
-        ]
+        can = dict.fromkeys((*self.found, "eventNumber", *_CELLS))
+        wanted = [name for name in can if columns is None or name in columns]
         with_cells = any(name in _CELLS for name in wanted)
         hashed = (
             "eventNumber" in wanted
             and "eventNumber" not in self.found
             and set(_SIGNATURE) <= set(self.found)
         )
-        names = {name for name in wanted if name not in IMAGES} | (
-            set(_SIGNATURE) if hashed else set()
-        )
+        names = {*set(wanted).difference(IMAGES), *(_SIGNATURE if hashed else ())}
         names |= {*_NEEDED, *self._images} if with_cells else {_NEEDED[0]}
-        arrays = read_branches(
-            self._path, self._tree, [name for name in self.found if name in names], start, stop
-        )
+        branches = [name for name in self.found if name in names]
+        arrays = read_branches(self._path, self._tree, branches, start, stop)
         with reading(self._path, f"{CLUSTER_TREE}: entries {start} to {stop} cannot be unpacked"):
             flat = {name: ak.to_numpy(arrays[name]) for name in arrays.fields}
         scalars = {
@@ -177,23 +137,16 @@ class ImageReader:
         }
         if hashed:
             scalars["eventNumber"] = event_hash([flat[name] for name in _SIGNATURE])
-        offsets, cells = (
-            self._cells(flat, start)
-            if with_cells
-            else (np.zeros(stop - start + 1, dtype=np.int64), {})
-        )
-        return Sample(
-            scalars,
-            offsets,
-            {name: cells[name] for name in wanted if name in cells},
-            self.geo,
-            self.metadata,
-        )
+        if not with_cells:
+            none = np.zeros(stop - start + 1, dtype=np.int64)
+            return Sample(scalars, none, {}, self.geo, self.metadata)
+        offsets, cells = self._cells(flat, start)
+        kept = {name: cells[name] for name in wanted if name in cells}
+        return Sample(scalars, offsets, kept, self.geo, self.metadata)
 
     def _cells(
         self, flat: dict[str, NDArray[Any]], start: int
     ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
-        """Jagged cells of the pixels that are not zero."""
         n = len(flat["clusterE"])
         images = [
             flat[name].reshape(n, np.prod(flat[name].shape[1:], dtype=int)) for name in self._images
@@ -204,11 +157,8 @@ class ImageReader:
             np.nan_to_num(flat[name], nan=0.0, posinf=0.0, neginf=0.0)
             for name in ("clusterEta", "clusterPhi")
         ]
-        cell = _cell_of(
-            direction[0][cluster],
-            direction[1][cluster],
-            _Pixels(*(part[pixel] for part in self._pixels)),
-        )
+        eta, phi = (values[cluster] for values in direction)
+        cell = _cell_of(eta, phi, *self._pixels[:, pixel])
         outside = np.flatnonzero(cell < 0)
         if len(outside):
             entry = start + int(cluster[outside[0]])
@@ -238,33 +188,36 @@ def event_hash(signature: Sequence[NDArray[np.floating]]) -> NDArray[np.int64]:
     Parameters
     ----------
     signature : sequence of arrays of floats, shape (n_clusters,)
-        Taken as float32, bit by bit; mixed as in splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
+        Taken as float32, bit by bit.
     """
     state = np.zeros(len(signature[0]), dtype=np.uint64)
     for values in signature:
-        state = (state ^ values.astype(np.float32).view(np.uint32)) + np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
+        state = splitmix64(state ^ values.astype(np.float32).view(np.uint32))
     return (state >> np.uint64(1)).astype(np.int64)
 
 
-def _pixels(images: Sequence[str]) -> _Pixels:
-    """Layer and place of every pixel, images one after the other, eta first."""
-    parts = []
+def _pixels(images: Sequence[str]) -> NDArray[np.int64]:
+    """Layer of every pixel, and its index in eta and phi within the image, minus half of the
+    image's size: pixels from the edge of the window's centre; images one after the other, eta
+    first. Shape (3, n_pixels).
+    """
+    parts = [np.zeros((3, 0), dtype=np.int64)]
     for name in images:
         layer, n_eta, n_phi = IMAGES[name]
         eta, phi = np.divmod(np.arange(n_eta * n_phi), n_phi)
         parts.append(np.stack([np.full(n_eta * n_phi, layer), eta - n_eta // 2, phi - n_phi // 2]))
-    layer, eta, phi = np.concatenate([np.zeros((3, 0), dtype=np.int64), *parts], axis=1)
-    return _Pixels(layer, eta, phi)
+    return np.concatenate(parts, axis=1)
 
 
 def _cell_of(
-    eta: NDArray[np.floating], phi: NDArray[np.floating], pixels: _Pixels
+    eta: NDArray[np.floating],
+    phi: NDArray[np.floating],
+    layer: NDArray[np.int64],
+    pixel_eta: NDArray[np.int64],
+    pixel_phi: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Cell under each pixel of an image about the EMB2 cell that is nearest to a direction; -1
-    outside the grid.
+    """Cell under each pixel (see `_pixels`) of an image about the EMB2 cell that is nearest to a
+    direction; -1 outside the grid.
 
     A pixel k holds the one cell whose centre lies in [k, k + 1) cells from the centre of the
     central cell.
@@ -275,16 +228,14 @@ def _cell_of(
         np.floor((eta.astype(np.float64) - grid.eta_min) / central.d_eta), 0, central.n_eta - 1
     )
     i_phi = np.floor((phi.astype(np.float64) - grid.phi_min) / central.d_phi)
-    sizes = np.array([(layer.n_eta, layer.n_phi) for layer in grid.layers])[pixels.layer]
-    steps = np.array([(layer.d_eta, layer.d_phi) for layer in grid.layers])[pixels.layer]
-    from_eta, from_phi = (
-        (i_eta + 0.5) * central.d_eta / steps[:, 0],
-        (i_phi + 0.5) * central.d_phi / steps[:, 1],
-    )
-    k_eta = np.ceil(pixels.eta + from_eta - 0.5 - _EDGE).astype(np.int64)
-    k_phi = np.ceil(pixels.phi + from_phi - 0.5 - _EDGE).astype(np.int64) % sizes[:, 1]
+    sizes = np.array([(each.n_eta, each.n_phi) for each in grid.layers])[layer]
+    steps = np.array([(each.d_eta, each.d_phi) for each in grid.layers])[layer]
+    from_eta = (i_eta + 0.5) * central.d_eta / steps[:, 0]
+    from_phi = (i_phi + 0.5) * central.d_phi / steps[:, 1]
+    k_eta = np.ceil(pixel_eta + from_eta - 0.5 - _EDGE).astype(np.int64)
+    k_phi = np.ceil(pixel_phi + from_phi - 0.5 - _EDGE).astype(np.int64) % sizes[:, 1]
     inside = (k_eta >= 0) & (k_eta < sizes[:, 0])
-    return np.where(inside, grid.offset[pixels.layer] + k_eta * sizes[:, 1] + k_phi, -1)
+    return np.where(inside, grid.offset[layer] + k_eta * sizes[:, 1] + k_phi, -1)
 
 
 def _matches(path: PathLike) -> bool:

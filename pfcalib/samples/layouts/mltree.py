@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib.columns import COLUMNS, EXTRA, JAGGED, LAYER_NAMES, SCALARS
+from pfcalib.samples.faults import require_equal_lengths
 from pfcalib.samples.layouts.events import EventReader, makes_clusters, nearest_particle, rank
 from pfcalib.samples.layouts.protocol import ENTRY, Layout, in_root
 from pfcalib.samples.rootfile import (
     PathLike,
     as_column,
+    found_and_missing,
     get_tree,
-    no_cells,
     read_branches,
     read_geo,
     reading,
@@ -29,33 +30,29 @@ from pfcalib.samples.rootfile import (
     require_numbers,
     root_trees,
 )
-from pfcalib.samples.schema import GEO_TREE, CellGeo, Sample
+from pfcalib.samples.schema import CellGeo, Sample
 
 EVENT_TREE = "EventTree"
 _EVENT = ("eventNumber", "nCluster")
-_RENAMED = {
+_SAME = (
+    "cluster_nCells",
+    "cluster_ENG_CALIB_TOT",
+    "cluster_ENG_CALIB_OUT_T",
+    "cluster_ENG_CALIB_DEAD_TOT",
+    "cluster_CENTER_MAG",
+    "cluster_FIRST_ENG_DENS",
+    "cluster_CENTER_LAMBDA",
+    "cluster_ISOLATION",
+    *(name for name in EXTRA if name.endswith(("_PROBABILITY", "_WEIGHT"))),
+)
+CLUSTER = {  # column: vector with one value a cluster
     "clusterE": "cluster_E",
     "clusterPt": "cluster_Pt",
     "clusterEta": "cluster_Eta",
     "clusterPhi": "cluster_Phi",
+    "clusterECalib": "cluster_E_LCCalib",
+    **{name: name for name in _SAME},
 }
-_RENAMED |= {"clusterECalib": "cluster_E_LCCalib"}
-_SAME = (
-    *(
-        "cluster_nCells",
-        "cluster_ENG_CALIB_TOT",
-        "cluster_ENG_CALIB_OUT_T",
-        "cluster_ENG_CALIB_DEAD_TOT",
-        "cluster_CENTER_MAG",
-    ),
-    *(
-        "cluster_FIRST_ENG_DENS",
-        "cluster_CENTER_LAMBDA",
-        "cluster_ISOLATION",
-        *(name for name in EXTRA if name.endswith(("_PROBABILITY", "_WEIGHT"))),
-    ),
-)
-CLUSTER = _RENAMED | {name: name for name in _SAME}  # column: vector with one value a cluster
 # column: vector with one value a particle
 TRUTH = {f"truth{name}": f"truthPart{name}" for name in ("PdgId", "E", "Pt", "Eta", "Phi")}
 _TRUTH_FLAGS = ("truthPartStatus", "truthPartBarcode")
@@ -85,23 +82,14 @@ class MLTreeReader(EventReader):
         self._path, self._tree = path, get_tree(path, file, EVENT_TREE)
         require_branches(path, self._tree, [self._energy])
         there = set(self._tree.keys())
-        wanted = (*_EVENT, *TRUTH.values(), *_TRUTH_FLAGS, *CLUSTER.values(), *JAGGED)
-        self.found = tuple(name for name in wanted if name in there)
-        self.missing = tuple(name for name in wanted if name not in there)
-        for depth, names in enumerate(
-            (_EVENT, (*TRUTH.values(), *_TRUTH_FLAGS, *CLUSTER.values()), JAGGED)
-        ):
-            require_numbers(
-                path,
-                self._tree,
-                [name for name in names if name in there],
-                depth=depth,
-                whole=_WHOLE,
-            )
+        vectors = (*TRUTH.values(), *_TRUTH_FLAGS, *CLUSTER.values())
+        for depth, names in enumerate((_EVENT, vectors, JAGGED)):
+            present = [name for name in names if name in there]
+            require_numbers(path, self._tree, present, depth=depth, whole=_WHOLE)
+        self.found, self.missing = found_and_missing(there, (*_EVENT, *vectors, *JAGGED))
         self.n_entries = int(self._tree.num_entries)
         self.metadata = {"layout": self.layout}
-        has_geo = GEO_TREE in root_trees(path) or any(name in there for name in JAGGED)
-        self.geo = read_geo(path, file) if has_geo else no_cells()
+        self.geo = read_geo(path, file, needed=any(name in there for name in JAGGED))
         self._columns = _columns_of(there)
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
@@ -116,11 +104,12 @@ class MLTreeReader(EventReader):
             if branch in arrays.fields:
                 scalars[name] = self._flat(arrays[branch], counts, start, branch)
         offsets, cells = self._cells(arrays, counts, start)
+        scalars |= {
+            "nCluster": np.repeat(counts, counts),
+            "clusterIndex": rank(scalars["clusterE"], counts),
+        }
         for name in (name for name in _EVENT if name in arrays.fields):
             scalars[name] = np.repeat(ak.to_numpy(arrays[name]), counts)
-        scalars.setdefault("nCluster", np.repeat(counts, counts))
-        if "clusterIndex" in wanted:
-            scalars["clusterIndex"] = rank(scalars["clusterE"], counts)
         scalars |= self._truth(arrays, wanted, event, scalars)
         scalars |= _sums(wanted, offsets, cells, self.geo)
         kept = {name: as_column(name, scalars[name]) for name in wanted if name in scalars}
@@ -129,8 +118,7 @@ class MLTreeReader(EventReader):
 
     def _branches(self, wanted: Sequence[str]) -> list[str]:
         """Branches that some columns are made from."""
-        names = {CLUSTER["clusterE"]} | {CLUSTER[name] for name in wanted if name in CLUSTER}
-        names |= {name for name in wanted if name in (*_EVENT, *JAGGED)}
+        names = {self._energy, *(CLUSTER.get(name, name) for name in wanted)}
         if any(name in TRUTH for name in wanted):
             names |= {*TRUTH.values(), *_TRUTH_FLAGS, "cluster_Eta", "cluster_Phi"}
         if any(name in _LAYER_COLUMNS for name in wanted):
@@ -150,10 +138,12 @@ class MLTreeReader(EventReader):
                 n_clusters, clusters = ak.to_numpy(ak.num(arrays[name])), ak.flatten(arrays[name])
                 n_cells = ak.to_numpy(ak.num(clusters)).astype(np.int64)
                 values = ak.to_numpy(ak.flatten(clusters))
-            self._require_equal(n_clusters, counts, events, name, self._energy)
+            pair = (name, self._energy)
+            require_equal_lengths(self._path, EVENT_TREE, events, (n_clusters, counts), pair)
             if cells:
-                entry, first = np.repeat(events, counts), next(iter(cells))
-                self._require_equal(n_cells, np.diff(offsets), entry, name, first)
+                entry, both = np.repeat(events, counts), (n_cells, np.diff(offsets))
+                pair = (name, next(iter(cells)))
+                require_equal_lengths(self._path, EVENT_TREE, entry, both, pair)
             offsets, cells[name] = np.concatenate([[0], np.cumsum(n_cells)]), values
         return offsets, cells
 
@@ -176,12 +166,13 @@ class MLTreeReader(EventReader):
             for branch in (*TRUTH.values(), *_TRUTH_FLAGS)
             if branch in arrays.fields
         }
-        flags = {
-            "pdg_id": flat.get(TRUTH["truthPdgId"]),
-            "status": flat.get("truthPartStatus"),
-            "barcode": flat.get("truthPartBarcode"),
-        }
-        rows = np.flatnonzero(makes_clusters(owner, **flags))
+        may = makes_clusters(
+            owner,
+            pdg_id=flat.get(TRUTH["truthPdgId"]),
+            status=flat.get("truthPartStatus"),
+            barcode=flat.get("truthPartBarcode"),
+        )
+        rows = np.flatnonzero(may)
         place = (owner[rows], flat[TRUTH["truthEta"]][rows], flat[TRUTH["truthPhi"]][rows])
         nearest = nearest_particle(event, scalars["clusterEta"], scalars["clusterPhi"], *place)
         found = nearest >= 0
@@ -196,20 +187,11 @@ class MLTreeReader(EventReader):
 
 def _columns_of(branches: set[str]) -> tuple[str, ...]:
     """Columns that can be made from some branches, in the order of `pfcalib.columns`."""
-    columns = {name for name, branch in CLUSTER.items() if branch in branches} | {
-        "nCluster",
-        "clusterIndex",
-    }
-    columns |= {name for name in ("eventNumber", *JAGGED) if name in branches} | {
-        name for name, cell in _SUMS.items() if cell in branches
-    }
-    if {
-        TRUTH["truthE"],
-        TRUTH["truthEta"],
-        TRUTH["truthPhi"],
-        "cluster_Eta",
-        "cluster_Phi",
-    } <= branches:
+    made_of = {"eventNumber": "eventNumber", **CLUSTER, **_SUMS, **{name: name for name in JAGGED}}
+    columns = {name for name, branch in made_of.items() if branch in branches}
+    columns |= {"nCluster", "clusterIndex"}
+    direction = {TRUTH["truthE"], TRUTH["truthEta"], TRUTH["truthPhi"]}
+    if direction | {"cluster_Eta", "cluster_Phi"} <= branches:
         columns |= {name for name, branch in TRUTH.items() if branch in branches}
     if {"cluster_cell_ID", "cluster_cell_E"} <= branches:
         columns |= set(_LAYER_COLUMNS)

@@ -9,27 +9,23 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
-from numpy.typing import NDArray
 
 from pfcalib.columns import COLUMNS, EXTRA, JAGGED, SCALARS
-from pfcalib.samples.faults import BadEntriesError
 from pfcalib.samples.layouts.protocol import Layout, in_root
 from pfcalib.samples.rootfile import (
+    WHOLE,
     PathLike,
     as_column,
+    found_and_missing,
     get_tree,
-    jagged_parts,
-    no_cells,
     read_branches,
     read_geo,
+    read_jagged,
     read_metadata,
-    reading,
     require_numbers,
     root_trees,
 )
-from pfcalib.samples.schema import CLUSTER_TREE, GEO_TREE, Sample
-
-_WHOLE = tuple(name for name, column in COLUMNS.items() if column.numpy_dtype.kind in "iu")
+from pfcalib.samples.schema import CLUSTER_TREE, Sample
 
 
 class PfcalibReader:
@@ -40,12 +36,11 @@ class PfcalibReader:
     def __init__(self, path: PathLike, file: Any) -> None:
         self._path, self._tree = path, get_tree(path, file, CLUSTER_TREE)
         there = set(self._tree.keys())
-        self.found = tuple(name for name in (*SCALARS, *EXTRA, *JAGGED) if name in there)
-        self.missing = tuple(name for name in (*SCALARS, *JAGGED) if name not in there)
+        self.found = found_and_missing(there, (*SCALARS, *EXTRA, *JAGGED))[0]
+        self.missing = found_and_missing(there, (*SCALARS, *JAGGED))[1]
         self.n_entries = int(self._tree.num_entries)
         self.metadata = read_metadata(path, file)
-        has_geo = GEO_TREE in root_trees(path) or any(name in there for name in JAGGED)
-        self.geo = read_geo(path, file) if has_geo else no_cells()
+        self.geo = read_geo(path, file, needed=any(name in there for name in JAGGED))
         self._checked: set[str] = set()
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
@@ -56,9 +51,9 @@ class PfcalibReader:
                 {}, np.zeros(stop - start + 1, dtype=np.int64), {}, self.geo, self.metadata
             )
         new = [name for name in names if name not in self._checked]
-        for depth in (0, 1):
-            names_here = [name for name in new if COLUMNS[name].jagged == bool(depth)]
-            require_numbers(self._path, self._tree, names_here, depth=depth, whole=_WHOLE)
+        for jagged in (False, True):
+            here = [name for name in new if COLUMNS[name].jagged == jagged]
+            require_numbers(self._path, self._tree, here, depth=int(jagged), whole=WHOLE)
         self._checked.update(new)
         arrays = read_branches(self._path, self._tree, names, start, stop)
         scalars = {
@@ -66,18 +61,10 @@ class PfcalibReader:
             for name in names
             if not COLUMNS[name].jagged
         }
-        offsets = np.zeros(stop - start + 1, dtype=np.int64)
-        cells: dict[str, NDArray[Any]] = {}
-        for name in (name for name in names if COLUMNS[name].jagged):
-            where = f"{CLUSTER_TREE}: entries {start} to {stop}: {name}"
-            with reading(self._path, f"{where} cannot be unpacked"):
-                own, values = jagged_parts(arrays[name])
-            if cells and not np.array_equal(own, offsets):
-                entry = start + int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
-                reason = f"{name} and {next(iter(cells))} do not have the same length"
-                raise BadEntriesError(self._path, CLUSTER_TREE, "", entry, entry + 1, reason)
-            offsets, cells[name] = own, as_column(name, values)
-        return Sample(scalars, offsets, cells, self.geo, self.metadata)
+        of_cells = [name for name in names if COLUMNS[name].jagged]
+        offsets, cells = read_jagged(self._path, CLUSTER_TREE, arrays, of_cells, start)
+        typed = {name: as_column(name, values) for name, values in cells.items()}
+        return Sample(scalars, offsets, typed, self.geo, self.metadata)
 
 
 LAYOUT = Layout(

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from pfcalib.columns import COLUMNS, SAMPLINGS
 from pfcalib.errors import BadFileError
+from pfcalib.samples.faults import require_equal_lengths
 from pfcalib.samples.layouts.events import EventReader, rank
 from pfcalib.samples.layouts.protocol import ENTRY, Layout, in_root
 from pfcalib.samples.rootfile import (
     PathLike,
+    found_and_missing,
     get_tree,
     no_cells,
     read_branches,
@@ -67,8 +69,7 @@ def variables(branches: Iterable[str]) -> dict[str, dict[str, str]]:
     """
     found: dict[str, dict[str, str]] = {}
     for branch in branches:
-        match = _VARIABLE.fullmatch(branch)
-        if match:
+        if match := _VARIABLE.fullmatch(branch):
             found.setdefault(match[1], {})[match[2]] = branch
     return found
 
@@ -98,33 +99,26 @@ class PhysliteReader(EventReader):
         with reading(path, f"{self.tree}: the branches cannot be listed"):
             known = variables(self._tree.keys())
         self.container = _choose(path, self.tree, known, container)
-        there = known[self.container] | (
-            {"eventNumber": known["EventInfo"]["eventNumber"]}
-            if "eventNumber" in known.get("EventInfo", {})
-            else {}
-        )
+        info = known.get("EventInfo", {})
+        there = known[self.container] | {k: info[k] for k in ("eventNumber",) if k in info}
         wanted = ("eventNumber", *_KINEMATICS, "e_sampl", *_MOMENTS)
         self._branches = {name: there[name] for name in wanted if name in there}
         for depth, names in enumerate((("eventNumber",), (*_KINEMATICS, *_MOMENTS), ("e_sampl",))):
-            require_numbers(
-                path,
-                self._tree,
-                [self._branches[name] for name in names if name in there],
-                depth=depth,
-            )
+            present = [self._branches[name] for name in names if name in there]
+            require_numbers(path, self._tree, present, depth=depth)
         self._raw = "rawE" in there
         self._energy = self._branches["rawE" if self._raw else "calE"]
         pattern = self._look_at_patterns()
         self.found = (*self._branches, *(() if pattern is None else ("samplingPattern",)))
-        self.missing = tuple(
-            name for name in (*wanted, "samplingPattern") if name not in self.found
-        )
+        self.missing = found_and_missing(self.found, (*wanted, "samplingPattern"))[1]
         self.n_entries, self.geo = int(self._tree.num_entries), no_cells()
-        self.metadata: dict[str, Any] = {"layout": self.layout, "container": self.container}
-        self.metadata["energy_scale"] = (
-            "EM (rawE)" if self._raw else "calibrated (calE): the file has no rawE"
-        )
-        self.metadata["samplings_without_column"] = "unknown" if pattern is None else pattern
+        scale = "EM (rawE)" if self._raw else "calibrated (calE): the file has no rawE"
+        self.metadata: dict[str, Any] = {
+            "layout": self.layout,
+            "container": self.container,
+            "energy_scale": scale,
+            "samplings_without_column": "unknown" if pattern is None else pattern,
+        }
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
         """See `Reader.read`."""
@@ -145,22 +139,19 @@ class PhysliteReader(EventReader):
             for name, array in by_name.items()
             if name not in ("eventNumber", "e_sampl")
         }
+        scale = "raw" if self._raw else "cal"
+        energy = flat[f"{scale}E"] * GEV
+        number = by_name.get("eventNumber", np.arange(start, stop))
         scalars = {
-            "clusterE": flat["rawE" if self._raw else "calE"] * GEV,
+            "clusterE": energy,
             "nCluster": counts[event],
+            "eventNumber": np.asarray(number).astype(np.int64)[event],
+            "clusterIndex": rank(energy, counts),
         }
-        number = (
-            ak.to_numpy(by_name["eventNumber"])
-            if "eventNumber" in by_name
-            else np.arange(start, stop)
-        )
-        scalars |= {
-            "eventNumber": number.astype(np.int64)[event],
-            "clusterIndex": rank(scalars["clusterE"], counts),
-        }
-        scalars |= {f"cluster{name}": flat[source] for name, source in self._direction().items()}
+        for name in (name for name in ("Eta", "Phi") if scale + name in flat):
+            scalars[f"cluster{name}"] = flat[scale + name]
         if "clusterEta" in scalars:
-            scalars["clusterPt"] = scalars["clusterE"] / np.cosh(scalars["clusterEta"])
+            scalars["clusterPt"] = energy / np.cosh(scalars["clusterEta"])
         if self._raw and "calE" in flat:
             scalars["clusterECalib"] = flat["calE"] * GEV
         scalars |= {
@@ -169,20 +160,10 @@ class PhysliteReader(EventReader):
         if with_layers:
             scalars |= self._layers(by_name["e_sampl"], counts, event, (start, stop))
         typed = {name: array.astype(COLUMNS[name].dtype) for name, array in scalars.items()}
-        return Sample(
-            {ENTRY: start + event} | typed,
-            np.zeros(len(event) + 1, dtype=np.int64),
-            {},
-            self.geo,
-            self.metadata,
-        )
-
-    def _direction(self) -> dict[str, str]:
-        kind = "raw" if self._raw else "cal"
-        return {name: kind + name for name in ("Eta", "Phi") if kind + name in self._branches}
+        none = np.zeros(len(event) + 1, dtype=np.int64)
+        return Sample({ENTRY: start + event} | typed, none, {}, self.geo, self.metadata)
 
     def _patterns(self, start: int, stop: int | None) -> ak.Array:
-        """samplingPattern of each cluster of each event."""
         return self._tree[self.container].array(_PATTERN, entry_start=start, entry_stop=stop)
 
     def _look_at_patterns(self) -> dict[str, int] | None:
@@ -215,35 +196,27 @@ class PhysliteReader(EventReader):
         """Energy in each layer of the barrel; e_sampl has one value for each bit of
         samplingPattern, in the order of the bits.
         """
-        with reading(
-            self._path,
-            f"{self.tree}: entries {entries[0]} to {entries[1]}: the elements of {self.container} "
-            "cannot be read",
-        ):
+        where = f"{self.tree}: entries {entries[0]} to {entries[1]}"
+        with reading(self._path, f"{where}: the elements of {self.container} cannot be read"):
             patterns = self._patterns(*entries)
-        name = f"{self.container}: e_sampl"
-        cluster, sampling = np.nonzero(
-            _bits(self._flat(patterns, counts, entries[0], f"{self.container}: samplingPattern"))
-        )
+        name = f"{self.container}: samplingPattern"
+        cluster, sampling = np.nonzero(_bits(self._flat(patterns, counts, entries[0], name)))
         clusters = ak.flatten(e_sampl)
-        self._require_equal(
-            ak.to_numpy(ak.num(e_sampl)), counts, np.arange(*entries), name, self._energy
-        )
-        self._require_equal(
-            ak.to_numpy(ak.num(clusters)),
-            np.bincount(cluster, minlength=len(event)),
-            entries[0] + event,
-            name,
-            "the bits of samplingPattern",
-        )
+        lengths = (ak.to_numpy(ak.num(e_sampl)), counts)
+        n_values = (ak.to_numpy(ak.num(clusters)), np.bincount(cluster, minlength=len(event)))
+        for entry, pair, other in (
+            (np.arange(*entries), lengths, self._energy),
+            (entries[0] + event, n_values, "the bits of samplingPattern"),
+        ):
+            names = (f"{self.container}: e_sampl", other)
+            require_equal_lengths(self._path, self.tree, entry, pair, names)
         energy = ak.to_numpy(ak.flatten(clusters)).astype(np.float64) * GEV
         columns = {}
         for number, name in enumerate(SAMPLINGS):
             if f"cluster_E_{name}" in COLUMNS:
-                columns[f"cluster_E_{name}"] = np.zeros(len(event))
-                columns[f"cluster_E_{name}"][cluster[sampling == number]] = energy[
-                    sampling == number
-                ]
+                here, values = sampling == number, np.zeros(len(event))
+                values[cluster[here]] = energy[here]
+                columns[f"cluster_E_{name}"] = values
         return columns
 
 

@@ -54,7 +54,6 @@ class Reader(Protocol):
         BadFileError
             If they cannot be read for any other reason.
         """
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,9 +44,9 @@ def recognise(path: PathLike) -> Layout:
         If the file cannot be read, or is of none of the known layouts.
     """
     require_readable(path)
-    for layout in LAYOUTS:
-        if layout.matches(path):
-            return layout
+    layout = next((layout for layout in LAYOUTS if layout.matches(path)), None)
+    if layout is not None:
+        return layout
     with open_sample(path):  # says what is wrong where the file is no ROOT file either
         trees = ", ".join(root_trees(path)) or "none"
     known = ", ".join(layout.name for layout in LAYOUTS)
@@ -65,8 +65,7 @@ class _InGev:
         return getattr(self._reader, name)
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Sample:
-        sample = self._reader.read(start, stop, columns).in_gev()
-        return dataclasses.replace(sample, geo=self.geo)
+        return dataclasses.replace(self._reader.read(start, stop, columns).in_gev(), geo=self.geo)
 
 
 @contextlib.contextmanager
