@@ -370,11 +370,10 @@ def test_a_bad_value_is_refused_with_its_entry_or_costs_its_cluster_alone(case, 
     with pytest.raises(BadFileError) as caught:
         read_sample(path)
     assert str(caught.value) == f"{path}: {case.tree}: entry {entry}: {reason}"
-    log = FaultLog()
-    assert_same(
-        read_sample(path, on_error="skip", faults=log),
-        case.sample[np.arange(len(case.sample)) != BAD],
-    )
+    log, expected = FaultLog(), case.sample[np.arange(len(case.sample)) != BAD]
+    if (case.tree, kind) == ("EventTree", "NaN cluster energy"):
+        del expected.scalars["clusterIndex"]  # MLTree holds none: it is made of the energies
+    assert_same(read_sample(path, on_error="skip", faults=log), expected)
     assert [(fault.entry, fault.branch, fault.n_lost) for fault in log] == [(entry, column, 1)]
     code, errors = inspect(path)
     assert code == 1
@@ -529,8 +528,9 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(case, tmp_path, how):
 
 def test_of_several_files_skip_loses_the_bad_one_and_names_it(case, tmp_path):
     bad = damage.cut(case.path, tmp_path / "bad.root", 0.5)
+    again = Path(shutil.copy(case.path, tmp_path / "again.root"))
     log = FaultLog()
-    kept = read_sample([case.path, bad, case.path], on_error="skip", faults=log)
+    kept = read_sample([case.path, bad, again], on_error="skip", faults=log)
     assert len(kept) == 2 * len(case.sample)
     assert [fault.path for fault in log] == [str(bad)]
     report = convert_sample(
