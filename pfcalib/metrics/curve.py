@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 FloatArray = NDArray[np.float64]
-# as `Report.metric` takes it: name, value, error, unit, definition
-Metric = tuple[str, float, float, str, str]
 
 
 class Estimate(NamedTuple):

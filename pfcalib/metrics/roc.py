@@ -1,5 +1,5 @@
 """How well a score tells neutral from charged pions: ROC, area, accuracy and rejection, each with
-its error, and what a study of classifiers quotes of them.
+its error.
 
 The area under the curve (AUC) is the chance that a neutral cluster scores above a charged one, ties
 counting one half. Its error, and the error of the difference of two classifiers on the same
@@ -11,32 +11,16 @@ Clusters are taken as independent.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
-from pfcalib.metrics.curve import Curve, Estimate, Metric
+from pfcalib.metrics.curve import Curve, Estimate
 
 CENTRAL = 0.682689492137086  # probability within one standard deviation of a Gaussian
-CUTS = (0.5, 0.3)  # on p_em
-SIDES = {"": "all", "_em": "neutral", "_had": "charged"}  # ends of the names of accuracies
-EM_EFFICIENCY = 0.9
 MIN_COUNT = 20  # clusters of either class in a bin
-# AUC of a flat network on one layer, ATLAS full simulation, ATL-PHYS-PUB-2020-018
-PUBLISHED_LAYERS = {
-    "EMB1": 0.970,
-    "EMB2": 0.975,
-    "EMB3": 0.906,
-    "TileBar0": 0.811,
-    "TileBar1": 0.799,
-    "TileBar2": 0.691,
-    "all": 0.986,
-}
-PUBLISHED = {"likelihood": 0.951, "dnn": 0.986, "cnn": 0.986}  # the same, all six layers
 
 FloatArray = NDArray[np.float64]
 
@@ -49,15 +33,6 @@ class RocCurve(NamedTuple):
     cut: FloatArray  # (n_cuts,)
     em_efficiency: FloatArray
     had_efficiency: FloatArray
-
-
-class Crossing(NamedTuple):
-    """Number of training clusters from which on one classifier is ahead of another, with its
-    error.
-    """
-
-    size: float | None  # None: it never is
-    error: float | None  # None: unknown, as it is ahead already at the smallest size
 
 
 def _checked(
@@ -271,98 +246,3 @@ def rejection(score: ArrayLike, is_em: ArrayLike, *, em_efficiency: float = 0.9)
     share = proportion(int(n_passed[1]), had.size)
     error = np.hypot(share.error, (n_passed[2] - n_passed[0]) / (2.0 * had.size))
     return Estimate(1.0 / share.value, float(error / share.value**2))
-
-
-def evaluate(p_em: ArrayLike, is_em: ArrayLike) -> dict[str, Estimate]:
-    """Figures of merit of one classifier: ``auc``, ``accuracy_p50`` and ``_p30`` (cuts on p_em) for
-    all, ``_em`` and ``_had`` clusters, and ``rejection_90``.
-
-    Parameters
-    ----------
-    p_em : array_like, shape (n_clusters,)
-        Probability of a neutral pion.
-    is_em : array_like of bool, shape (n_clusters,)
-
-    >>> evaluate([0.9, 0.4, 0.6, 0.1], [True, True, False, False])["accuracy_p30_em"].value
-    1.0
-    """
-    found = {"auc": auc(p_em, is_em)}
-    for cut in CUTS:
-        for side, share in zip(SIDES, accuracy(p_em, is_em, cut=cut).values(), strict=True):
-            found[f"accuracy_p{100 * cut:.0f}{side}"] = share
-    kept = rejection(p_em, is_em, em_efficiency=EM_EFFICIENCY)
-    return found | {f"rejection_{100 * EM_EFFICIENCY:.0f}": kept}
-
-
-def evaluation_metrics(
-    evaluations: Mapping[str, Mapping[str, Estimate]], *, where: str, suffix: str = "",
-    auc_only: bool = False,
-) -> Iterator[Metric]:  # fmt: skip
-    """The metrics of a report: ``auc_<name>``, ``accuracy_<name>_p50`` with ``_em`` and ``_had``,
-    ``rejection_<name>_90``, each with a suffix.
-
-    Parameters
-    ----------
-    evaluations : mapping of str to mapping of str to Estimate
-        By classifier, each as of `evaluate`.
-    where : str
-        Name of the sample, for the definitions.
-    suffix : str
-        Of the names.
-    auc_only : bool
-        Nothing but the areas.
-
-    >>> found = {"dnn": evaluate([0.9, 0.4, 0.6, 0.1], [1, 1, 0, 0])}
-    >>> [metric[0] for metric in evaluation_metrics(found, where="toy")][:3]
-    ['auc_dnn', 'accuracy_dnn_p50', 'accuracy_dnn_p50_em']
-    """
-    for name, found in evaluations.items():
-        of = f"{name}, {where}"
-        yield f"auc_{name}{suffix}", *found["auc"], "", f"area under the ROC curve of {of}"
-        if auc_only:
-            continue
-        for cut, (side, share_of) in itertools.product(CUTS, SIDES.items()):
-            key = f"p{100 * cut:.0f}{side}"
-            definition = f"share of {share_of} clusters on the right side of p_em >= {cut}, {of}"
-            yield f"accuracy_{name}_{key}{suffix}", *found[f"accuracy_{key}"], "", definition
-        kept = f"{100 * EM_EFFICIENCY:.0f}"
-        definition = f"one over the share of charged clusters kept with {kept}% of the neutral ones"
-        yield (
-            f"rejection_{name}_{kept}{suffix}",
-            *found[f"rejection_{kept}"],
-            "",
-            f"{definition}, {of}",
-        )
-
-
-def crossing_size(sizes: Sequence[float], difference: Sequence[Estimate]) -> Crossing:
-    """From how many training clusters on a network is ahead, linear in the logarithm of the size.
-
-    Parameters
-    ----------
-    sizes : sequence of float
-        Rising numbers of training clusters.
-    difference : sequence of Estimate
-        AUC of the network minus that of its rival at each size.
-
-    >>> crossing_size([10, 1000], [Estimate(-0.1, 0.01), Estimate(0.1, 0.01)]).size
-    100.0
-    >>> crossing_size([10, 1000], [Estimate(0.1, 0.01), Estimate(-0.1, 0.01)]).size is None
-    True
-    """
-    x, y = (
-        np.log10(np.asarray(sizes, dtype=np.float64)),
-        np.array([estimate.value for estimate in difference]),
-    )
-    behind = np.flatnonzero(y <= 0.0)
-    if not len(behind):
-        return Crossing(float(sizes[0]), None)
-    last = int(behind[-1])
-    if last == len(y) - 1:
-        return Crossing(None, None)
-    share = -y[last] / (y[last + 1] - y[last])
-    size = float(np.round(10.0 ** (x[last] + share * (x[last + 1] - x[last])), 6))
-    # of the line at the crossing
-    spread = np.hypot((1.0 - share) * difference[last].error, share * difference[last + 1].error)
-    slope = (y[last + 1] - y[last]) / (x[last + 1] - x[last])
-    return Crossing(size, float(size * np.log(10.0) * spread / slope))

@@ -17,7 +17,6 @@ from pfcalib.metrics.curve import Curve, Estimate
 from pfcalib.metrics.response import ResponseCurves
 from pfcalib.metrics.roc import roc_curve
 from pfcalib.plotting.style import (
-    CHARGED,
     COLOURS,
     ENERGY_LABEL,
     GEANT4,
@@ -56,49 +55,6 @@ def draw_curve(
         ax.fill_between(
             curve.edges, low, high, step="post", color=colour, alpha=0.15, linewidth=0.0
         )
-
-
-@styled
-def plot_curves(
-    curves: Mapping[str, Curve], *, x_label: str, y_label: str, colours: Sequence[str] = COLOURS,
-    hollow: Sequence[str] = (), level: float | None = None, level_label: str | None = None,
-    log_y: bool = False, y_limits: tuple[float, float] | None = None, decades: bool = False,
-    sources: Sequence[str] = (SIMULATION,),
-) -> Axes:  # fmt: skip
-    """Curves against a variable on a logarithmic axis.
-
-    Parameters
-    ----------
-    curves : mapping of str to Curve
-        By label.
-    x_label, y_label : str
-        With units.
-    colours : sequence of str
-        One a curve.
-    hollow : sequence of str
-        Labels of the curves that are drawn as hollow points.
-    level, level_label : float, str, optional
-        Height of a dotted line, such as 1 or an expectation, and its entry in the legend.
-    log_y : bool
-    y_limits : (float, float), optional
-    decades : bool
-        Label decades only.
-    sources : sequence of str
-        Of the data.
-    """
-    _, ax = plt.subplots()
-    for (label, curve), colour in zip(curves.items(), colours, strict=False):
-        draw_curve(ax, curve, label=label, colour=colour, hollow=label in hollow)
-    if level is not None:
-        ax.axhline(level, color=GREY, linestyle=":", linewidth=1.0, label=level_label)
-    log_ticks(ax, decades=decades)
-    ends = [curve.edges[[0, -1]] for curve in curves.values()]
-    ax.set(xlabel=x_label, ylabel=y_label, xlim=(np.min(ends), np.max(ends)), ylim=y_limits)
-    if log_y:
-        ax.set_yscale("log")
-    ax.legend()
-    name_source(ax, *sources)
-    return ax
 
 
 @styled
@@ -555,46 +511,3 @@ def plot_distributions(
     ax.legend(title=title or None, alignment="left")
     name_source(ax, *sources)
     return ax
-
-
-@styled
-def plot_scores(
-    samples: Mapping[str, tuple[Mapping[str, ArrayLike], ArrayLike]],
-    *,
-    n_bins: int = 25,
-    sources: Sequence[str] = SOURCES,
-) -> NDArray[Any]:
-    """Distribution of the score of each classifier, neutral and charged apart; the second sample is
-    dashed.
-
-    Parameters
-    ----------
-    samples : mapping of str to (p_em by classifier, is_em)
-        One or two, by name.
-    n_bins : int
-    sources : sequence of str
-        One a sample.
-
-    Returns
-    -------
-    ndarray of Axes, shape (n_classifiers,)
-    """
-    looks = looks_of(list(next(iter(samples.values()))[0]))
-    size = (2.75 * len(looks), 3.4)
-    figure, axes = plt.subplots(1, len(looks), figsize=size, sharey=True, squeeze=False)
-    for ax, (name, look) in zip(axes[0], looks.items(), strict=True):
-        values = {
-            f"{of}, {sample}": np.asarray(scores[name])[np.asarray(is_em) == side]
-            for sample, (scores, is_em) in samples.items()
-            for side, of in ((True, r"$\pi^0$"), (False, r"$\pi^\pm$"))
-        }
-        edges, colours = np.linspace(0.0, 1.0, n_bins + 1), (NEUTRAL, CHARGED) * 2
-        draw_distributions(ax, values, edges=edges, colours=colours, log_y=True)
-        ax.set_xlabel(r"$p_\mathrm{EM}$")
-        ax.set_xticks([0.0, 0.5, 1.0], ["0", "0.5", "1"])
-        ax.text(0.5, 0.95, look.label, transform=ax.transAxes, ha="center", va="top")
-    axes[0, 0].set_ylabel("share a bin")
-    figure.suptitle(" / ".join(sources), x=0.01, ha="left", style="italic", fontsize=10.5)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
-    return np.asarray(axes[0])

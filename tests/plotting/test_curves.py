@@ -174,7 +174,6 @@ def labels(ax):
     return ax.get_legend_handles_labels()[1]
 
 
-def test_roc_and_scores_have_a_panel_a_sample_and_a_classifier(scored):
+def test_the_roc_has_a_panel_a_sample_and_a_curve_a_classifier(scored):
     axes = plots.plot_roc({"test": scored, "Geant4": scored})
     assert [labels(ax) for ax in axes] == [list(CLASSIFIERS.values())] * 2
-    assert len(plots.plot_scores({"fast": scored, "Geant4": scored})) == len(CLASSIFIERS)

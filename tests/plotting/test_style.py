@@ -33,22 +33,15 @@ PAIR = (_curve([0.9, 1.0, 1.1]), _curve([1.0, 1.0, 1.0]))
 
 def test_the_style_of_the_caller_is_left_alone():
     before = dict(mpl.rcParams)
-    plots.plot_curves({"fast": PAIR[0]}, x_label="E [GeV]", y_label="response")
+    plots.plot_distributions({"fast": [0.5]}, edges=[0.0, 1.0], x_label="E [GeV]")
     assert dict(mpl.rcParams) == before
 
 
 def test_a_figure_names_its_source_which_is_no_experiment():
-    ax = plots.plot_curves(
-        {"fast": PAIR[0]},
-        x_label="E [GeV]",
-        y_label="response",
-        sources=(plots.GEANT4,),
-        level=1.0,
-        log_y=True,
-        y_limits=(0.5, 2.0),
+    ax = plots.plot_distributions(
+        {"fast": [0.5]}, edges=[0.0, 1.0], x_label="E [GeV]", sources=(plots.GEANT4,)
     )
     assert ax.get_title(loc="left") == plots.GEANT4
-    assert ax.get_ylim() == (0.5, 2.0)
     assert "ATLAS" not in plots.SIMULATION + plots.GEANT4
 
 
@@ -102,22 +95,3 @@ def test_an_event_shows_six_layers_and_the_borders_of_its_clusters():
     assert len(borders) == 4
     assert np.min(borders, axis=(0, 1)) == pytest.approx([-0.2, -0.2])
     assert np.max(borders, axis=(0, 1)) == pytest.approx([-0.175, -0.175])
-
-
-def test_moments_of_four_samples_are_two_solid_and_two_dashed(rng):
-    sample = {name: rng.random(5) for name in plots_clusters.TELLING_MOMENTS}
-    axes = plots_clusters.plot_moments(dict.fromkeys(["a", "b", "c", "d"], sample))
-    assert len(axes.flat) == len(plots_clusters.TELLING_MOMENTS)
-    assert [patch.get_linestyle() for patch in axes.flat[0].patches] == ["-", "--", "-", "--"]
-
-
-def test_stacks_stand_on_top_of_each_other():
-    (ax, _) = plots_clusters.plot_stacks(
-        {"a": np.array([[0.2, 0.3]]), "b": np.array([[0.2, np.nan]])},
-        [1.0, 10.0],
-        ["x", "y"],
-        x_label="",
-        y_label="",
-    )
-    assert ax.patches[1].get_data().baseline.tolist() == [0.2]
-    assert ax.patches[1].get_data().values == pytest.approx([0.5])

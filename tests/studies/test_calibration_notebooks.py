@@ -1,5 +1,6 @@
-"""The short functions that notebooks 07 to 09 define: each step of local cell weighting has its own
-target and split, and what is chosen or inverted is so on the validation split.
+"""The short functions that notebooks 03 and 07 to 09 define: a network is ahead from some size on,
+each step of local cell weighting has its own target and split, and what is chosen or inverted is so
+on the validation split.
 """
 
 from __future__ import annotations
@@ -136,3 +137,20 @@ def test_combinations_are_judged_by_the_validation_split_and_every_decade_counts
     for found in combined["merits"](energy).values():
         assert found["resolution"].value == pytest.approx(0.15, abs=0.005)
         assert found["bias"].value == pytest.approx(0.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("leads", "size"),
+    [
+        ((0.01, -0.02, -0.01, 0.03), 10**5.25),
+        ((-0.1, -0.1, -0.1, -0.1), None),
+        ((0.1, 0.1, 0.1, -0.1), None),
+        ((0.1, 0.1, 0.1, 0.2), 1e3),
+    ],
+)
+def test_a_network_is_ahead_from_between_the_last_size_behind_and_the_next(root, leads, size):
+    study = definitions(root, "03_classification", np=np, styled=lambda function: function)
+    estimates = [Estimate(value, 0.01) for value in leads]
+    found, error = study["crossing_size"]([1e3, 1e4, 1e5, 1e6], estimates)
+    assert found == (size if size is None else pytest.approx(size, rel=1e-6))
+    assert (error is None) == (leads[0] * leads[1] > 0.0)
