@@ -15,12 +15,22 @@ import rich.console
 import rich.progress
 import typer
 
+from pfcalib.errors import ConfigError
+
 LOG_SECONDS = 10.0  # between two lines of progress in a log
 MAX_NAMES = 12  # of missing branches and of faults that are shown
 
 Seed = Annotated[
     int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+PionSample = Annotated[
+    Path,
+    typer.Argument(
+        help="Sample of neutral and charged pions, with calibration truth.", show_default=False
+    ),
+]
+RootOutput = Annotated[Path, typer.Argument(help="ROOT file to be written.", show_default=False)]
 Profile = Annotated[
     str, typer.Option(help="Parameter set of notebooks/profiles: smoke, standard or full.")
 ]
@@ -40,7 +50,19 @@ Unit = Annotated[
     ),
 ]
 
-console = rich.console.Console(highlight=False)
+console = rich.console.Console(highlight=False, emoji=False)
+
+
+def say(text: str, end: str = "\n") -> None:
+    """A line of results or of progress as it is, never broken, at once also into a pipe."""
+    console.print(text, end=end, soft_wrap=True, markup=False)
+
+
+def require_free(path: Path, force: bool) -> None:
+    """Refuse to replace a file, or to write into a folder that is not empty, unless asked to."""
+    taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if taken and not force:
+        raise ConfigError(f"{path} exists: give another name, or --force to replace it")
 
 
 @contextlib.contextmanager
@@ -77,12 +99,6 @@ def _log_lines(unit: str, total: int | None) -> Callable[[int], None]:
             print(f"{done}{of_total} {unit} in {now - start:.0f} s", file=sys.stderr, flush=True)
 
     return advance
-
-
-def say(text: str) -> None:
-    """Progress text as it comes, also into a pipe."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def listed(names: Sequence[str], separator: str = ", ") -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Binning, Unit, console, listed, progress_bar
+from pfcalib.cli.console import Binning, Force, Unit, listed, progress_bar, require_free, say
 from pfcalib.errors import ConfigError
 
 
@@ -26,6 +27,7 @@ def convert(
     ] = "raise",
     binning: Binning = None,
     unit: Unit = None,
+    force: Force = False,
 ) -> None:
     """Turn files of any known layout, with the same cells, into one file of pfcalib's own."""
     from pfcalib.samples.conversion import convert_sample
@@ -34,6 +36,7 @@ def convert(
         raise ConfigError("convert needs at least one input and the output, INPUT... OUTPUT.root")
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"--on-error must be raise or skip, got {on_error!r}")
+    require_free(Path(files[-1]), force)
     with progress_bar("clusters", None) as advance:
         report = convert_sample(
             files[:-1],
@@ -44,13 +47,7 @@ def convert(
             progress=advance,
         )
     for fault in report.skipped:
-        console.print(f"skipped: {fault}", soft_wrap=True, markup=False)
-    console.print(
-        f"{report.path}: {report.n_clusters} clusters from {', '.join(report.layouts)}",
-        soft_wrap=True,
-        markup=False,
-    )
+        say(f"skipped: {fault}")
+    say(f"{report.path}: {report.n_clusters} clusters from {', '.join(report.layouts)}")
     if report.absent:
-        console.print(
-            f"not in all sources, so absent: {listed(report.absent)}", soft_wrap=True, markup=False
-        )
+        say(f"not in all sources, so absent: {listed(report.absent)}")

@@ -8,8 +8,7 @@ from typing import Annotated
 import rich.table
 import typer
 
-from pfcalib.cli.console import console
-from pfcalib.errors import ConfigError
+from pfcalib.cli.console import Force, console, require_free, say
 
 
 def example(
@@ -23,7 +22,7 @@ def example(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    force: Force = False,
 ) -> None:
     """Write a small file of a layout with the clusters of a few pions, or list the layouts."""
     from pfcalib.simulation.examples import EXAMPLES, write_example
@@ -35,6 +34,5 @@ def example(
         console.print(table)
         return
     out = out or Path(f"mine_{layout}.{'h5' if layout == 'calochallenge' else 'root'}")
-    if out.exists() and not force:
-        raise ConfigError(f"{out}: is there already; --force replaces it")
-    console.print(f"{write_example(layout, out)}: {EXAMPLES[layout]}", soft_wrap=True, markup=False)
+    require_free(out, force)
+    say(f"{write_example(layout, out)}: {EXAMPLES[layout]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfcalib.cli.console import console
+from pfcalib.cli.console import say
 
 
 def index() -> None:
@@ -10,4 +10,4 @@ def index() -> None:
     from pfcalib.reporting.catalogue import find_root
     from pfcalib.reporting.site import build_index
 
-    console.print(f"Report: {build_index(find_root())}", soft_wrap=True)
+    say(f"Report: {build_index(find_root())}")

@@ -9,7 +9,16 @@ import rich.box
 import rich.table
 import typer
 
-from pfcalib.cli.console import Binning, Unit, console, listed, progress_bar
+from pfcalib.cli.console import (
+    Binning,
+    Force,
+    Unit,
+    console,
+    listed,
+    progress_bar,
+    require_free,
+    say,
+)
 from pfcalib.errors import ConfigError, ValidationError
 
 if TYPE_CHECKING:
@@ -36,6 +45,7 @@ def inspect(
     ] = None,
     binning: Binning = None,
     unit: Unit = None,
+    force: Force = False,
 ) -> None:
     """Tell the layout of files, what is in them, what is missing, and whether their values are
     sane; exit code 1 if they are not.
@@ -54,6 +64,8 @@ def inspect(
         )
     if plot is not None and len(paths) > 1:
         raise ConfigError(f"--plot {plot}: is of one file, not of {len(paths)}")
+    if plot is not None:
+        require_free(plot, force)
     for file in paths:
         histograms = SampleHistograms()
         observe = None if plot is None else histograms.fill
@@ -63,7 +75,7 @@ def inspect(
             )
         console.print(_table(report))
         for line in _summary(report):
-            console.print(line, soft_wrap=True, markup=False)
+            say(line)
         if plot is not None:
             from pfcalib.plotting.inspection import save_page, source_name
 
@@ -71,12 +83,12 @@ def inspect(
             title = f"{Path(file).name}: {report.n_clusters} {noun}"
             made_by = source_name(report.metadata, report.layout)
             save_page(plot, histograms, title=title, source=made_by)
-            console.print(f"{plot}: page of histograms", soft_wrap=True, markup=False)
+            say(f"{plot}: page of histograms")
         if not report.passed:
             told = listed(report.problems, "; ")
             problems.append(f"{file}: {len(report.problems)} problems: {told}")
         else:
-            console.print(
+            say(
                 "no problems: all values are sane"
                 if report.missing
                 else "all branches are there, all values are sane"

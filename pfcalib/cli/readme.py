@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfcalib.cli.console import console
+from pfcalib.cli.console import say
 
 
 def readme() -> None:
@@ -10,6 +10,4 @@ def readme() -> None:
     from pfcalib.reporting.catalogue import find_root
     from pfcalib.reporting.site import write_readme
 
-    console.print(
-        "README.md: changed" if write_readme(find_root()) else "README.md: was up to date"
-    )
+    say("README.md: changed" if write_readme(find_root()) else "README.md: was up to date")

@@ -20,14 +20,14 @@ def report(profile: Profile = "smoke") -> None:
     plans = [plan_study(name, profile=profile, root=root) for name in names]
     failed = []
     for number, plan in enumerate(plans, start=1):
-        say(f"[{number}/{len(plans)}] {plan.study.name} ({profile})\n")
+        say(f"[{number}/{len(plans)}] {plan.study.name} ({profile})")
         result = run_study(plan, say=say)
         say(
             f"[{number}/{len(plans)}] {plan.study.name}: "
             f"{describe_verdict(result.results)}{': ' * bool(result.error)}{result.error} "
-            f"({result.seconds:.0f} s)\n"
+            f"({result.seconds:.0f} s)"
         )
         failed += [] if result.passed else [plan.study.name]
-    say(f"Report: {build_index(root)}\n")
+    say(f"Report: {build_index(root)}")
     if failed:
         raise ValidationError(f"{len(failed)} of {len(plans)} studies failed: {', '.join(failed)}")

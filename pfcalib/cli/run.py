@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, console, say
+from pfcalib.cli.console import Profile, say
 from pfcalib.errors import ValidationError
 
 
@@ -45,10 +45,9 @@ def run(
     plan = plan_study(found.name, profile=profile, overrides=overrides, folder=name, root=root)
     result = run_study(plan, say=say)
     build_index(root)
-    console.print(
+    say(
         f"{found.name}: {describe_verdict(result.results)} ({result.seconds:.0f} s), see "
-        f"{result.folder / 'report.html'}",
-        soft_wrap=True,
+        f"{result.folder / 'report.html'}"
     )
     if not result.passed:
         raise ValidationError(f"{found.name}: {result.error or 'a required check failed'}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pfcalib.cli.console import Seed, console, progress_bar
+from pfcalib.cli.console import Force, RootOutput, Seed, progress_bar, require_free, say
 from pfcalib.errors import ConfigError
 
 ONLY_FOR = {
@@ -19,7 +17,7 @@ ONLY_FOR = {
 
 def simulate(
     context: typer.Context,
-    output: Annotated[Path, typer.Argument(help="ROOT file to be written.", show_default=False)],
+    output: RootOutput,
     n_events: Annotated[
         int, typer.Option("--events", "-n", min=1, help="Events; a gun shoots one particle each.")
     ] = 10_000,
@@ -88,21 +86,23 @@ def simulate(
     processes: Annotated[
         int | None, typer.Option(min=1, hidden=True, help="Old name of --workers.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Shoot particles or make dijets, cluster their showers and write a sample."""
-    if output.exists() and not force:
-        raise ConfigError(f"{output} exists: give another name, or --force to replace it")
+    require_free(output, force)
     if process not in ONLY_FOR:
         raise ConfigError(f"--process must be one of {', '.join(ONLY_FOR)}, not {process!r}")
-    _require_fitting(
-        process,
-        [
-            name
+    for other, names in ONLY_FOR.items():
+        strange = [
+            f"--{name.replace('_', '-')}"
             for name in context.params
-            if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-        ],
-    )
+            if name in names
+            and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        ]
+        if other != process and strange:
+            raise ConfigError(
+                f"{', '.join(strange)}: only for --process {other}, not for {process}"
+            )
     from pfcalib.samples.rootfile import open_sample, read_metadata
     from pfcalib.simulation.produce import MIN_CLUSTER_E, ProduceConfig, produce_sample
     from pfcalib.simulation.pythia import DijetConfig
@@ -122,10 +122,9 @@ def simulate(
         produce_sample(output, config, progress=advance)
     with open_sample(output) as file:
         n_empty = read_metadata(output, file)["n_events_without_cluster"]
-    console.print(
+    say(
         f"{output}: {n_events - n_empty} of {n_events} events, {output.stat().st_size / 1e6:.1f} MB"
-        + (f"; {n_empty} left no cluster above {MIN_CLUSTER_E:g} GeV" if n_empty else ""),
-        soft_wrap=True,
+        + (f"; {n_empty} left no cluster above {MIN_CLUSTER_E:g} GeV" if n_empty else "")
     )
 
 
@@ -147,13 +146,3 @@ def parse_thresholds(text: str) -> tuple[float, float, float]:
             f"--thresholds must be three numbers such as 4,2,0, not {text!r}"
         ) from None
     return seed, growth, boundary
-
-
-def _require_fitting(process: str, given: Sequence[str]) -> None:
-    """Refuse options on the command line that only mean something for another process."""
-    for other, names in ONLY_FOR.items():
-        strange = [f"--{name.replace('_', '-')}" for name in names if name in given]
-        if other != process and strange:
-            raise ConfigError(
-                f"{', '.join(strange)}: only for --process {other}, not for {process}"
-            )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pfcalib.cli.console import Seed, console
+from pfcalib.cli.console import Force, Seed, require_free, say
 from pfcalib.errors import ConfigError, ValidationError
 
 TASKS = ("classification", "regression")
@@ -69,6 +66,7 @@ def train(
         int, typer.Option(min=1, help="Clusters whose outputs travel with the ONNX file.")
     ] = 1000,
     seed: Seed = 1,
+    force: Force = False,
 ) -> None:
     """Train a classifier of neutral against charged pions or a regression of the energy; one line
     an epoch.
@@ -76,13 +74,14 @@ def train(
     A classifier has the published size of its network and a constant learning rate, a regression
     the tuned settings and a rate that falls along a cosine.
     """
-    with silent_stderr():
-        from pfcalib.samples.rootfile import content_id
-        from pfcalib.training.fit import TrainConfig
-        from pfcalib.training.networks import NetworkConfig, export_network, fit_network
-        from pfcalib.training.regressors import measure_inversion
-        from pfcalib.training.settings import FAMILIES, regression_config
+    from pfcalib.samples.rootfile import content_id
+    from pfcalib.training.fit import HISTORY, TrainConfig
+    from pfcalib.training.networks import NetworkConfig, export_network, fit_network
+    from pfcalib.training.regressors import measure_inversion
+    from pfcalib.training.settings import FAMILIES, regression_config
 
+    if out is not None and not (out / HISTORY).exists():  # a training goes on in its folder
+        require_free(out, force)
     for name, value, known in (("model", model, FAMILIES), ("task", task, TASKS)):
         if value not in known:
             raise ConfigError(f"--{name} {value!r} is unknown; choose one of {', '.join(known)}")
@@ -120,14 +119,12 @@ def train(
             inversion = measure_inversion(network, samples)
             more["inversion"] = {name: part.tolist() for name, part in vars(inversion).items()}
         except ValidationError as error:
-            console.print(f"exported without inversion: {error}", soft_wrap=True)
+            say(f"exported without inversion: {error}")
     parity = export_network(network, samples, name=export, n_clusters=reference, **more)
     result = network.result
     best = f"best epoch {result.best_epoch + 1}, {result.seconds:.0f} s"
-    console.print(f"{network.folder / 'model.keras'}: {best}", soft_wrap=True)
-    console.print(
-        f"{parity.path}: differs by at most {parity.max_abs:.1e} from Keras", soft_wrap=True
-    )
+    say(f"{network.folder / 'model.keras'}: {best}")
+    say(f"{parity.path}: differs by at most {parity.max_abs:.1e} from Keras")
 
 
 def parse_option(text: str) -> tuple[str, Any]:
@@ -141,19 +138,3 @@ def parse_option(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         raise ConfigError(f"--option {text!r}: expected name=value, a JSON value") from None
-
-
-@contextlib.contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Nothing on standard error, also from compiled code: TensorFlow tells of missing GPUs there
-    when it is imported, whatever it is told.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -9,18 +9,12 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import console
-from pfcalib.cli.train import silent_stderr
+from pfcalib.cli.console import Force, PionSample, require_free, say
 from pfcalib.errors import ConfigError
 
 
 def tune(
-    sample: Annotated[
-        Path,
-        typer.Argument(
-            help="Sample of neutral and charged pions, with calibration truth.", show_default=False
-        ),
-    ],
+    sample: PionSample,
     out: Annotated[Path, typer.Option(help="JSON file of the best settings.", show_default=False)],
     model: Annotated[str, typer.Option(help="dnn, cnn or densenet.")] = "cnn",
     trials: Annotated[
@@ -43,24 +37,25 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of clusters, first weights and proposals.")] = 1,
     family: Annotated[str | None, typer.Option(hidden=True, help="Old name of --model.")] = None,
+    force: Force = False,
 ) -> None:
     """Tune the hyper-parameters of the energy regression; one line a trial. Called again, it goes
     on where it stopped.
     """
-    with silent_stderr():
-        from pfcalib.training.tuning import (
-            MIN_COMPLETE,
-            TuneConfig,
-            best_trial,
-            importances,
-            read_trials,
-            study_place,
-            tune_network,
-            write_tuned,
-        )
+    from pfcalib.training.tuning import (
+        MIN_COMPLETE,
+        TuneConfig,
+        best_trial,
+        importances,
+        read_trials,
+        study_place,
+        tune_network,
+        write_tuned,
+    )
 
     if out.suffix != ".json":
         raise ConfigError(f"--out {out}: the name must end with .json")
+    require_free(out, force)
     config = TuneConfig(
         family=family or model,
         n_trials=trials,
@@ -71,10 +66,6 @@ def tune(
         epochs=epochs,
         seed=seed,
     )
-
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
-
     study = tune_network(sample, config, storage=storage, say=say)
     found, best = read_trials(study), best_trial(read_trials(study))
     write_tuned(study, out, config=config, sample=sample)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Seed, console
-from pfcalib.errors import ConfigError
+from pfcalib.cli.console import Force, Seed, require_free, say
 
 
 def tune_showers(
@@ -40,7 +39,7 @@ def tune_showers(
     ] = 2,
     evaluations: Annotated[int, typer.Option(min=1, help="Trials of each stage at most.")] = 80,
     seed: Seed = 1,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Fit the numbers of the parametrised showers to Geant4, stage by stage; one line for every
     better trial.
@@ -56,8 +55,7 @@ def tune_showers(
         write_fit,
     )
 
-    if out.exists() and not force:
-        raise ConfigError(f"{out} exists: give another name, or --force to replace it")
+    require_free(out, force)
     wanted = tuple(stages.split(",")) if stages else tuple(STAGES)
     fit = ShowerFitConfig(
         stages=wanted, n_events=events, copies=copies, evaluations=evaluations, seed=seed
@@ -65,10 +63,6 @@ def tune_showers(
     first = read_fit(start) if start else None
     path = showers or packaged_sample("geant4_pions")
     reference, metadata = read_showers(path, WINDOW)
-
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
-
     config, done = fit_showers(reference, fit, start=first, say=say)
     write_fit(out, config, done, fit=fit, reference=path, metadata=metadata)
     for stage in done:

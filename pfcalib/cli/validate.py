@@ -8,7 +8,7 @@ from typing import Annotated
 import rich.table
 import typer
 
-from pfcalib.cli.console import console
+from pfcalib.cli.console import console, say
 
 
 def validate(
@@ -50,7 +50,4 @@ def validate(
     if report.batches:
         console.print(table)
     require_parity(report)
-    console.print(
-        f"{model}: agrees on {report.n_clusters} clusters within {report.tolerance:.0e}",
-        soft_wrap=True,
-    )
+    say(f"{model}: agrees on {report.n_clusters} clusters within {report.tolerance:.0e}")

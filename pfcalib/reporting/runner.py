@@ -46,7 +46,7 @@ _FOLDER = r"[A-Za-z0-9][\w.,=+-]*"
 # it warns of parameters like `x: int | None`, which it fails to see
 logging.getLogger("papermill").setLevel(logging.ERROR)
 
-Say = Callable[[str], None]  # takes a piece of progress text, which brings its own line end
+Say = Callable[..., None]  # takes text and, as print does, the end of the line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _label(profile: str, changed: Mapping[str, Any]) -> str:
     return f"{label[:MAX_LABEL]}-{digest[:6]}"
 
 
-def run_study(plan: Plan, *, say: Say = lambda text: None) -> RunResult:
+def run_study(plan: Plan, *, say: Say = lambda text, end="\n": None) -> RunResult:
     """Run a planned study and leave its complete folder, whether it passed or failed."""
     start = time.perf_counter()
     with new_folder(plan.folder) as folder:
@@ -259,12 +259,10 @@ def _progress_hooks(plan: Plan, say: Say) -> dict[str, Callable[..., None]]:
 
     def begin(*, cell: Any, cell_index: int) -> None:
         started.append(time.perf_counter())
-        say(
-            f"  {plan.study.name}  cell {len(started):2d}/{total}  "
-            f"{headings.get(cell.get('id'), 'Parameters of this run')[:60]:60s}"
-        )
+        heading = headings.get(cell.get("id"), "Parameters of this run")[:60]
+        say(f"  {plan.study.name}  cell {len(started):2d}/{total}  {heading:60s}", end="")
 
     def end(**_: Any) -> None:
-        say(f"{time.perf_counter() - started[-1]:8.1f} s\n")
+        say(f"{time.perf_counter() - started[-1]:8.1f} s")
 
     return {"on_cell_execute": begin, "on_cell_executed": end}

@@ -129,6 +129,33 @@ def test_bad_input_ends_with_one_line_and_exit_code_1(clone, pfcalib, arguments,
     assert not (clone / "reports").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("simulate", "taken"),
+        ("example", "mltree", "--out", "taken"),
+        ("inspect", "taken", "--plot", "taken.pdf"),
+        ("convert", "in.root", "taken"),
+        ("derive-lcw", "in.root", "taken.json"),
+        ("apply", "small-classifier", "in.root", "taken"),
+        ("train", "in.root", "--out", "folder"),
+        ("tune", "in.root", "--out", "taken.json"),
+        ("tune-showers", "--out", "taken"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_nothing_is_replaced_unless_forced(clone, pfcalib, arguments):
+    (clone / "folder").mkdir()
+    taken = [clone / name for name in ("taken", "taken.pdf", "taken.json", "folder/notes.txt")]
+    for path in taken:
+        path.write_text("mine")
+    code, _, errors = pfcalib(*arguments)
+    assert code == 1
+    name = next(word for word in reversed(arguments) if word.startswith(("taken", "folder")))
+    assert errors == f"pfcalib: {name} exists: give another name, or --force to replace it"
+    assert {path.read_text() for path in taken} == {"mine"}
+
+
 def test_a_misspelt_option_is_an_error_of_usage(clone, pfcalib):
     assert pfcalib("run", "01_tiny", "--profil", "smoke")[0] == 2
 

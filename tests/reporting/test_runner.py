@@ -133,7 +133,11 @@ def test_a_good_run_leaves_everything_under_its_final_name(clone):
     said = []
     profile = clone / "notebooks" / "profiles" / "01_tiny.yaml"
     profile.write_text(yaml.safe_dump({"smoke": VALUES | {"label": "a 'quoted' text"}}))
-    result = run_study(plan_study("01_tiny", root=clone), say=said.append)
+
+    def say(text: str, end: str = "\n") -> None:
+        said.append(text + end)
+
+    result = run_study(plan_study("01_tiny", root=clone), say=say)
     assert result.passed
     assert not result.error
     assert result.folder == clone / "reports" / "01_tiny" / "smoke"

@@ -69,7 +69,6 @@ def test_the_command_writes_numbers_that_it_can_go_on_from(reference, tmp_path, 
     assert json.loads(again.read_text())["stages"][0]["chi2_before"] == pytest.approx(
         told["stages"][0]["chi2"]
     )
-    assert "--force" in run("--out", out)
 
 
 def test_what_it_cannot_do_is_refused(tmp_path):
