@@ -388,7 +388,8 @@ def test_a_bad_value_is_refused_with_its_entry_or_costs_its_cluster_alone(case, 
 def test_skipped_clusters_are_warned_about_once_where_nobody_asks_for_a_log(case):
     with pytest.warns(
         UserWarning,
-        match=r"1 faults were skipped, with 1 clusters or entries; the first: .*NaN truth energy\.root.*truthE",
+        match=r"1 faults were skipped, with 1 clusters or entries; the first: "
+        r".*NaN truth energy\.root.*truthE",
     ):
         kept = read_sample(case.bad("NaN truth energy"), on_error="skip")
     assert len(kept) == len(case.sample) - 1

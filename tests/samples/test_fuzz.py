@@ -208,10 +208,9 @@ def test_the_verdict_on_random_clusters_is_that_of_a_slow_check(tmp_path_factory
     report = check_sample(path)
     assert any(" must " in problem for problem in report.problems) == any(bad)
     if any(bad):
-        with pytest.raises(
-            PfcalibError,
-            match=rf"table\.root: ClusterTree: entry ({'|'.join(str(i) for i, wrong in enumerate(bad) if wrong)}): ",
-        ):
+        entries = "|".join(str(i) for i, wrong in enumerate(bad) if wrong)
+        where = rf"table\.root: ClusterTree: entry ({entries}): "
+        with pytest.raises(PfcalibError, match=where):
             read_sample(path)
     else:
         whole = read_sample(path)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -55,13 +55,12 @@ class VoxelLayer:
     n_alpha: int
 
     def __post_init__(self) -> None:
-        edges, known = np.array([0.0, *self.r_edges]), ", ".join(map(str, LAYERS))
-        rise = np.diff(edges)
-        good_edges = len(edges) > 2 and rise[0] >= 0.0 and np.all(rise[1:] > 0.0)
+        rising = len(self.r_edges) > 1 and all(low < high for low, high in pairwise(self.r_edges))
+        known = ", ".join(map(str, LAYERS))
         for good, what in (
             (self.sampling in LAYERS, f" is no layer of the barrel: {known}"),
             (
-                good_edges and np.isfinite(edges[-1]),
+                rising and self.r_edges[0] >= 0.0 and np.isfinite(self.r_edges[-1]),
                 f": r_edges must rise from 0 or more, got {self.r_edges}",
             ),
             (self.n_alpha >= 1, f": n_bin_alpha must be at least 1, got {self.n_alpha}"),

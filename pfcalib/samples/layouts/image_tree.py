@@ -71,6 +71,11 @@ def image_grid() -> Grid:
     return build_grid("images", eta_max=1.6, phi_max=np.pi, n_towers_phi=64, wraps=True)
 
 
+@lru_cache(maxsize=1)
+def _image_geo() -> CellGeo:
+    return CellGeo.from_grid(image_grid())
+
+
 class ImageReader:
     """An open file; see `Reader`.
 
@@ -97,7 +102,7 @@ class ImageReader:
             self._require_shape(name)
         self._pixels = _pixels(self._images)
         self.n_entries = int(self._tree.num_entries)
-        self.geo = CellGeo.from_grid(image_grid())
+        self.geo = _image_geo()
         self.metadata = {
             "layout": self.layout,
             "cells": "of images: pixel x clusterE, on the barrel's grid around the central cell",
