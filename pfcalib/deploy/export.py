@@ -131,7 +131,6 @@ def _convert(model: keras.Model) -> bytes:
 def _contract(
     model: keras.Model, draft: Path, *, kind: str, normalisation: str, training: Mapping[str, Any]
 ) -> ModelContract:
-    """Contract of the files in the draft folder."""
     return ModelContract(
         model=model.name,
         kind=kind,

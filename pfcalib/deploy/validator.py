@@ -118,7 +118,14 @@ def check_model(
         contract = read_contract(path)
         session = open_session(path)
         n_clusters = require_inputs(inputs, contract)
-        _require_reference(reference, n_clusters, contract)
+        if reference.shape != (n_clusters, *contract.output.shape):
+            raise ValidationError(
+                f"reference has shape {reference.shape}, expected "
+                f"{(n_clusters, *contract.output.shape)}"
+            )
+        if not np.isfinite(reference).all():
+            worst = int(np.argwhere(~np.isfinite(reference))[0, 0])
+            raise ValidationError(f"reference of cluster {worst} is not finite")
     except ValidationError as error:
         return ParityReport(path, path.stem, 0, tolerance, (), (str(error),))
     problems = (
@@ -131,20 +138,23 @@ def check_model(
         return ParityReport(
             path, contract.model, n_clusters, tolerance, (), (*problems, *interface)
         )
-    results = []
+    results, n_classes = [], N_CLASSES.get(contract.output.name, 0)
     for batch in batches:
         try:
-            results.append(
-                _compare(
-                    run_in_batches(session, inputs, batch),
-                    reference,
-                    batch,
-                    n_classes=N_CLASSES.get(contract.output.name, 0),
-                )
-            )
+            output = run_in_batches(session, inputs, batch)
+            results.append(_compare(output, reference, batch, n_classes=n_classes))
         except ValidationError as error:
             problems.append(str(error))
-    problems += [problem for result in results for problem in _batch_problems(result, tolerance)]
+    for result in results:
+        where = f"batch {result.batch}, worst cluster {result.worst_cluster}"
+        wrong = {
+            f"differs by {result.max_abs:.2e}, more than {tolerance:.0e}": (
+                result.max_abs > tolerance
+            ),
+            f"{result.n_nan} values are not finite": result.n_nan,
+            f"{result.n_changed_argmax} clusters change class": result.n_changed_argmax,
+        }
+        problems += [f"{where}: {what}" for what, found in wrong.items() if found]
     return ParityReport(
         path, contract.model, n_clusters, tolerance, tuple(results), tuple(problems)
     )
@@ -197,19 +207,14 @@ def interface_problems(session: onnxruntime.InferenceSession, contract: ModelCon
 
 def _node_problems(node: Any, spec: TensorSpec) -> list[str]:
     """Differences of one tensor; a batch axis with a fixed length is one."""
-    problems = []
-    if node.type != "tensor(float)":
-        problems.append(f"{spec.name}: type {node.type}, expected tensor(float)")
-    if tuple(node.shape[1:]) != spec.shape:
-        problems.append(
-            f"{spec.name}: shape (n, {', '.join(map(str, node.shape[1:]))}), expected (n, "
-            f"{', '.join(map(str, spec.shape))})"
-        )
-    if node.shape and isinstance(node.shape[0], int):
-        problems.append(
-            f"{spec.name}: the batch axis is fixed to {node.shape[0]}, expected a free one"
-        )
-    return problems
+    first, shape = node.shape[0] if node.shape else None, tuple(node.shape[1:])
+    told, wanted = ", ".join(map(str, shape)), ", ".join(map(str, spec.shape))
+    wrong = {
+        f"type {node.type}, expected tensor(float)": node.type != "tensor(float)",
+        f"shape (n, {told}), expected (n, {wanted})": shape != spec.shape,
+        f"the batch axis is fixed to {first}, expected a free one": isinstance(first, int),
+    }
+    return [f"{spec.name}: {what}" for what, found in wrong.items() if found]
 
 
 def run_in_batches(
@@ -228,21 +233,6 @@ def run_in_batches(
                 f"{str(error).splitlines()[0]}"
             ) from error
     return np.concatenate(parts)
-
-
-def _require_reference(
-    reference: NDArray[np.float32], n_clusters: int, contract: ModelContract
-) -> None:
-    """The reference must fit the contract and be finite."""
-    if reference.shape != (n_clusters, *contract.output.shape):
-        raise ValidationError(
-            f"reference has shape {reference.shape}, expected "
-            f"{(n_clusters, *contract.output.shape)}"
-        )
-    if not np.isfinite(reference).all():
-        raise ValidationError(
-            f"reference of cluster {int(np.argwhere(~np.isfinite(reference))[0, 0])} is not finite"
-        )
 
 
 def _compare(
@@ -269,21 +259,3 @@ def _compare(
     return BatchParity(
         batch, float(difference.max()), worst, int(np.count_nonzero(~finite)), int(changed)
     )
-
-
-def _batch_problems(result: BatchParity, tolerance: float) -> list[str]:
-    """Sentences on what is wrong at one batch size."""
-    where = f"batch {result.batch}, worst cluster {result.worst_cluster}"
-    return [
-        *(
-            [f"{where}: differs by {result.max_abs:.2e}, more than {tolerance:.0e}"]
-            if result.max_abs > tolerance
-            else []
-        ),
-        *([f"{where}: {result.n_nan} values are not finite"] if result.n_nan else []),
-        *(
-            [f"{where}: {result.n_changed_argmax} clusters change class"]
-            if result.n_changed_argmax
-            else []
-        ),
-    ]
