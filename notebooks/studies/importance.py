@@ -171,7 +171,8 @@ def read_inputs(
 def predict_energy(regressor: Regressor, inputs: Inputs) -> FloatArray:
     """Energies in GeV, with the inversion of the regressor if it has one."""
     output = predict(regressor.network.model, inputs.arrays)
-    energy = output_energy(regressor.network.config, output, inputs.cluster_e)
+    config = regressor.network.config
+    energy = output_energy(config.head, config.target, output, inputs.cluster_e)
     return energy if regressor.inversion is None else regressor.inversion.apply(energy)
 
 

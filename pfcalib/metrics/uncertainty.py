@@ -114,11 +114,6 @@ def mixture_quantiles(predicted: Mixture, probabilities: ArrayLike) -> FloatArra
     return np.asarray(found.x)
 
 
-def mixture_median(predicted: Mixture) -> FloatArray:
-    """Median of y, shape (n_clusters,); its exponential is the median of the energy in GeV."""
-    return mixture_quantiles(predicted, [0.5])[:, 0]
-
-
 def pull(predicted: Mixture, y_true: ArrayLike) -> FloatArray:
     """Phi^-1(PIT), shape (n_clusters,): (y - mean) / sigma for a single Gaussian, and for a true
     mixture a unit Gaussian all the same.

@@ -29,15 +29,12 @@ class SignedPower(layers.Layer):
         self.exponent = exponent
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Same shape as the input."""
         return keras.ops.sign(inputs) * keras.ops.power(keras.ops.abs(inputs), self.exponent)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Same shape as the input."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Configuration for the model file."""
         return {**super().get_config(), "exponent": self.exponent}
 
 

@@ -36,21 +36,6 @@ MEANINGS = {
 }
 
 
-def output_width(head: str, n_components: int) -> int:
-    """Numbers that a head gives for a cluster.
-
-    >>> output_width("mixture", 2)
-    6
-    """
-    return {
-        "classes": 2,
-        "energy": 1,
-        "quantiles": len(LEVELS),
-        "mixture": 3 * n_components,
-        "class_and_energy": 3,
-    }[head]
-
-
 def finish(
     inputs: Mapping[str, Tensor], features: Tensor, *, head: str, n_components: int, name: str
 ) -> keras.Model:
@@ -116,12 +101,10 @@ class RunningSum(layers.Layer):
     """
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Same shape as the input."""
         n = inputs.shape[-1]
         return keras.ops.matmul(inputs, np.triu(np.ones((n, n), dtype=np.float32)))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Same shape as the input."""
         return input_shape
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,14 +102,6 @@ def open_model(name: PathLike) -> Model:
     )
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What the output of a network means."""
-
-    head: str
-    target: TargetConfig | None
-
-
 def _network_model(
     path: Path,
     contract: ModelContract,
@@ -118,12 +109,12 @@ def _network_model(
 ) -> Model:
     """A network with the inputs, target and inversion of its contract."""
     head = next((name for name, (out, _) in HEADS.items() if out == contract.output.name), "")
-    target, inversion = (contract.training.get(name) for name in ("target", "inversion"))
-    if not head or (head != "classes" and not target):
+    options, inversion = (contract.training.get(name) for name in ("target", "inversion"))
+    if not head or (head != "classes" and not options):
         raise ValidationError(
             f"{path}: the contract does not tell what its output {contract.output.name!r} means"
         )
-    means = _Answer(head, TargetConfig(**target) if target else None)
+    target = TargetConfig(**options) if options else None
     names = {spec.name for spec in contract.inputs}
 
     def answer(sample: Sample) -> Answers:
@@ -136,7 +127,7 @@ def _network_model(
         if "class" in head:
             found["p_em"] = output[:, 1].astype(np.float64)
         if target:
-            energy = output_energy(means, output, sample["clusterE"])
+            energy = output_energy(head, target, output, sample["clusterE"])
             if inversion:
                 energy = Inversion(**{k: np.array(v) for k, v in inversion.items()}).apply(energy)
             found["e_pred"] = energy

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from pfcalib.errors import ConfigError
 from pfcalib.features.augment import AugmentConfig
 from pfcalib.features.inputs import INPUT_SHAPES
 from pfcalib.features.targets import TargetConfig
-from pfcalib.metrics.uncertainty import mixture, mixture_median
+from pfcalib.metrics.uncertainty import mixture, mixture_quantiles
 from pfcalib.models.families import MODEL_KINDS, build_model, copy_weights
 from pfcalib.models.heads import HEADS, LEVELS, split_mixture
 from pfcalib.samples.read import PathLike, as_paths
@@ -315,37 +315,28 @@ def network_energy(
 ) -> NDArray[np.float64]:
     """Energies of a regression in the order of the files, GeV: the median of a distribution."""
     stream = open_stream(paths, network.config, split=split, select=select)
-    return output_energy(network.config, apply_network(network, stream), stream.column("clusterE"))
-
-
-class Head(Protocol):
-    """What must be known of a network to read its output."""
-
-    @property
-    def head(self) -> str: ...
-    @property
-    def target(self) -> TargetConfig | None: ...
+    output, cluster_e = apply_network(network, stream), stream.column("clusterE")
+    return output_energy(network.config.head, network.config.target, output, cluster_e)
 
 
 def output_energy(
-    config: Head, output: NDArray[np.float32], cluster_e: NDArray[Any]
+    head: str, target: TargetConfig | None, output: NDArray[np.float32], cluster_e: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Energies in GeV from the output of a network (n_clusters, n_outputs) and clusterE.
+    """Energies in GeV from the output (n_clusters, n_outputs) of a head and clusterE.
 
     Raises
     ------
     ConfigError
         If the network is a classifier.
     """
-    if config.target is None:
-        raise ConfigError(f"a network with head {config.head!r} gives no energy")
-    columns = {"energy": 0, "quantiles": LEVELS.index(0.5), "class_and_energy": 2}
-    if config.head == "mixture":
-        y = mixture_median(mixture(*split_mixture(output)))
+    if target is None:
+        raise ConfigError(f"a network with head {head!r} gives no energy")
+    if head == "mixture":
+        y = mixture_quantiles(mixture(*split_mixture(output)), [0.5])[:, 0]
     else:
-        y = output[:, columns[config.head]].astype(np.float64)
-    energy = config.target.decode(y, np.asarray(cluster_e, dtype=np.float64))
-    return np.maximum(energy, LOWEST_ENERGY)
+        column = {"energy": 0, "quantiles": LEVELS.index(0.5), "class_and_energy": 2}[head]
+        y = output[:, column].astype(np.float64)
+    return np.maximum(target.decode(y, np.asarray(cluster_e, dtype=np.float64)), LOWEST_ENERGY)
 
 
 def for_species(config: NetworkConfig, species: str) -> NetworkConfig:

@@ -205,7 +205,7 @@ def test_every_head_is_read_as_the_energy_that_it_speaks_of(head, rng):
         "class_and_energy": np.column_stack([np.full((20, 2), 0.5), y]),
     }[head]
     np.testing.assert_allclose(
-        output_energy(config, output.astype(np.float32), cluster_e),
+        output_energy(head, config.target, output.astype(np.float32), cluster_e),
         np.exp(y) * cluster_e,
         rtol=1e-5,
     )
@@ -214,13 +214,13 @@ def test_every_head_is_read_as_the_energy_that_it_speaks_of(head, rng):
 def test_an_energy_that_a_linear_scale_puts_below_zero_is_raised():
     config = replace(ENERGY, target=TargetConfig(scale="ratio"))
     assert output_energy(
-        config, np.array([[-0.5], [0.5]], dtype=np.float32), np.array([2.0, 2.0])
+        "energy", config.target, np.array([[-0.5], [0.5]], dtype=np.float32), np.array([2.0, 2.0])
     ).tolist() == [LOWEST_ENERGY, 1.0]
 
 
 def test_a_classifier_gives_no_energy():
     with pytest.raises(ConfigError, match="head 'classes' gives no energy"):
-        output_energy(NetworkConfig(name="dnn"), np.zeros((1, 2), dtype=np.float32), np.ones(1))
+        output_energy("classes", None, np.zeros((1, 2), dtype=np.float32), np.ones(1))
 
 
 def points(inversion):
