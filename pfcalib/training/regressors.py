@@ -5,14 +5,13 @@ measured on the validation split.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib.calibration.inversion import MIN_COUNT, Inversion, fit_inversion
-from pfcalib.errors import ConfigError
 from pfcalib.features.scalars import MOMENT_COLUMNS, MOMENT_FEATURES, moment_table
 from pfcalib.features.targets import TargetConfig, flat_weights
 from pfcalib.samples.select import SelectionConfig
@@ -32,8 +31,6 @@ from pfcalib.training.stream import ClusterStream
 from pfcalib.training.trees import BoostedTrees, TreesConfig, fit_trees
 
 SPECIES_OF = {"pi0": "neutral", "pic": "charged"}  # as in the names of metrics: as in a selection
-# a small sample is trained in smaller batches, so that an epoch has enough steps
-MIN_STEPS, MIN_BATCH = 30, 32
 TRUTH_COLUMNS = (
     "truthE",
     "truthPdgId",
@@ -225,81 +222,3 @@ def trees_energy_apart(trees: Mapping[str, EnergyTrees], clusters: Clusters) -> 
     """Energies in GeV by the trees of each cluster's own species."""
     both = {key: each.energy(clusters.columns) for key, each in trees.items()}
     return np.where(clusters.is_em, both["pi0"], both["pic"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizeStudyConfig:
-    """Numbers of training clusters, rising, and how many epochs the network gets at each."""
-
-    sizes: tuple[int, ...]
-    epochs: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if (
-            len(self.sizes) != len(self.epochs)
-            or not self.sizes
-            or min(*self.sizes, *self.epochs) < 1
-        ):
-            raise ConfigError(
-                f"sizes {self.sizes} and epochs {self.epochs}: expected as many of both, above 0"
-            )
-        if any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
-            raise ConfigError(f"sizes {self.sizes}: expected to rise")
-
-
-def study_regression_sizes(
-    path: Paths,
-    sizes: SizeStudyConfig,
-    config: NetworkConfig,
-    trees: TreesConfig,
-    clusters: Mapping[str, Clusters],
-    *,
-    say: Say | None = None,
-) -> dict[str, list[NDArray[np.float64]]]:
-    """Energies on the test split after trainings on random parts of the training split, of a
-    network and of trees, both for one species.
-
-    Parameters
-    ----------
-    path : path-like
-        ROOT sample.
-    sizes : SizeStudyConfig
-    config : NetworkConfig
-        Of the species wanted; its epochs and number of clusters are replaced, its batch size is an
-        upper limit.
-    trees : TreesConfig
-    clusters : mapping of split to Clusters
-        Of that species alone, for train, validation and test.
-    say : callable, optional
-
-    Returns
-    -------
-    dict of lists
-        By the name of the network and "gbdt": energies in GeV for each size.
-    """
-    train = clusters["train"]
-    order = np.random.default_rng(config.train.seed).permutation(len(train.rows))
-    found: dict[str, list[NDArray[np.float64]]] = {config.name: [], "gbdt": []}
-    for size, epochs in zip(sizes.sizes, sizes.epochs, strict=True):
-        if size > len(train.rows):
-            raise ConfigError(
-                f"{size} clusters are wanted, the training split has {len(train.rows)}"
-            )
-        batch = min(config.train.batch_size, max(size // MIN_STEPS, MIN_BATCH))
-        few = replace(
-            config,
-            n_clusters=size,
-            train=replace(config.train, epochs=epochs, batch_size=batch, patience=epochs),
-        )
-        found[config.name].append(
-            fit_regressor(path, few, say=say).energy(
-                path, split="test", select=config.select or SELECTION
-            )
-        )
-        part = train.take(np.sort(order[:size]))
-        found["gbdt"].append(
-            fit_energy_trees(part, clusters["validation"], config=trees).energy(
-                clusters["test"].columns
-            )
-        )
-    return found

@@ -7,14 +7,12 @@ in the cache.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pydantic
 
-from pfcalib.cache import write_text
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.features.targets import TargetConfig
 from pfcalib.models.cnn import CnnConfig
@@ -62,20 +60,25 @@ class TunedFile(pydantic.BaseModel):
 
     schema_version: Literal[1]
     family: Literal["dnn", "cnn", "densenet"]
-    options: dict[str, Any]
-    train: dict[str, Any]
-    provenance: Provenance
-
-
-class Tuned(NamedTuple):
-    """Settings of a family of networks."""
-
     options: dict[str, Any]  # of the model's configuration, with_scalars among them, without a head
     train: dict[str, Any]  # of TrainConfig: learning_rate, batch_size
     provenance: Provenance
 
+    @pydantic.model_validator(mode="after")
+    def require_fit(self) -> TunedFile:
+        """Build the configurations, which know their limits."""
+        lists = {name: tuple(v) for name, v in self.options.items() if isinstance(v, list)}
+        try:
+            if "head" in self.options:
+                raise ConfigError("options: the head is chosen by the user of the settings")
+            MODEL_CONFIGS[self.family](**{**self.options, **lists})
+            TrainConfig(**self.train)
+        except (TypeError, ConfigError) as error:
+            raise ValueError(error) from error
+        return self
 
-def read_tuned(family: str, *, path: PathLike | None = None) -> Tuned:
+
+def read_tuned(family: str, *, path: PathLike | None = None) -> TunedFile:
     """Settings of a family from the package, or from a file.
 
     Parameters
@@ -106,45 +109,13 @@ def read_tuned(family: str, *, path: PathLike | None = None) -> Tuned:
         raise BadFileError(f"{file}: cannot be read: {error}") from error
     if stored.family != family:
         raise BadFileError(f"{file}: holds settings of {stored.family}, expected {family}")
-    _require_settings(stored, file)
-    return Tuned(dict(stored.options), dict(stored.train), stored.provenance)
-
-
-def write_settings(stored: TunedFile, path: PathLike) -> Path:
-    """Write tuned settings; the file appears when it is complete.
-
-    Raises
-    ------
-    BadFileError
-        If the settings do not fit the network or the training.
-    """
-    file = Path(path)
-    _require_settings(stored, file)
-    write_text(file, json.dumps(stored.model_dump(), indent=2) + "\n")
-    return file
+    return stored
 
 
 def require_family(family: str) -> None:
     """Raise ConfigError unless the family of networks is known."""
     if family not in FAMILIES:
         raise ConfigError(f"unknown family {family!r}: expected one of {', '.join(FAMILIES)}")
-
-
-def _require_settings(stored: TunedFile, file: Path) -> None:
-    """Build the configurations, which know their limits."""
-    options = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in stored.options.items()
-    }
-    try:
-        if "head" in options:
-            raise ConfigError(
-                "options: the head is chosen by the user of the settings, not by the file"
-            )
-        MODEL_CONFIGS[stored.family](**options)
-        TrainConfig(**stored.train)
-    except (TypeError, ConfigError) as error:
-        raise BadFileError(f"{file}: {error}") from error
 
 
 def regression_config(
@@ -188,27 +159,17 @@ def regression_config(
         raise ConfigError(
             f"head {head!r} is not that of a regression: expected one of {', '.join(LOSSES)}"
         )
-    given, rates = _settings(name, options, train)
-    training = {
-        "loss": LOSSES[head],
-        "huber_delta": HUBER_DELTA,
-        **_schedule(epochs, seed),
-        **rates,
-    }
-    more = {
-        "select": SELECTION,
-        "target": target or TargetConfig(with_class=head == "class_and_energy"),
+    loss = {"loss": LOSSES[head], "huber_delta": HUBER_DELTA, **(train or {})}
+    config = classifier_config(
+        name,
+        epochs=epochs,
+        seed=seed,
+        options={**(options or {}), "head": head},
+        train=loss,
+        target=target or TargetConfig(with_class=head == "class_and_energy"),
         **more,
-    }
-    return for_species(
-        NetworkConfig(
-            name=name,
-            options={**given, "head": head},
-            train=TrainConfig(**training),
-            **more,
-        ),
-        species,
     )
+    return for_species(config, species)
 
 
 def classifier_config(
@@ -218,22 +179,16 @@ def classifier_config(
     seed: int,
     options: Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> NetworkConfig:
     """Configuration of a classifier of the clusters of the regressions, with the settings that were
-    tuned for these.
+    tuned for these; parameters as of `regression_config`.
     """
-    given, rates = _settings(name, options, train)
-    training = TrainConfig(**{**_schedule(epochs, seed), **rates})
-    return NetworkConfig(name=name, options=given, select=SELECTION, train=training)
-
-
-def _settings(
-    name: str, options: Mapping[str, Any] | None, train: Mapping[str, Any] | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tuned settings of network and training, with those that are given put over them."""
     tuned = read_tuned(name)
-    return {**tuned.options, **(options or {})}, {**tuned.train, **(train or {})}
-
-
-def _schedule(epochs: int, seed: int) -> dict[str, Any]:
-    return {"epochs": epochs, "patience": epochs, "schedule": "cosine", "seed": seed}
+    schedule = {"epochs": epochs, "patience": epochs, "schedule": "cosine", "seed": seed}
+    return NetworkConfig(
+        name=name,
+        options={**tuned.options, **(options or {})},
+        train=TrainConfig(**{**schedule, **tuned.train, **(train or {})}),
+        **{"select": SELECTION, **more},
+    )

@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +33,10 @@ from optuna.distributions import FloatDistribution as Float
 from optuna.distributions import IntDistribution as Int
 from optuna.trial import FrozenTrial, TrialState
 
-from pfcalib.cache import cache_key, locked
+from pfcalib.cache import cache_key, locked, write_text
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.features.targets import TargetConfig
+from pfcalib.metrics.curve import Estimate
 from pfcalib.models.families import build_model
 from pfcalib.provenance import versions
 from pfcalib.samples.read import PathLike
@@ -50,10 +51,8 @@ from pfcalib.training.networks import (
 from pfcalib.training.settings import (
     HUBER_DELTA,
     Provenance,
-    Tuned,
     TunedFile,
     require_family,
-    write_settings,
 )
 
 OBJECTIVE = "lowest validation Huber loss of ln(E_dep / E_EM), both species, flat in ln E"
@@ -98,24 +97,8 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
         **_COMMON,
     },
 }
-MEANINGS = {
-    "dropout": "share of the units that a training step leaves out",
-    "pixel_power": "exponent that pixels are raised to; 1 = published",
-    "learning_rate": "of Adam at the start of the cosine",
-    "batch_size": "clusters a step",
-    "n_layers": "hidden layers",
-    "width": "units of the first hidden layer",
-    "taper": "width against depth: all alike, the last half as wide (published), or each half of "
-    "the one before",
-    "scalars_first": "energy and direction join the pixels, not the last hidden layer",
-    "filters": "filters of each layer's convolution",
-    "branch_width": "units behind each layer's convolution",
-    "merged_width": "units behind the merged branches",
-    "growth": "maps that each convolution adds",
-    "block_layers": "convolutions of each of the two dense blocks",
-    "compression": "share of the maps that a transition keeps",
-    "head_width": "units behind the merged stacks",
-}
+
+
 # The first trial of each study: the published settings as near as the space holds them, at a rate
 # that the few epochs of a trial allow.
 # The published DNN is nearly twice as wide; of the DenseNet no widths are published.
@@ -142,40 +125,13 @@ def settings(family: str, parameters: Mapping[str, Any]) -> Settings:
     rest = dict(parameters)
     train = {name: rest.pop(name) for name in ("learning_rate", "batch_size")}
     if family == "dnn":
-        rest["widths"] = _widths(rest.pop("n_layers"), rest.pop("width"), rest.pop("taper"))
+        n, width = rest.pop("n_layers"), rest.pop("width")
+        halvings = {"none": [0] * n, "last": [0] * (n - 1) + [1], "each": list(range(n))}
+        found = [max(width // 2**halving, MIN_WIDTH) for halving in halvings[rest.pop("taper")]]
+        rest["widths"] = found
     elif family == "densenet":
         rest["block_layers"] = [rest["block_layers"]] * 2
     return {**rest, "with_scalars": True}, train
-
-
-def _widths(n_layers: int, width: int, taper: str) -> list[int]:
-    halvings = {
-        "none": [0] * n_layers,
-        "last": [0] * (n_layers - 1) + [1],
-        "each": list(range(n_layers)),
-    }[taper]
-    return [max(width // 2**halving, MIN_WIDTH) for halving in halvings]
-
-
-def describe(family: str) -> list[tuple[str, str, str, str]]:
-    """Name, meaning, range and default of each parameter of a family, in words.
-
-    >>> describe("cnn")[2]
-    ('merged_width', 'units behind the merged branches', '32 to 128, logarithmic', '50')
-    """
-    rows = []
-    for name, values in SPACES[family].items():
-        if isinstance(values, Choice):
-            text = ", ".join(map(str, values.choices))
-        else:
-            text = f"{values.low:g} to {values.high:g}{', logarithmic' if values.log else ''}"  # type: ignore[attr-defined]
-        rows.append((name, MEANINGS[name], text, str(DEFAULTS[family][name])))
-    return rows
-
-
-def logarithmic(family: str) -> list[str]:
-    """Names of the parameters of a family that are drawn flat in their logarithm."""
-    return [name for name, values in SPACES[family].items() if getattr(values, "log", False)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,16 +251,19 @@ def tune_network(
     deadline = time.time() + config.timeout if config.timeout else float("inf")
     with _locked(place, "lock"):
         study = open_study(place, create=True)
-        _tidy(study, DEFAULTS[config.family])
+        if not study.trials:  # the default settings come first
+            study.enqueue_trial(dict(DEFAULTS[config.family]))
+        # what a killed process left running has failed and waits for another try: who holds the
+        # lock knows that at once, Optuna's heartbeat would have to wait
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+            if trial.params:
+                study.enqueue_trial(trial.params)
         if len(study.get_trials(deepcopy=False, states=FINISHED)) < config.n_trials:
             if config.n_workers > 1:
                 _work_apart(Path(path), config, place, deadline, say)
             else:
-
-                def done(trial: FrozenTrial) -> None:
-                    say(trial_line(study, trial, config.n_trials))
-
-                _work(Path(path), config, place, 0, deadline, done)
+                _work(Path(path), config, place, 0, deadline, say)
     return study
 
 
@@ -358,18 +317,6 @@ def trial_line(study: optuna.Study, trial: FrozenTrial, n_trials: int) -> str:
     return f"{where}: {end}, best {best}; {seconds:.0f} s; {parameters}"
 
 
-def _tidy(study: optuna.Study, default: Mapping[str, Any]) -> None:
-    """The default settings come first; what a killed process left running is failed and waits for
-    another try. Who holds the lock knows that at once; Optuna's heartbeat would have to wait.
-    """
-    if not study.trials:
-        study.enqueue_trial(dict(default))
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params)
-
-
 def _work_apart(path: Path, config: TuneConfig, place: Place, deadline: float, say: Say) -> None:
     """Let several processes work on the study; tell of each trial when it is done."""
     study = open_study(place)
@@ -399,9 +346,10 @@ def _work(
     place: Place,
     number: int,
     deadline: float,
-    done: Callable[[FrozenTrial], None] | None = None,
+    say: Say | None = None,
 ) -> None:
-    """Run trials until there are enough; the clusters are read once.
+    """Run trials until there are enough; the clusters, arrays (inputs, targets, weights), are read
+    once.
 
     Trials are asked for under a lock: on SQLite `Study.optimize` gives two workers the same waiting
     trial, and lets them start one too many.
@@ -411,7 +359,11 @@ def _work(
     # a later call must not propose the same again
     seed = int(np.random.SeedSequence((config.seed, number, n_before)).generate_state(1)[0])
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_RANDOM)
-    study, data = open_study(place, sampler=sampler), read_data(path, config)
+    study, network = open_study(place, sampler=sampler), config.network(DEFAULTS[config.family])
+    data = [
+        take_clusters(open_stream(path, network, split=split, shuffle=True), n)
+        for split, n in (("train", config.n_clusters), ("validation", config.n_validation))
+    ]
     while time.time() < deadline:
         with _locked(place, "ask.lock"):
             trials = study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
@@ -422,26 +374,15 @@ def _work(
             finished = study.tell(trial, _try(trial, config, data))
         except optuna.TrialPruned:
             finished = study.tell(trial, state=TrialState.PRUNED)
-        if done is not None:
-            done(finished)
+        if say is not None:
+            say(trial_line(study, finished, config.n_trials))
 
 
 def _locked(place: Place, suffix: str) -> filelock.BaseFileLock:
     return locked(place.storage.with_name(f"{place.storage.name}.{place.name}.{suffix}"))
 
 
-def read_data(path: PathLike, config: TuneConfig) -> tuple[Arrays, Arrays]:
-    """Training and validation clusters of all trials, as arrays (inputs, targets, weights)."""
-    network = config.network(DEFAULTS[config.family])
-    sizes = {"train": config.n_clusters, "validation": config.n_validation}
-    training, validation = (
-        take_clusters(open_stream(path, network, split=split, shuffle=True), n)
-        for split, n in sizes.items()
-    )
-    return training, validation
-
-
-def _try(trial: optuna.Trial, config: TuneConfig, data: tuple[Arrays, Arrays]) -> float:
+def _try(trial: optuna.Trial, config: TuneConfig, data: Sequence[Arrays]) -> float:
     """Train one network; its checkpoints are thrown away."""
     network, started = config.network(trial.params), time.perf_counter()
 
@@ -460,7 +401,13 @@ def _try(trial: optuna.Trial, config: TuneConfig, data: tuple[Arrays, Arrays]) -
     try:
         with tempfile.TemporaryDirectory(prefix="pfcalib-tune-") as folder:
             result = fit_model(
-                model, *data, network.train, out_dir=folder, say=lambda line: None, watch=watch
+                model,
+                data[0],
+                data[1],
+                network.train,
+                out_dir=folder,
+                say=lambda line: None,
+                watch=watch,
             )
     finally:
         trial.set_user_attr("seconds", time.perf_counter() - started)
@@ -489,15 +436,6 @@ class Trial(NamedTuple):
     parameters: dict[str, Any]
     seconds: float
     n_parameters: int  # weights of the network
-
-
-class Importance(NamedTuple):
-    """Share of the variance of the loss over the search space that comes from one parameter
-    alone.
-    """
-
-    value: float
-    error: float
 
 
 def read_trials(study: optuna.Study) -> list[Trial]:
@@ -536,9 +474,9 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
 
 def importances(
     study: optuna.Study, *, seed: int, n_resampled: int = N_RESAMPLED
-) -> dict[str, Importance]:
-    """Importance of each parameter, largest first: functional analysis of variance (Hutter et al.,
-    ICML 2014) of the complete trials.
+) -> dict[str, Estimate]:
+    """Share of the variance of the loss over the search space that comes from each parameter alone,
+    largest first: functional analysis of variance (Hutter et al., ICML 2014) of complete trials.
 
     Parameters
     ----------
@@ -571,7 +509,7 @@ def importances(
         for name in central
     }
     return {
-        name: Importance(value, errors[name])
+        name: Estimate(value, errors[name])
         for name, value in sorted(central.items(), key=lambda item: -item[1])
     }
 
@@ -624,10 +562,11 @@ def write_tuned(
         train=train,
         provenance=provenance,
     )
-    return write_settings(stored, path)
+    write_text(path, stored.model_dump_json(indent=2) + "\n")
+    return Path(path)
 
 
-def holds_best(tuned: Tuned, study: optuna.Study, family: str) -> bool:
+def holds_best(tuned: TunedFile, study: optuna.Study, family: str) -> bool:
     """Whether settings from a file are those of the best trial of a study."""
     options, train = settings(family, _rounded(best_trial(read_trials(study)).parameters))
     return (tuned.options, tuned.train) == (options, train)

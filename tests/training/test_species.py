@@ -4,26 +4,20 @@ many clusters as they are told.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from factories import make_sample
 
-from pfcalib.errors import ConfigError
 from pfcalib.features.targets import TargetConfig
 from pfcalib.samples.write import write_sample
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import NetworkConfig
 from pfcalib.training.regressors import (
     SELECTION,
-    SizeStudyConfig,
     energy_apart,
     fit_apart,
     fit_trees_apart,
-    for_species,
     read_clusters,
-    study_regression_sizes,
     trees_energy_apart,
 )
 from pfcalib.training.trees import TreesConfig
@@ -90,39 +84,3 @@ def test_trees_of_each_species_calibrate_it(splits):
     assert medians(trees_energy_apart(trees, splits["test"]), splits["test"]) == pytest.approx(
         [1.0, 1.0], abs=0.04
     )
-
-
-def test_the_study_of_sizes_calibrates_the_test_split_at_each_size(path, splits):
-    alone = {split: part.take(~part.is_em) for split, part in splits.items()}
-    sizes = SizeStudyConfig(sizes=(100, 300), epochs=(4, 3))
-    found = study_regression_sizes(path, sizes, for_species(ENERGY, "charged"), TREES, alone)
-    assert {name: [len(energy) for energy in energies] for name, energies in found.items()} == {
-        name: [len(alone["test"].rows)] * 2 for name in ("dnn", "gbdt")
-    }
-    with pytest.raises(ConfigError, match="the training split has"):
-        study_regression_sizes(
-            path, SizeStudyConfig(sizes=(10**6,), epochs=(1,)), ENERGY, TREES, alone
-        )
-
-
-def test_trees_of_the_study_of_sizes_learn_from_as_many_clusters_as_the_size_says(path, splits):
-    """Fewer than two leaves hold leave all to the inversion, which knows but the energy."""
-    alone = {split: part.take(~part.is_em) for split, part in splits.items()}
-    sizes, config = (
-        SizeStudyConfig(sizes=(30, 300), epochs=(1, 1)),
-        for_species(ENERGY, "charged"),
-    )
-    trees = replace(TREES, min_samples_leaf=20)
-    found = study_regression_sizes(path, sizes, config, trees, alone)["gbdt"]
-    in_order = [np.diff(energy[np.argsort(alone["test"].e_em)]) > 0.0 for energy in found]
-    assert [bool(rising.all()) for rising in in_order] == [True, False]
-
-
-def test_the_study_of_sizes_inverts_trees_to_the_truth_of_the_validation_split(path, splits):
-    alone = {split: part.take(~part.is_em) for split, part in splits.items()}
-    doubled = 2.0 * alone["validation"].e_true
-    columns = {**alone["validation"].columns, "cluster_ENG_CALIB_TOT": doubled}
-    alone["validation"] = alone["validation"]._replace(columns=columns, e_true=doubled)
-    sizes, config = SizeStudyConfig(sizes=(300,), epochs=(1,)), for_species(ENERGY, "charged")
-    (energy,) = study_regression_sizes(path, sizes, config, TREES, alone)["gbdt"]
-    assert np.median(energy / alone["test"].e_true) == pytest.approx(2.0, rel=0.05)
