@@ -112,7 +112,6 @@ class ArrayBatches(keras.utils.PyDataset):
         )
 
     def on_epoch_end(self) -> None:
-        """The next epoch."""
         self.set_epoch(self.epoch + 1)
 
     def __len__(self) -> int:
@@ -138,7 +137,13 @@ class _Epochs(keras.callbacks.CSVLogger):
         self.n_clusters, self.say = n_clusters, say
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        seed_dropout(self.model, seed=self.config.seed, epoch=epoch)
+        # checkpoints do not hold the random numbers of dropout: they start anew from seed, epoch
+        # and place in the model; a layer of rate 0 has none
+        for place, layer in enumerate(self.model.layers):
+            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0.0:
+                layer.seed_generator.state.assign(
+                    np.random.SeedSequence((self.config.seed, epoch, place)).generate_state(2)
+                )
         self.started = time.perf_counter()
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -156,28 +161,12 @@ class _Epochs(keras.callbacks.CSVLogger):
         for path in self.folder.glob("epoch-*.weights.h5"):
             if path not in kept:
                 path.unlink()
-        self.say(_line(epoch, self.config.epochs, row, best=epoch == best))
+        told = [name for name in ("loss", "val_loss", "val_accuracy") if name in row]
+        numbers = "  ".join(f"{name} {row[name]:.4f}" for name in told)
+        speed = f"{row['clusters_per_second']:.0f} clusters/s  {row['seconds']:.1f} s"
+        end = "  best" if epoch == best else ""
+        self.say(f"epoch {epoch + 1:>3}/{self.config.epochs}  {numbers}  {speed}{end}")
         self.model.stop_training = epoch - best >= self.config.patience
-
-
-def seed_dropout(model: keras.Model, *, seed: int, epoch: int) -> None:
-    """Start the random numbers of dropout layers anew from seed, epoch and place in the model:
-    checkpoints do not hold them.
-    """
-    for place, layer in enumerate(model.layers):
-        # one of rate 0 has no random numbers
-        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0.0:
-            layer.seed_generator.state.assign(
-                np.random.SeedSequence((seed, epoch, place)).generate_state(2)
-            )
-
-
-def _line(epoch: int, epochs: int, row: Mapping[str, float], *, best: bool) -> str:
-    numbers = "  ".join(
-        f"{name} {row[name]:.4f}" for name in ("loss", "val_loss", "val_accuracy") if name in row
-    )
-    speed = f"{row['clusters_per_second']:.0f} clusters/s  {row['seconds']:.1f} s"
-    return f"epoch {epoch + 1:>3}/{epochs}  {numbers}  {speed}{'  best' if best else ''}"
 
 
 def weights_path(folder: Path, epoch: int) -> Path:

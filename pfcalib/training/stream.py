@@ -47,8 +47,9 @@ class ClusterStream(keras.utils.PyDataset):
 
     Every chosen cluster comes exactly once an epoch, the last batch may be smaller. The order of an
     epoch depends on (seed, epoch) alone, not on workers. Train with ``model.fit(stream,
-    shuffle=False, callbacks=[EpochOrder(stream), ...])``: `fit` would else shuffle the batches once
-    more with a seed of its own, and it ends more epochs than it trains. A model has its inputs by
+    shuffle=False, ...)``, as `fit` would else shuffle the batches once more with a seed of its own,
+    and with a ``keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs:
+    stream.set_epoch(epoch))``, as it ends more epochs than it trains. A model has its inputs by
     name, ``keras.Model({"pixels": ...}, ...)``. With ``use_multiprocessing`` processes must be
     spawned, not forked (``multiprocessing.set_start_method("spawn")``); a stream is small to send.
 
@@ -131,12 +132,16 @@ class ClusterStream(keras.utils.PyDataset):
         super().__init__(
             workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size
         )
-        _require_options(
-            source,
-            batch_size=batch_size,
-            pool_size=pool_size,
-            processes=workers > 0 and use_multiprocessing,
-        )
+        if source not in ("cache", "root"):
+            raise ConfigError(f"source must be 'cache' or 'root', got {source!r}")
+        for name, value in (("batch_size", batch_size), ("pool_size", pool_size)):
+            if value < 1:
+                raise ConfigError(f"{name} must be positive, got {value}")
+        if source == "root" and workers > 0 and use_multiprocessing:
+            raise ConfigError(
+                "source='root' is one pass over the files, which several processes cannot share: "
+                "use threads, or source='cache'"
+            )
         self.layers = input_layers(kind)
         self.paths, self.kind, self.split, self.batch_size = (
             as_paths(paths),
@@ -165,8 +170,9 @@ class ClusterStream(keras.utils.PyDataset):
             "fractions": fractions,
             "salt": salt,
         }
-        self._rows, self._weights = choose_from_chunks(self._source.scan(SELECT_COLUMNS), **options)
-        if not len(self._rows):
+        # of the chosen clusters, in the order of the files: rows among all clusters, and weights
+        self.rows, self.weights = choose_from_chunks(self._source.scan(SELECT_COLUMNS), **options)
+        if not len(self.rows):
             raise ValidationError(
                 f"no cluster of {', '.join(map(str, self.paths))} is in split {split!r} and passes "
                 "the selection"
@@ -197,10 +203,10 @@ class ClusterStream(keras.utils.PyDataset):
             # a cluster without a target is told before the training
             self.target.encode(e_true, self._norm)
             self._e_true = e_true.astype(np.float32)
-            self._weights = (
-                (self._weights * flat_weights(e_true, self._em)).astype(np.float32)
+            self.weights = (
+                (self.weights * flat_weights(e_true, self._em)).astype(np.float32)
                 if self.target.flat
-                else self._weights
+                else self.weights
             )
 
     def _scan_chosen(
@@ -210,8 +216,8 @@ class ClusterStream(keras.utils.PyDataset):
         first = 0
         for chunk in self._source.scan(tuple(dict.fromkeys(columns))):
             last = first + len(chunk[columns[0]])
-            start, stop = np.searchsorted(self._rows, (first, last)).tolist()
-            own = self._rows[start:stop] - first
+            start, stop = np.searchsorted(self.rows, (first, last)).tolist()
+            own = self.rows[start:stop] - first
             yield slice(start, stop), {name: array[own] for name, array in chunk.items()}
             first = last
 
@@ -234,18 +240,13 @@ class ClusterStream(keras.utils.PyDataset):
     @property
     def n_clusters(self) -> int:
         """Clusters in an epoch."""
-        return len(self._rows)
+        return len(self.rows)
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each input without the batch axis."""
         extra = {"scalars": (len(self.scalars),)} if self.scalars else {}
         return INPUT_SHAPES[self.kind] | extra
-
-    @property
-    def rows(self) -> NDArray[np.integer]:
-        """Rows of the chosen clusters among all clusters of the files, rising."""
-        return self._rows
 
     @property
     def labels(self) -> NDArray[np.float32]:
@@ -267,11 +268,6 @@ class ClusterStream(keras.utils.PyDataset):
             np.concatenate([one_hot(self._em[chosen]), y], axis=1) if self.target.with_class else y
         )
 
-    @property
-    def weights(self) -> NDArray[np.float32]:
-        """Weights of the chosen clusters in the order of the files."""
-        return self._weights
-
     def column(self, name: str) -> NDArray[Any]:
         """A scalar of the chosen clusters in the order of the files, which is that of the batches
         with shuffle=False.
@@ -283,7 +279,7 @@ class ClusterStream(keras.utils.PyDataset):
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
         self._order = (
-            self._source.shuffled(self._rows, rng)
+            self._source.shuffled(self.rows, rng)
             if self.shuffle
             else np.arange(self.n_clusters, dtype=row_type(self.n_clusters))
         )
@@ -321,7 +317,7 @@ class ClusterStream(keras.utils.PyDataset):
         rng = (
             np.random.default_rng([self.seed, self.epoch, int(chosen[0])]) if self.augment else None
         )
-        for part in self._source.cells(self._rows[chosen]):
+        for part in self._source.cells(self.rows[chosen]):
             place, energy = part.place, part.energy
             if self.augment and rng:
                 energy, factor = augment_cells(
@@ -376,23 +372,15 @@ class MixedStream(keras.utils.PyDataset):
         self.epoch = epoch
         for stream in self.streams:
             stream.set_epoch(epoch)
-        self._orders = [
-            self._order(stream, epoch, place) for place, stream in enumerate(self.streams)
-        ]
-
-    def _order(self, stream: ClusterStream, epoch: int, place: int) -> np.ndarray:
-        """Clusters of a later stream in the order of an epoch, repeated until they suffice."""
-        if place == 0:
-            return np.zeros(0, dtype=np.int64)
-        rng = np.random.default_rng([stream.seed, epoch, place])
-        wanted = len(self) * stream.batch_size
-        rounds = [
-            rng.permutation(stream.n_clusters) for _ in range(-(-wanted // stream.n_clusters))
-        ]
-        return np.concatenate(rounds)[:wanted]
+        self._orders = []  # clusters of each later stream, repeated until they suffice
+        for place, stream in enumerate(self.streams[1:], 1):
+            rng = np.random.default_rng([stream.seed, epoch, place])
+            wanted = len(self) * stream.batch_size
+            rounds = -(-wanted // stream.n_clusters)
+            order = np.concatenate([rng.permutation(stream.n_clusters) for _ in range(rounds)])
+            self._orders.append(order[:wanted])
 
     def on_epoch_end(self) -> None:
-        """The next epoch."""
         self.set_epoch(self.epoch + 1)
 
     def __getitem__(self, index: int) -> Batch:
@@ -400,25 +388,11 @@ class MixedStream(keras.utils.PyDataset):
         first = self.streams[0][index]
         rest = [
             stream.batch(order[index * stream.batch_size : (index + 1) * stream.batch_size])
-            for stream, order in zip(self.streams[1:], self._orders[1:], strict=True)
+            for stream, order in zip(self.streams[1:], self._orders, strict=True)
         ]
         parts = [first, *rest]
         inputs = {name: np.concatenate([part[0][name] for part in parts]) for name in first[0]}
         return inputs, *(np.concatenate([part[i] for part in parts]) for i in range(1, len(first)))  # type: ignore[return-value]
-
-
-class EpochOrder(keras.callbacks.Callback):
-    """Keeps the order of a stream in step with the epochs that `fit` counts, also in a training
-    that is taken up again.
-    """
-
-    def __init__(self, stream: ClusterStream) -> None:
-        super().__init__()
-        self.stream = stream
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Take the order of this epoch."""
-        self.stream.set_epoch(epoch)
 
 
 def one_hot(em: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -433,16 +407,3 @@ def one_hot(em: NDArray[np.bool_]) -> NDArray[np.float32]:
 def scaled(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
     """Energies as log10 of GeV, anything else as it is."""
     return (log10_floor(values) if COLUMNS[name].unit == "GeV" else values).astype(np.float32)
-
-
-def _require_options(source: str, *, batch_size: int, pool_size: int, processes: bool) -> None:
-    if source not in ("cache", "root"):
-        raise ConfigError(f"source must be 'cache' or 'root', got {source!r}")
-    for name, value in (("batch_size", batch_size), ("pool_size", pool_size)):
-        if value < 1:
-            raise ConfigError(f"{name} must be positive, got {value}")
-    if source == "root" and processes:
-        raise ConfigError(
-            "source='root' is one pass over the files, which several processes cannot share: use "
-            "threads, or source='cache'"
-        )

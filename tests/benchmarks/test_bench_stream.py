@@ -48,7 +48,7 @@ def images_alone(stream, path):
             stream._norm[chosen].astype(np.float64),
         )
         stream._window.fill(
-            pixels, np.arange(len(chosen)), stream._rows[chosen], *in_memory, centre, norm
+            pixels, np.arange(len(chosen)), stream.rows[chosen], *in_memory, centre, norm
         )
     return time.process_time() - start
 
