@@ -25,13 +25,14 @@ from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.samples.maps import open_cache
 from pfcalib.samples.write import write_sample
 from pfcalib.simulation.digitise import digitise, noise_sigma
-from pfcalib.simulation.geant4.engine import simulate_showers_geant4
+from pfcalib.simulation.geant4.engine import simulate_batches
 from pfcalib.simulation.geant4.formulas import (
     bremsstrahlung,
     neutron_capture,
     neutron_elastic,
     neutron_inelastic,
 )
+from pfcalib.simulation.geant4.shots import build_shots
 from pfcalib.simulation.particles import Particles, simulate_gun
 from pfcalib.simulation.pythia import DijetConfig, simulate_dijets
 from pfcalib.simulation.showers import simulate_showers
@@ -88,8 +89,9 @@ def clustering() -> dict[str, float]:
 def geant4() -> dict[str, float]:
     """Four pions in the window."""
     particles, grid, rng = shoot(4)
-    soft = particles._replace(energy=np.full(4, 1.0))
-    hits = simulate_showers_geant4(soft, grid, rng)
+    shots = build_shots(particles._replace(energy=np.full(4, 1.0)), rng)
+    with tempfile.TemporaryDirectory() as folder:
+        hits = next(simulate_batches([shots], grid, Path(folder))).hits
     return sums({"signal": hits.signal, "cell": hits.cell})
 
 

@@ -1,5 +1,5 @@
-"""Showers by Geant4 with the inputs and the output of the parametrised engine, by any number of
-worker processes.
+"""Showers by Geant4, of the rows that the parametrised engine would shower, by any number of worker
+processes.
 
 The work is cut into jobs (see `jobs`). Every row has its own seeds, so the hits depend neither on
 the number of workers nor on how the rows were cut, nor on where an earlier attempt stopped.
@@ -7,10 +7,8 @@ the number of workers nor on how the rows were cut, nor on where an earlier atte
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import tempfile
 from collections.abc import Callable, Generator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib.cache import cache_key
-from pfcalib.errors import BadFileError, ConfigError
+from pfcalib.errors import ConfigError
 from pfcalib.geometry import GRIDS, Grid
 from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.geant4.actions import PHYSICS
@@ -32,11 +30,9 @@ from pfcalib.simulation.geant4.jobs import (
     Pool,
     cut_batch,
     read_result,
-    write_job,
     write_setup,
 )
-from pfcalib.simulation.geant4.shots import Shots, build_shots, join_rows, merge_rows
-from pfcalib.simulation.particles import Particles
+from pfcalib.simulation.geant4.shots import Shots, join_rows, merge_rows
 
 SYNTHETIC = (
     "%s: no evaluated data sets of Geant4 are configured (GEANT4_DATA_DIR), so cross sections "
@@ -74,64 +70,6 @@ def describe_geant4(data: DataSets, config: Geant4Config | None = None) -> dict[
     }
 
 
-def simulate_showers_geant4(
-    particles: Particles,
-    grid: Grid,
-    rng: np.random.Generator,
-    *,
-    field: float = 0.0,
-    config: Geant4Config | None = None,
-    n_processes: int = 1,
-    folder: Path | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Hits:
-    """Showers of a batch of particles, as `simulation.showers.simulate_showers` makes them, by
-    Geant4.
-
-    With a generator in the same state both engines shower the same particles: the decays of neutral
-    pions are drawn first.
-
-    Parameters
-    ----------
-    particles : Particles
-        Sorted by event, events counted from 0 without gaps.
-    grid : Grid
-        Cells to fill, one of `geometry.GRIDS`.
-    rng : numpy.random.Generator
-        Source of the decays and of the seeds of Geant4.
-    field : float, tesla
-        Solenoid up to the coil.
-    config : Geant4Config, optional
-    n_processes : int
-        Workers; the hits do not depend on it.
-    folder : Path, optional
-        Where results are kept, so that an interrupted call goes on there; by default a temporary
-        one.
-    progress : callable, optional
-        Called with the number of events finished since the last call.
-
-    Raises
-    ------
-    ConfigError
-        If a particle is of a kind that has no shower here, or Geant4 is not installed.
-    WorkerError
-        If Geant4 crashes twice at the same rows.
-    """
-    shots = build_shots(particles, rng, field=field)
-    with contextlib.ExitStack() as stack:
-        folder = folder or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="pfcalib-geant4-"))
-        )
-        batches = stack.enter_context(
-            contextlib.closing(
-                simulate_batches(
-                    [shots], grid, folder, config=config, n_processes=n_processes, progress=progress
-                )
-            )
-        )
-        return next(batches).hits
-
-
 def simulate_batches(
     batches: Sequence[Shots],
     grid: Grid,
@@ -156,12 +94,20 @@ def simulate_batches(
         it when the hits are safe.
     config : Geant4Config, optional
     data : DataSets, optional
-        By default those that `tables.find_data` finds or writes.
+        By default those that `find_data` finds or writes.
     n_processes : int
+        Workers; the hits do not depend on it.
     job_energy : float, GeV
         Energy that a worker shoots at once.
     progress : callable, optional
         Called with the number of events finished since the last call.
+
+    Raises
+    ------
+    ConfigError
+        If Geant4 is not installed, or the grid is another.
+    WorkerError
+        If Geant4 crashes twice at the same rows.
     """
     require_geant4()
     if GRIDS.get(grid.name) is not grid:
@@ -174,79 +120,33 @@ def simulate_batches(
     for stale in folder.glob(".*.tmp*"):
         stale.unlink(missing_ok=True)
     write_setup(folder / "setup.json", grid, data, config)
-    jobs = [_jobs(number, shots, folder, job_energy) for number, shots in enumerate(batches)]
-    yield from _merge(
-        batches,
-        jobs,
-        grid,
-        _shoot(batches, jobs, folder, n_processes=n_processes),
-        progress or (lambda n_events: None),
-    )
-
-
-def _jobs(number: int, shots: Shots, folder: Path, job_energy: float) -> list[Job]:
-    """Jobs of one batch; their number and size are part of their names, so another cut makes other
-    files.
-    """
-    cuts = cut_batch(shots.event, shots.rows[:, 1], shots.n_events, job_energy=job_energy)
-    names = [f"{number:05d}-{rows.start:05d}-{rows.stop:05d}" for _, rows in cuts]
-    return [
-        Job(number, events, rows, folder / f"{name}.job.npz", folder / f"{name}.npz")
-        for name, (events, rows) in zip(names, cuts, strict=True)
+    # number and size of the jobs are part of their names, so another cut makes other files
+    jobs = [
+        [
+            Job(events, rows, folder / f"{number:05d}-{rows.start:05d}-{rows.stop:05d}.npz")
+            for events, rows in cut_batch(
+                shots.event, shots.rows[:, 1], shots.n_events, job_energy=job_energy
+            )
+        ]
+        for number, shots in enumerate(batches)
     ]
-
-
-def _shoot(
-    batches: Sequence[Shots], jobs: Sequence[Sequence[Job]], folder: Path, *, n_processes: int
-) -> Generator[Job, None, None]:
-    """Every job, when its result is there; those of an earlier attempt first."""
-    missing = []
-    for job in (job for batch in jobs for job in batch):
-        if _is_complete(job):
-            yield job
-        else:
-            shots = batches[job.batch]
-            write_job(job.job, shots.rows[job.rows], shots.pdg_id[job.rows], shots.seeds[job.rows])
-            missing.append(job)
-    with Pool(folder / "setup.json", folder, n_processes=n_processes) as pool:
-        yield from pool.run(missing)
-
-
-def _is_complete(job: Job) -> bool:
-    if not job.result.exists():
-        return False
-    try:
-        read_result(job.result, job.rows.stop - job.rows.start)
-    except BadFileError:
-        return False
-    return True
-
-
-def _merge(
-    batches: Sequence[Shots],
-    jobs: Sequence[Sequence[Job]],
-    grid: Grid,
-    finished: Generator[Job, None, None],
-    progress: Callable[[int], None],
-) -> Generator[Batch, None, None]:
-    """Batches in their order, each as soon as all of its jobs and all batches before it are
-    there.
-    """
-    left = [len(batch) for batch in jobs]
-    with contextlib.closing(finished):
-        for number, shots in enumerate(batches):
-            while left[number]:
-                job = next(finished)
-                left[job.batch] -= 1
-                progress(job.events.stop - job.events.start)
-            yield _batch(shots, jobs[number], grid)
-
-
-def _batch(shots: Shots, jobs: Sequence[Job], grid: Grid) -> Batch:
-    results = [read_result(job.result, job.rows.stop - job.rows.start) for job in jobs]
-    hits = merge_rows(shots, join_rows([result.hits for result in results]), grid)
-    energy = np.array([shots.rows[job.rows, 1].sum() for job in jobs])
-    return Batch(hits, energy, np.array([result.seconds for result in results]))
+    with Pool(folder / "setup.json", n_processes=n_processes) as pool:
+        answers = [
+            [pool.submit(job, shots) for job in of_batch]
+            for shots, of_batch in zip(batches, jobs, strict=True)
+        ]
+        for shots, of_batch, of_jobs in zip(batches, jobs, answers, strict=True):
+            results = []
+            for job, answer in zip(of_batch, of_jobs, strict=True):
+                answer.result()
+                results.append(read_result(job.result, job.n_rows))
+                if progress is not None:
+                    progress(job.events.stop - job.events.start)
+            yield Batch(
+                merge_rows(shots, join_rows([hits for hits, _ in results]), grid),
+                np.array([shots.rows[job.rows, 1].sum() for job in of_batch]),
+                np.array([seconds for _, seconds in results]),
+            )
 
 
 def work_key(batches: Sequence[Shots], grid: Grid, config: Geant4Config, data: DataSets) -> str:

@@ -3,7 +3,7 @@
 A process of its own for each run manager, because Geant4 allows one a process, and none of the
 pools of Python's library: Geant4 must leave without the destructors whose order Python does not
 keep, prints where answers go, and may crash in compiled code, which breaks a whole
-`ProcessPoolExecutor`. Here a crash costs the job in hand, which another worker takes; and a worker
+`ProcessPoolExecutor`. Here a crash costs the job in hand, which another worker takes, and a worker
 never outlives the process that started it.
 
 ``python -m pfcalib.simulation.geant4.jobs SETUP`` is a worker. It reads a line ``["job file",
@@ -14,13 +14,12 @@ again by it.
 
 from __future__ import annotations
 
-import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
 import os
 import queue
-import selectors
 import signal
 import subprocess
 import sys
@@ -28,9 +27,8 @@ import threading
 import time
 import traceback
 import zipfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +40,9 @@ from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.geant4.config import Geant4Config
 from pfcalib.simulation.geant4.data import DataSets
 from pfcalib.simulation.geant4.session import Session
+from pfcalib.simulation.geant4.shots import Shots
 
 JOB_ENERGY = 50.0  # GeV; Geant4 takes some seconds for it
-AHEAD = 2  # jobs that a worker holds, so that it need not wait for the next one
 ATTEMPTS = 2  # at a job
 TAIL_LINES = 15
 # builds the tables of physics before time counts
@@ -52,20 +50,15 @@ _WARM_UP = (np.array([[0.0, 0.1, 0.0, 0.0, 1.0, 0.0, 0.0]]), np.array([22]), np.
 
 
 class Job(NamedTuple):
-    """A piece of a batch: consecutive events with their rows, and the files of it."""
+    """Consecutive events of a batch, their rows, and the file for what is shot."""
 
-    batch: int
     events: slice
     rows: slice
-    job: Path
     result: Path
 
-
-class Result(NamedTuple):
-    """What a worker made of a job."""
-
-    hits: Hits
-    seconds: float  # processor time of the shooting
+    @property
+    def n_rows(self) -> int:
+        return self.rows.stop - self.rows.start
 
 
 def cut_batch(
@@ -108,65 +101,51 @@ def cut_batch(
     ]
 
 
-def write_job(
-    path: Path, rows: NDArray[np.float64], pdg_id: NDArray[np.int64], seeds: NDArray[np.int64]
-) -> None:
-    """Write the rows of a job, (n, 7), with their particles, (n,), and seeds, (n, 2)."""
-    _write(path, rows=rows, pdg_id=pdg_id, seeds=seeds)
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write arrays under their names: rows (n, 7), pdg_id (n,) and seeds (n, 2) of a job, or hits
+    and seconds of its result.
+    """
+    with new_file(path) as temporary:
+        np.savez(temporary, **arrays)
 
 
-def read_job(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows, particles and seeds of a job.
+def read_arrays(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Arrays of a file of `write_arrays`.
 
     Raises
     ------
     BadFileError
         If the file is damaged.
     """
-    arrays = _read(path, ("rows", "pdg_id", "seeds"))
-    return arrays["rows"], arrays["pdg_id"], arrays["seeds"]
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return [file[name] for name in names]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise BadFileError(
+            f"{path}: not a complete file of {', '.join(names)} ({error})"
+        ) from error
 
 
-def write_result(path: Path, result: Result) -> None:
-    """Write what was shot."""
-    _write(path, **result.hits._asdict(), seconds=np.float64(result.seconds))
-
-
-def read_result(path: Path, n_rows: int) -> Result:
-    """What was shot for a job of n_rows rows.
+def read_result(path: Path, n_rows: int) -> tuple[Hits, float]:
+    """Hits of a job of n_rows rows, and the processor time in seconds that they took.
 
     Raises
     ------
     BadFileError
         If the file is damaged or is the result of another job.
     """
-    arrays = _read(path, (*Hits._fields, "seconds"))
-    hits = Hits(*(arrays[name] for name in Hits._fields))
-    if (
-        len(hits.offsets) != n_rows + 1
-        or len(hits.e_dead) != n_rows
-        or len(hits.cell) != hits.offsets[-1]
+    *columns, seconds = read_arrays(path, *Hits._fields, "seconds")
+    hits = Hits(*columns)
+    if not (
+        len(hits.offsets) == n_rows + 1
+        and len(hits.e_dead) == n_rows
+        and len(hits.cell) == hits.offsets[-1]
     ):
         raise BadFileError(
             f"{path}: holds {len(hits.offsets) - 1} rows and {len(hits.cell)} hits: expected "
             f"{n_rows} rows"
         )
-    return Result(hits, float(arrays["seconds"]))
-
-
-def _write(path: Path, **arrays: Any) -> None:
-    with new_file(path) as temporary:
-        np.savez(temporary, **arrays)
-
-
-def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BadFileError(
-            f"{path}: not a complete file of {', '.join(names)} ({error})"
-        ) from error
+    return hits, float(seconds)
 
 
 def write_setup(path: Path, grid: Grid, data: DataSets, config: Geant4Config) -> None:
@@ -186,138 +165,117 @@ class WorkerError(PfcalibError):
 
 
 class Worker:
-    """One worker process and the jobs that it holds."""
+    """A process that shoots one job after the other, until a crash in Geant4 ends it."""
 
     def __init__(self, setup: Path, log: Path) -> None:
-        self.jobs: collections.deque[Job] = collections.deque()
         self._log = log
         with log.open("wb") as errors:
-            command = [sys.executable, "-m", "pfcalib.simulation.geant4.jobs", str(setup)]
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0
+                [sys.executable, "-m", "pfcalib.simulation.geant4.jobs", str(setup)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                bufsize=0,
             )
+
+    def shoot(self, job: Path, result: Path) -> bool:
+        """Shoot a job; False if the process died of it, or before."""
         assert self.process.stdin is not None and self.process.stdout is not None  # noqa: PT018  # both are pipes
-        self._input, self.output = self.process.stdin, self.process.stdout
-
-    def give(self, job: Job) -> None:
-        """Add a job to those that the worker holds."""
-        self.jobs.append(job)
-        # it is dead: its output has ended too, which is seen there
-        with contextlib.suppress(BrokenPipeError):
-            self._input.write(json.dumps([str(job.job), str(job.result)]).encode() + b"\n")
-
-    def answers(self) -> int:
-        """Jobs that it has finished since the last call; 0 if it is dead."""
-        return os.read(self.output.fileno(), 4096).count(b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it is dead, so its output has ended too
+            self.process.stdin.write(json.dumps([str(job), str(result)]).encode() + b"\n")
+        return self.process.stdout.readline() == b"\n"
 
     def last_words(self) -> str:
-        """The end of what it wrote on standard error."""
-        return "\n".join(
-            self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
-        )
-
-    def end(self, *, patience: float = 0.0) -> int:
-        """End the process, if it does not within so many seconds; returns its exit code."""
+        """Exit code of a dead process, and the end of what it wrote on standard error."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(patience)
-        self.process.kill()
-        self._input.close()
-        self.output.close()
-        return self.process.wait()
+            self.process.wait(5.0)
+        text = self._log.read_text(encoding="utf-8", errors="replace")
+        return f"{self.process.poll()}:\n" + "\n".join(text.splitlines()[-TAIL_LINES:])
 
 
 class Pool:
-    """A number of workers on the same jobs; as a context it ends them when it is left.
+    """Workers, each fed by a thread of its own; as a context it ends them when it is left.
 
     Parameters
     ----------
     setup : Path
-        As `write_setup` writes it.
-    folder : Path
-        For what the workers write on standard error.
+        As `write_setup` writes it; beside it comes what the workers write on standard error.
     n_processes : int
         Workers at most.
     """
 
-    def __init__(self, setup: Path, folder: Path, *, n_processes: int) -> None:
-        self.workers: list[Worker] = []
-        self._setup, self._folder, self._n_processes = setup, folder, n_processes
-        self._waiting: collections.deque[Job] = collections.deque()
-        self._crashes: collections.Counter[Path] = collections.Counter()
-        self._selector = selectors.DefaultSelector()
-        self._n_started = 0
+    def __init__(self, setup: Path, *, n_processes: int) -> None:
+        self._setup = setup
+        self._threads = concurrent.futures.ThreadPoolExecutor(n_processes)
+        self._started: list[Worker] = []
+        self._idle: list[Worker] = []
+        self._lock, self._left = threading.Lock(), False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self.workers:
-            worker.end()
-        self._selector.close()
+        with self._lock:
+            self._left = True
+        for worker in self._started:
+            worker.process.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._started:
+            with worker.process:  # closes the pipes
+                pass
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        """Shoot jobs, the first ones first; yields each when its result is there.
+    def submit(self, job: Job, shots: Shots) -> concurrent.futures.Future[None]:
+        """Have the rows of a job shot, unless its result is there already; earlier jobs first.
 
-        Raises
-        ------
-        WorkerError
-            If a worker crashes, and the next one at the same job.
+        The answer comes when the result has its name, or as a WorkerError if a worker crashes, and
+        the next one at the same job.
         """
-        self._waiting.extend(jobs)
-        for _ in range(min(self._n_processes, len(jobs))):
-            self._start()
-        while self._waiting or any(worker.jobs for worker in self.workers):
-            self._deal()
-            for key, _ in self._selector.select():
-                if not (n_done := key.data.answers()):
-                    self._replace(key.data)
-                yield from (key.data.jobs.popleft() for _ in range(n_done))
+        return self._threads.submit(self._shoot, job, shots)
 
-    def _start(self) -> None:
-        self._n_started += 1
-        worker = Worker(self._setup, self._folder / f"worker-{os.getpid()}-{self._n_started}.log")
-        self.workers.append(worker)
-        self._selector.register(worker.output, selectors.EVENT_READ, worker)
+    def _shoot(self, job: Job, shots: Shots) -> None:
+        with contextlib.suppress(BadFileError):
+            read_result(job.result, job.n_rows)
+            return
+        path, rows = job.result.with_suffix(".job.npz"), job.rows
+        write_arrays(
+            path, rows=shots.rows[rows], pdg_id=shots.pdg_id[rows], seeds=shots.seeds[rows]
+        )
+        for _ in range(ATTEMPTS):
+            worker = self._take_worker()
+            if worker.shoot(path, job.result):
+                self._idle.append(worker)
+                return
+        raise WorkerError(
+            f"a Geant4 worker crashed {ATTEMPTS} times at {path.name}, exit code "
+            f"{worker.last_words()}"
+        )
 
-    def _deal(self) -> None:
-        """Give every worker its first job before any gets a second one."""
-        for held in range(AHEAD):
-            for worker in self.workers:
-                if self._waiting and len(worker.jobs) <= held:
-                    worker.give(self._waiting.popleft())
-
-    def _replace(self, worker: Worker) -> None:
-        """Start another worker for the jobs of a dead one."""
-        self._selector.unregister(worker.output)
-        self.workers.remove(worker)
-        code = worker.end(patience=5.0)
-        if worker.jobs:
-            job = worker.jobs[0].job
-            self._crashes[job] += 1
-            if self._crashes[job] == ATTEMPTS:
-                raise WorkerError(
-                    f"a Geant4 worker crashed {ATTEMPTS} times at {job.name}, exit code "
-                    f"{code}:\n{worker.last_words()}"
-                )
-            self._waiting.extendleft(reversed(worker.jobs))
-        if self._waiting:
-            self._start()
+    def _take_worker(self) -> Worker:
+        with self._lock:
+            if self._left:
+                raise WorkerError("the pool was left")
+            if self._idle:
+                return self._idle.pop()
+            log = self._setup.with_name(f"worker-{os.getpid()}-{len(self._started) + 1}.log")
+            self._started.append(Worker(self._setup, log))
+            return self._started[-1]
 
 
-def run(setup: Path, answers: BinaryIO) -> None:
+def run(setup: Path) -> None:
     """Shoot the jobs that come on standard input until it ends; does not return before."""
+    answers = os.dup(1)  # for answers alone: what Geant4 prints goes to standard error
+    os.dup2(2, 1)
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_take_jobs, args=(jobs,), daemon=True).start()
     session = Session(*read_setup(setup))
     session.shoot(*_WARM_UP)
     while True:
         job, result = map(Path, json.loads(jobs.get()))
-        rows, pdg_id, seeds = read_job(job)
+        rows, pdg_id, seeds = read_arrays(job, "rows", "pdg_id", "seeds")
         start = time.process_time()
         hits = session.shoot(rows, pdg_id, seeds)
-        write_result(result, Result(hits, time.process_time() - start))
-        answers.write(b"\n")
-        answers.flush()
+        write_arrays(result, **hits._asdict(), seconds=time.process_time() - start)
+        os.write(answers, b"\n")
 
 
 def _take_jobs(jobs: queue.SimpleQueue[str]) -> None:
@@ -326,17 +284,10 @@ def _take_jobs(jobs: queue.SimpleQueue[str]) -> None:
     os._exit(0)
 
 
-def _keep_answers() -> Any:
-    """The standard output for answers alone; what Geant4 prints there goes to standard error."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return answers
-
-
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends its workers
     try:
-        run(Path(sys.argv[1]), _keep_answers())
+        run(Path(sys.argv[1]))
     except BaseException:
         traceback.print_exc()
     sys.stderr.flush()

@@ -22,7 +22,6 @@ from pfcalib.simulation.geant4.engine import (
     SYNTHETIC,
     describe_geant4,
     simulate_batches,
-    simulate_showers_geant4,
     work_key,
 )
 from pfcalib.simulation.geant4.jobs import Worker, WorkerError
@@ -53,6 +52,12 @@ def two_batches():
 
 def shoot(folder, **options):
     return list(simulate_batches(two_batches(), WINDOW, folder, job_energy=JOB_ENERGY, **options))
+
+
+def shoot_particles(folder, particles, **options):
+    """Hits in the barrel, with its field."""
+    shots = build_shots(particles, np.random.default_rng(1), field=2.0)
+    return next(simulate_batches([shots], BARREL, folder, **options)).hits
 
 
 def results(folder):
@@ -117,20 +122,17 @@ class TestHits:
             assert batch.job_energy.sum() == pytest.approx(batch.hits.e_total.sum(), rel=1e-12)
             assert np.all(batch.job_seconds > 0.0)
 
-    def test_a_batch_may_hold_what_needs_no_shooting(self):
+    def test_a_batch_may_hold_what_needs_no_shooting(self, tmp_path):
         kinds, energy = np.array([211, 22, 211], np.int32), np.array([0.3, 0.5, 0.3])
-        hits = simulate_showers_geant4(
-            Particles(np.arange(3), kinds, energy, np.zeros(3), np.zeros(3)),
-            BARREL,
-            np.random.default_rng(1),
-            field=2.0,
+        hits = shoot_particles(
+            tmp_path, Particles(np.arange(3), kinds, energy, np.zeros(3), np.zeros(3))
         )
         assert hits.e_dead[[0, 2]].tolist() == [0.3, 0.3]
         assert np.diff(hits.offsets)[[0, 2]].tolist() == [0, 0]
         assert hits.signal.sum() > 0.25
 
     @pytest.mark.parametrize("n_events", [0, 3])
-    def test_where_nothing_needs_shooting_no_worker_starts(self, n_events, workers):
+    def test_where_nothing_needs_shooting_no_worker_starts(self, n_events, workers, tmp_path):
         soft = (
             np.arange(n_events),
             np.full(n_events, 211, np.int32),
@@ -138,9 +140,7 @@ class TestHits:
             np.zeros(n_events),
             np.zeros(n_events),
         )
-        hits = simulate_showers_geant4(
-            Particles(*soft), BARREL, np.random.default_rng(1), field=2.0
-        )
+        hits = shoot_particles(tmp_path, Particles(*soft))
         assert hits.e_dead.tolist() == [0.3] * n_events
         assert workers == []
 
@@ -279,8 +279,8 @@ class TestErrors:
 
 
 class TestLabel:
-    def test_synthetic_tables_are_told_in_the_log(self, caplog):
-        simulate_showers_geant4(pions(n=0), WINDOW, np.random.default_rng(1))
+    def test_synthetic_tables_are_told_in_the_log(self, caplog, tmp_path):
+        shoot_particles(tmp_path, pions(n=0))
         assert (SYNTHETIC % find_data().label in caplog.messages) == find_data().synthetic
 
     @pytest.mark.parametrize("synthetic", [True, False])

@@ -20,13 +20,10 @@ from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.geant4.config import Geant4Config
 from pfcalib.simulation.geant4.data import find_data
 from pfcalib.simulation.geant4.jobs import (
-    Result,
     cut_batch,
-    read_job,
     read_result,
     read_setup,
-    write_job,
-    write_result,
+    write_arrays,
     write_setup,
 )
 from pfcalib.simulation.geant4.shots import build_shots
@@ -56,48 +53,38 @@ def test_jobs_cover_all_events_and_rows_once(events):
 
 
 @pytest.fixture
-def result(rng):
-    return Result(
-        Hits(
-            np.array([0, 2, 3]),
-            np.array([4, 7, 5], np.int32),
-            *rng.random((5, 3)),
-            *rng.random((4, 2)),
-        ),
-        1.5,
+def hits(rng):
+    return Hits(
+        np.array([0, 2, 3]), np.array([4, 7, 5], np.int32), *rng.random((5, 3)), *rng.random((4, 2))
     )
 
 
-def test_a_job_comes_back_from_its_file(rng, tmp_path):
-    job = (rng.random((3, 7)), np.array([22, 211, -211], np.int32), rng.integers(1, 9, (3, 2)))
-    write_job(tmp_path / "a.job.npz", *job)
-    for read, written in zip(read_job(tmp_path / "a.job.npz"), job, strict=True):
-        np.testing.assert_array_equal(read, written)
-        assert read.dtype == written.dtype
+@pytest.fixture
+def path(hits, tmp_path):
+    """The file of a result."""
+    write_arrays(tmp_path / "a.npz", **hits._asdict(), seconds=1.5)
+    return tmp_path / "a.npz"
 
 
-def test_a_result_comes_back_from_its_file_and_leaves_no_other(result, tmp_path):
-    write_result(tmp_path / "a.npz", result)
-    read = read_result(tmp_path / "a.npz", 2)
-    assert read.seconds == 1.5
-    for one, two in zip(read.hits, result.hits, strict=True):
+def test_a_result_comes_back_from_its_file_and_leaves_no_other(hits, path):
+    read, seconds = read_result(path, 2)
+    assert seconds == 1.5
+    for one, two in zip(read, hits, strict=True):
         np.testing.assert_array_equal(one, two)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+        assert one.dtype == two.dtype
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("keep", [0, 10, 700])
-def test_a_truncated_result_is_refused(keep, result, tmp_path):
-    path = tmp_path / "a.npz"
-    write_result(path, result)
+def test_a_truncated_result_is_refused(keep, path):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(BadFileError, match=r"a\.npz: not a complete file"):
         read_result(path, 2)
 
 
-def test_the_result_of_another_job_is_refused(result, tmp_path):
-    write_result(tmp_path / "a.npz", result)
+def test_the_result_of_another_job_is_refused(path):
     with pytest.raises(BadFileError, match="holds 2 rows and 3 hits: expected 5 rows"):
-        read_result(tmp_path / "a.npz", 5)
+        read_result(path, 5)
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +97,8 @@ def setup(tmp_path_factory):
         simulate_gun("gamma", 4, rng, energy=(0.5, 0.6), eta=(-0.05, 0.05), phi=(-0.05, 0.05)), rng
     )
     for name, rows in (("first", slice(0, 3)), ("second", slice(3, 4))):
-        write_job(
-            folder / f"{name}.job.npz", shots.rows[rows], shots.pdg_id[rows], shots.seeds[rows]
-        )
+        job = {key: getattr(shots, key)[rows] for key in ("rows", "pdg_id", "seeds")}
+        write_arrays(folder / f"{name}.job.npz", **job)
     return folder / "setup.json"
 
 
@@ -150,10 +136,10 @@ def test_jobs_are_answered_one_by_one_and_nothing_else_is_said(setup, worker, tm
     assert rest == b""
     assert b"Geant4" in errors  # its banner goes where it does no harm
     assert worker.returncode == 0
-    first, second = read_result(tmp_path / "first.npz", 3), read_result(tmp_path / "second.npz", 1)
-    assert len(second.hits.cell) > 10
-    assert first.hits.signal.sum() > 0.5
-    assert first.seconds > 0.0
+    first, seconds = read_result(tmp_path / "first.npz", 3)
+    assert first.signal.sum() > 0.5
+    assert seconds > 0.0
+    assert len(read_result(tmp_path / "second.npz", 1)[0].cell) > 10
 
 
 def test_it_leaves_when_its_input_ends_before_any_job(worker):
