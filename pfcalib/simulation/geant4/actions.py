@@ -5,7 +5,7 @@ event.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from pfcalib.simulation.geant4.config import Geant4Config
 from pfcalib.simulation.geant4.scoring import (
@@ -29,21 +29,13 @@ PHYSICS = (  # FTFP_BERT but for G4EmExtraPhysics, which wants gamma-nuclear dat
 )
 
 
-class Started(NamedTuple):
-    """A run manager that is ready, with all that must stay referenced as long as it lives."""
-
-    manager: Any
-    energy: MeasurableEnergy
-    kept: tuple[Any, ...]
-
-
 def start_geant4(
     stack: Stack,
     records: Records,
     config: Geant4Config,
     begin_event: Callable[[Any, Any], None],
     end_event: Callable[[], None],
-) -> Started:
+) -> tuple[Any, MeasurableEnergy, tuple[Any, ...]]:
     """Build and initialise the run manager of this process.
 
     Parameters
@@ -56,6 +48,12 @@ def start_geant4(
         Called with the particle gun and the event; must generate the primary vertex.
     end_event : callable
         Called when all tracks of an event have ended.
+
+    Returns
+    -------
+    manager, energy, kept
+        The run manager, the table of rest energies, and what must stay referenced as long as the
+        former lives.
     """
     import geant4_pybind as g4
 
@@ -74,7 +72,7 @@ def start_geant4(
     manager.Initialize()
     # a cut set before this is forgotten
     g4.G4UImanager.GetUIpointer().ApplyCommand(f"/run/setCut {config.cut} mm")
-    return Started(manager, energy, (physics, construction, actions))
+    return manager, energy, (physics, construction, actions)
 
 
 def _physics(config: Geant4Config) -> Any:

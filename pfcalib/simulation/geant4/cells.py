@@ -4,7 +4,6 @@ truth of each cell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -151,14 +150,3 @@ def _sum_cells(
     for i, column in enumerate(values[inside].T):
         sums[:, i] = np.bincount(inverse, column, len(cells))
     return cells.astype(np.int32), sums
-
-
-def stack_events(
-    events: Sequence[EventHits],
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]]:
-    """Offsets (n + 1,), cells and values (n_hits, 5) of consecutive events."""
-    offsets = np.concatenate([[0], np.cumsum([len(event.cell) for event in events])]).astype(
-        np.int64
-    )
-    cell = np.concatenate([np.zeros(0, np.int32), *(event.cell for event in events)])
-    return offsets, cell, np.concatenate([np.zeros((0, 5)), *(event.values for event in events)])

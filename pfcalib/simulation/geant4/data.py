@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -156,17 +157,14 @@ def synthetic_tables(cache: Path) -> Path:
     return folder
 
 
+@functools.cache
 def library_version() -> str:
     """Version of the Geant4 inside geant4-pybind, such as "11.4.1"; asked for in a process of its
     own.
     """
-    if not _VERSION:
-        tag = _ask("import geant4_pybind; print(geant4_pybind.G4Version)", tempfile.gettempdir())
-        _VERSION.append(parse_version(tag))
-    return _VERSION[0]
-
-
-_VERSION: list[str] = []
+    return parse_version(
+        _ask("import geant4_pybind; print(geant4_pybind.G4Version)", tempfile.gettempdir())
+    )
 
 
 def parse_version(tag: str) -> str:

@@ -7,9 +7,10 @@ only; photons are asked once, at their end. Callbacks append plain numbers;
 
 from __future__ import annotations
 
+import dataclasses
 from array import array
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from pfcalib.simulation.geant4.slice import Volumes, part_of
 
@@ -37,17 +38,24 @@ class Stopped:
         self.x, self.y, self.z = point.x, point.y, point.z
 
 
-class Records(NamedTuple):
+def _doubles() -> array[float]:
+    return array("d")
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
     """Numbers of the present event in MeV, mm and ns: flat arrays of doubles that the callbacks
     extend, and particles at rest.
     """
 
-    active: array[float]
-    passive: array[float]
-    balance: array[float]
-    leak: array[float]
-    neutral: array[float]  # energy of each pi0 and eta made
-    stopped: dict[int, Stopped]  # by number of the track
+    active: array[float] = dataclasses.field(default_factory=_doubles)
+    passive: array[float] = dataclasses.field(default_factory=_doubles)
+    balance: array[float] = dataclasses.field(default_factory=_doubles)
+    leak: array[float] = dataclasses.field(default_factory=_doubles)
+    neutral: array[float] = dataclasses.field(
+        default_factory=_doubles
+    )  # energy of each pi0 and eta made
+    stopped: dict[int, Stopped] = dataclasses.field(default_factory=dict)  # by number of the track
 
     def clear(self) -> None:
         """Forget the event."""
@@ -61,11 +69,6 @@ class Records(NamedTuple):
             self.balance.extend((each.layer, each.energy, each.x, each.y, each.z, 0.0))
             self.balance.extend((each.layer, each.escaped, each.x, each.y, each.z, 1.0))
         self.stopped.clear()
-
-
-def new_records() -> Records:
-    """Empty records."""
-    return Records(array("d"), array("d"), array("d"), array("d"), array("d"), {})
 
 
 class MeasurableEnergy:
@@ -103,10 +106,10 @@ def neutral_particles() -> list[Any]:
     import geant4_pybind as g4
 
     table = g4.G4ParticleTable.GetParticleTable()
-    everything = [table.GetParticle(i) for i in range(table.entries())]
     first = ("neutron", "pi0", "kaon0L", "kaon0S", "lambda", "eta")
     chosen = {name: table.FindParticle(name) for name in first}
-    for particle in everything:
+    for i in range(table.entries()):
+        particle = table.GetParticle(i)
         name = particle.GetParticleName()
         if (
             particle.GetParticleType() in ("meson", "baryon")
@@ -118,7 +121,6 @@ def neutral_particles() -> list[Any]:
 
 
 def charged_scorer(
-    name: str,
     layer: int,
     records: Records,
     energy: MeasurableEnergy,
@@ -131,7 +133,6 @@ def charged_scorer(
 
     Parameters
     ----------
-    name : str
     layer : int
         Index of the layer that the volume belongs to.
     records : Records
@@ -177,11 +178,10 @@ def charged_scorer(
                 balance_step(step, deposit)
             return True
 
-    return ChargedScorer(name)
+    return ChargedScorer("charged")
 
 
 def neutral_scorer(
-    name: str,
     layer: int,
     records: Records,
     energy: MeasurableEnergy,
@@ -223,7 +223,7 @@ def neutral_scorer(
                 balance_step(step, deposit)
             return True
 
-    return NeutralScorer(name)
+    return NeutralScorer("neutral")
 
 
 def _balance(
@@ -349,13 +349,6 @@ def exit_detector(records: Records, energy: MeasurableEnergy) -> Any:
     return ExitDetector("exit")
 
 
-class Scorers(NamedTuple):
-    """All scorers of a detector; the references keep them alive."""
-
-    detectors: tuple[Any, ...]
-    kept: tuple[Any, ...]
-
-
 def attach_scorers(
     construction: Any,
     volumes: Volumes,
@@ -363,8 +356,10 @@ def attach_scorers(
     energy: MeasurableEnergy,
     *,
     calibration_truth: bool,
-) -> Scorers:
-    """Make the volumes sensitive; to be called from `ConstructSDandField`."""
+) -> list[Any]:
+    """Make the volumes sensitive, to be called from `ConstructSDandField`; returns what must stay
+    referenced.
+    """
     import geant4_pybind as g4
 
     manager = g4.G4SDManager.GetSDMpointer()
@@ -380,10 +375,9 @@ def attach_scorers(
                 f"layer{layer}_{'active' if is_active else 'passive'}"
             )
             manager.AddNewDetector(detector)
-            for name, chosen in zip(("charged", "neutral"), filters, strict=True):
-                make = charged_scorer if name == "charged" else neutral_scorer
+            for make, chosen in zip((charged_scorer, neutral_scorer), filters, strict=True):
                 scorer = make(
-                    name, layer, records, energy, is_active=is_active, balance=calibration_truth
+                    layer, records, energy, is_active=is_active, balance=calibration_truth
                 )
                 scorer.SetFilter(chosen)
                 detector.RegisterPrimitive(scorer)
@@ -394,4 +388,4 @@ def attach_scorers(
         kept.append(exit_detector(records, energy))
         manager.AddNewDetector(kept[-1])
         construction.SetSensitiveDetector(volumes.outside, kept[-1])
-    return Scorers(tuple(detectors.values()), tuple(kept))
+    return [*kept, *detectors.values()]

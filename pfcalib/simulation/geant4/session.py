@@ -13,10 +13,10 @@ from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
 from pfcalib.simulation.digitise import Hits
 from pfcalib.simulation.geant4.actions import start_geant4
-from pfcalib.simulation.geant4.cells import EventHits, collect_event, stack_events
+from pfcalib.simulation.geant4.cells import EventHits, collect_event
 from pfcalib.simulation.geant4.config import Geant4Config, require_geant4
 from pfcalib.simulation.geant4.data import DataSets
-from pfcalib.simulation.geant4.scoring import new_records
+from pfcalib.simulation.geant4.scoring import Records
 from pfcalib.simulation.geant4.slice import Stack, reference_stack
 
 PARTICLES = {  # PDG id: name in Geant4, least energy in GeV
@@ -82,14 +82,10 @@ class Session:
         # (n_rows, n_layers, 2) GeV in absorbers and in active material, cells or not
         self.tally = np.zeros((0, grid.n_layers, 2))
         data.export()
-        self._records = new_records()
+        self._records = Records()
         self._events: list[EventHits] = []
-        self._queue: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] = (
-            np.zeros((0, 7)),
-            np.zeros(0, np.int64),
-            np.zeros((0, 2), np.int64),
-        )
-        self._geant4 = start_geant4(
+        self._queue = np.zeros((0, 7)), np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
+        self._manager, self._energy, self._kept = start_geant4(
             self.stack, self._records, self.config, self._begin_event, self._end_event
         )
 
@@ -126,16 +122,20 @@ class Session:
         self._events.clear()
         self._queue = (rows, pdg_id, seeds)
         if len(rows):
-            self._geant4.manager.BeamOn(len(rows))
+            self._manager.BeamOn(len(rows))
         if len(self._events) != len(rows):
             raise ConfigError(f"Geant4 ended after {len(self._events)} of {len(rows)} rows")
-        offsets, cell, values = stack_events(self._events)
+        offsets = np.cumsum([0, *(len(event.cell) for event in self._events)])
+        cell = np.concatenate([np.zeros(0, np.int32), *(event.cell for event in self._events)])
+        values = np.concatenate([np.zeros((0, 5)), *(event.values for event in self._events)])
         per_row = np.array(
             [(event.e_dead, event.e_leak, event.e_pi0) for event in self._events]
         ).reshape(-1, 3)
         e_dead, e_leak, e_pi0 = per_row.T
         columns = (*values.T, e_dead, e_leak, rows[:, 1], e_pi0)
-        hits = Hits(offsets, cell, *(np.ascontiguousarray(column) for column in columns))
+        hits = Hits(
+            offsets.astype(np.int64), cell, *(np.ascontiguousarray(column) for column in columns)
+        )
         self.tally = np.array([event.tally for event in self._events]).reshape(
             -1, self.grid.n_layers, 2
         )
@@ -155,7 +155,7 @@ class Session:
             PARTICLES[int(pdg_id[i])][0]
         )
         gun.SetParticleDefinition(definition)
-        gun.SetParticleEnergy(1e3 * energy - self._geant4.energy.rest(definition))
+        gun.SetParticleEnergy(1e3 * energy - self._energy.rest(definition))
         back = _STEP_BACK / ux
         gun.SetParticlePosition(
             g4.G4ThreeVector(self.stack.front - _STEP_BACK, -back * uy, z - back * uz)

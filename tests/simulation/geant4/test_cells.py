@@ -8,7 +8,7 @@ import pytest
 from pfcalib.geometry import BARREL, WINDOW
 from pfcalib.simulation.geant4.cells import collect_event, locate, visible
 from pfcalib.simulation.geant4.config import Geant4Config
-from pfcalib.simulation.geant4.scoring import MeasurableEnergy, new_records
+from pfcalib.simulation.geant4.scoring import MeasurableEnergy, Records
 
 CONFIG = Geant4Config()
 
@@ -72,7 +72,7 @@ def test_points_in_dead_material_or_beyond_the_window_have_no_cell():
 @pytest.fixture
 def records():
     """Two deposits in one cell of EMB2, one too late, one in the Tile, and what is nowhere."""
-    found = new_records()
+    found = Records()
     for layer, deposit, z, electron, time, length in (
         (2, 1.0, 1.0, 1.0, 5.0, 10.0),
         (2, 2.0, 1.5, 0.0, 300.0, 10.0),
@@ -110,7 +110,7 @@ def test_signal_is_gated_quenched_and_scaled(records):
 
 
 def test_an_event_without_deposits_has_no_cells():
-    event = collect_event(new_records(), WINDOW, 0.0, CONFIG)
+    event = collect_event(Records(), WINDOW, 0.0, CONFIG)
     assert len(event.cell) == 0
     assert event.values.shape == (0, 5)
     assert (event.e_dead, event.e_leak, event.e_pi0) == (0.0, 0.0, 0.0)
