@@ -12,7 +12,7 @@ from pfcalib.geometry import BARREL
 from pfcalib.samples.check import check_sample
 from pfcalib.samples.objects import read_objects
 from pfcalib.samples.read import iterate_sample, read_sample
-from pfcalib.simulation.examples import CLUSTER_WRITERS, EXAMPLES, write_example
+from pfcalib.simulation.examples import CLUSTER_WRITERS, write_example
 
 LAYOUTS = {
     "mltree": "MLTree",
