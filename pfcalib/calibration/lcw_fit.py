@@ -16,7 +16,7 @@ a table looks like within a bin of cluster energy is left as it is.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +89,8 @@ def fit_lcw(
     nothing = np.zeros(config.cluster_shape)
     weights, used = _cell_weights(sums, config)
     tables = LcwTables(likelihood, weights, nothing, nothing, config)
-    records = concatenate_records([_record(sample, tables, used) for sample in passes()])
+    chunk_records = [_record(sample, tables, used) for sample in passes()]
+    records = ClusterRecord(*map(np.concatenate, zip(*chunk_records, strict=True)))
     weights, e_cells = close_cells(records, weights, used, config)
     ooc, e_ooc = close_out_of_cluster(
         records,
@@ -117,19 +118,14 @@ def _while_adding_cells(
     """
     for sample in chunks:
         truth = np.sum([sample.cells[name] for name in TRUTH], axis=0, dtype=np.float64)
-        kind, bins, geo = (
-            (~sample.is_em).astype(np.int64),
-            cluster_bins(sample, config),
-            geo_bins(sample.geo, config),
-        )
         add_cells(
             sample.offsets,
             cell_rows(sample),
             sample.cells["cluster_cell_E"],
             truth,
-            bins.energy,
-            kind,
-            *geo,
+            cluster_bins(sample, config)[1],
+            (~sample.is_em).astype(np.int64),
+            *geo_bins(sample.geo, config),
             config.density_edges,
             sums,
         )
@@ -150,26 +146,14 @@ def _cell_weights(
 
 def _record(sample: Sample, tables: LcwTables, used: NDArray[np.bool_]) -> ClusterRecord:
     """What the later steps need of each cluster of a chunk."""
-    e_tot, e_out, e_dead = (sample[name].astype(np.float64) for name in TARGETS)
-    bins, p_em = cluster_bins(sample, tables.config), tables.likelihood.p_em(sample)
-    e_em, isolation = (
-        sample["clusterE"].astype(np.float64),
-        sample["cluster_ISOLATION"].astype(np.float64),
-    )
-    derived = dataclasses.replace(tables, weights=np.where(used, tables.weights, 0.0)).sum_cells(
-        sample
-    )[:, 1:]
+    only_used = dataclasses.replace(tables, weights=np.where(used, tables.weights, 0.0))
     return ClusterRecord(
         ~sample.is_em,
-        p_em,
-        *bins,
+        tables.likelihood.p_em(sample),
+        *cluster_bins(sample, tables.config),
         tables.sum_cells(sample),
-        derived,
-        e_em,
-        isolation,
-        e_tot,
-        e_out,
-        e_dead,
+        only_used.sum_cells(sample)[:, 1:],
+        *(sample[name].astype(np.float64) for name in ("clusterE", "cluster_ISOLATION", *TARGETS)),
     )
 
 
@@ -179,18 +163,10 @@ def _ratio_table(
     """Sum of `up` over sum of `down` of the clusters of each bin; where they are too few of all
     depths, of all |eta| and depths, and 0 at last.
     """
-    place = (
-        records.charged.astype(np.int64),
-        records.eta_bin,
-        records.energy_bin,
-        records.depth_bin,
-    )
-    flat = np.ravel_multi_index(place, config.cluster_shape)
-    size = int(np.prod(config.cluster_shape))
-    n, above, below = (
-        np.bincount(flat, weights=w, minlength=size).reshape(config.cluster_shape)
-        for w in (None, up, down)
-    )
+    place = (records.charged.astype(np.int64), *records.place)
+    n, above, below = np.zeros((3, *config.cluster_shape))
+    for sums, weights in ((n, 1.0), (above, up), (below, down)):
+        np.add.at(sums, place, weights)
     table = np.zeros(config.cluster_shape)
     for axes in ((1, 3), (3,), ()):
         count, numerator, denominator = (
@@ -229,11 +205,6 @@ class ClusterRecord(NamedTuple):
         return self.eta_bin, self.energy_bin, self.depth_bin
 
 
-def concatenate_records(records: Sequence[ClusterRecord]) -> ClusterRecord:
-    """All chunks as one."""
-    return ClusterRecord(*(np.concatenate(parts) for parts in zip(*records, strict=True)))
-
-
 def close_cells(
     records: ClusterRecord, weights: NDArray[np.float64], used: NDArray[np.bool_], config: LcwConfig
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -242,13 +213,9 @@ def close_cells(
     """
 
     def energy(k: NDArray[np.float64]) -> NDArray[np.float64]:
-        result = records.sums[:, 0]
-        for kind, share in enumerate(records.shares):
-            result = result + share * (
-                records.sums[:, 1 + kind]
-                + (k[kind][records.energy_bin] - 1.0) * records.derived[:, kind]
-            )
-        return result
+        more = (k[:, records.energy_bin] - 1.0) * records.derived.T
+        parts = np.array(records.shares) * (records.sums[:, 1:].T + more)
+        return records.sums[:, 0] + parts[0] + parts[1]
 
     k = _solve(energy, records, records.e_tot, config, free=(config.em_weights, True))
     return np.where(used, weights * k[:, None, None, :, None], weights), energy(k)
@@ -289,14 +256,11 @@ def close_dead_material(
     """Scaled table of dead material (of 1 + dm, the whole factor), and E_full of each cluster;
     target: ENG_CALIB_TOT + OUT_T + DEAD_TOT.
     """
-    factors = [1.0 + of_kind[records.place] for of_kind in table]
+    factors = np.stack([1.0 + of_kind[records.place] for of_kind in table])
 
     def energy(k: NDArray[np.float64]) -> NDArray[np.float64]:
-        factor = sum(
-            share * k[kind][records.energy_bin] * factors[kind]
-            for kind, share in enumerate(records.shares)
-        )
-        return e_ooc * bounded(np.asarray(factor), config.factor_range)
+        parts = np.array(records.shares) * k[:, records.energy_bin] * factors
+        return e_ooc * bounded(parts[0] + parts[1], config.factor_range)
 
     k = _solve(energy, records, records.e_tot + records.e_out + records.e_dead, config)
     return k[:, None, :, None] * (1.0 + table) - 1.0, energy(k)

@@ -210,14 +210,6 @@ class LcwEnergies(NamedTuple):
     full: NDArray[np.float64]  # GeV, and after the correction for dead material
 
 
-class ClusterBins(NamedTuple):
-    """Where clusters fall in the tables; int64, shape (n_clusters,)."""
-
-    eta: NDArray[np.int64]
-    energy: NDArray[np.int64]
-    depth: NDArray[np.int64]
-
-
 def geo_bins(geo: CellGeo, config: LcwConfig) -> tuple[NDArray[Any], ...]:
     """What the kernels of `weighting` need of each cell of a geometry: its layer (-1: has no
     weights), bin of |eta|, volume in mm3, and the |E| in GeV above which it is weighted.
@@ -229,13 +221,15 @@ def geo_bins(geo: CellGeo, config: LcwConfig) -> tuple[NDArray[Any], ...]:
     return layer, bins_of(np.abs(eta), config.cell_eta_edges), volume, config.cell_cut * sigma
 
 
-def cluster_bins(sample: Sample, config: LcwConfig) -> ClusterBins:
-    """Bins of |eta|, log10 E and log10 lambda of each cluster."""
+def cluster_bins(
+    sample: Sample, config: LcwConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Bins of |eta|, log10 E and log10 lambda of each cluster, shape (n_clusters,) each."""
     eta, energy, depth = (
         np.asarray(sample[name], dtype=np.float64)
         for name in ("clusterEta", "clusterE", "cluster_CENTER_LAMBDA")
     )
-    return ClusterBins(
+    return (
         bins_of(np.abs(eta), config.cluster_eta_edges),
         bins_of(log10_of(energy * GEV_TO_MEV), config.energy_edges),
         bins_of(log10_of(depth), config.lambda_edges),
@@ -323,39 +317,12 @@ class LcwTables:
             if p_em is None
             else require_probabilities(p_em, len(sample))
         )
-        sums = self.sum_cells(sample)
-        cells = sums[:, 0] + p * sums[:, 1] + (1.0 - p) * sums[:, 2]
-        return self.correct_clusters(sample, p, cells)
-
-    def sum_cells(self, sample: Sample) -> NDArray[np.float64]:
-        """GeV of the cells left alone, of the others as neutral, of the others as charged, shape
-        (n_clusters, 3).
-        """
-        bins, geo, energy = (
-            cluster_bins(sample, self.config),
-            geo_bins(sample.geo, self.config),
-            sample.cells["cluster_cell_E"],
+        shares, bins = (p, 1.0 - p), cluster_bins(sample, self.config)
+        alone, *as_kind = self.sum_cells(sample).T
+        cells = alone + p * as_kind[0] + (1.0 - p) * as_kind[1]
+        isolation, e_em = (
+            np.asarray(sample[name], dtype=np.float64) for name in ("cluster_ISOLATION", "clusterE")
         )
-        return sum_weighted(
-            sample.offsets,
-            cell_rows(sample),
-            energy,
-            bins.energy,
-            *geo,
-            self.config.density_edges,
-            self.weights,
-        )
-
-    def correct_clusters(
-        self, sample: Sample, p: NDArray[np.float64], cells: NDArray[np.float64]
-    ) -> LcwEnergies:
-        """The two steps after the cell weights, from P and E_cells."""
-        bins, e_em = (
-            cluster_bins(sample, self.config),
-            np.asarray(sample["clusterE"], dtype=np.float64),
-        )
-        isolation = np.asarray(sample["cluster_ISOLATION"], dtype=np.float64)
-        shares = (p, 1.0 - p)
         ooc = cells
         for share, table in zip(shares, self.ooc, strict=True):
             ooc = add_out_of_cluster(
@@ -366,6 +333,20 @@ class LcwTables:
             self.config.factor_range,
         )
         return LcwEnergies(p, cells, ooc, full)
+
+    def sum_cells(self, sample: Sample) -> NDArray[np.float64]:
+        """GeV of the cells left alone, of the others as neutral, of the others as charged, shape
+        (n_clusters, 3).
+        """
+        return sum_weighted(
+            sample.offsets,
+            cell_rows(sample),
+            sample.cells["cluster_cell_E"],
+            cluster_bins(sample, self.config)[1],
+            *geo_bins(sample.geo, self.config),
+            self.config.density_edges,
+            self.weights,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write all tables as one file of correctionlib, JSON of its schema version 2, which other
