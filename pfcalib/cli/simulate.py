@@ -95,9 +95,8 @@ def simulate(
     for other, names in ONLY_FOR.items():
         strange = [
             f"--{name.replace('_', '-')}"
-            for name in context.params
-            if name in names
-            and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+            for name in names
+            if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
         ]
         if other != process and strange:
             raise ConfigError(
