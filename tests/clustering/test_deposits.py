@@ -27,12 +27,17 @@ def by_hand():
         non_em=np.array([0.0, 0.0, 3.0, 0.5, 0.0]),
         invisible=np.array([0.0, 0.0, 1.0, 1.0, 0.0]),
         escaped=np.array([0.0, 1.0, 0.0, 0.0, 0.0]),
-        e_dead=np.array([0.8, 0.3]), e_leak=nothing, e_total=nothing, e_pi0=nothing,
-    )  # fmt: skip
+        e_dead=np.array([0.8, 0.3]),
+        e_leak=nothing,
+        e_total=nothing,
+        e_pi0=nothing,
+    )
     clusters = Clusters(
-        event=np.array([0, 0, 1]), offsets=np.array([0, 3, 5, 6]), cell=np.array([1, 2, 9, 2, 5, 4], np.int32),
+        event=np.array([0, 0, 1]),
+        offsets=np.array([0, 3, 5, 6]),
+        cell=np.array([1, 2, 9, 2, 5, 4], np.int32),
         weight=np.array([1.0, 0.25, 1.0, 0.75, 1.0, 1.0]),
-    )  # fmt: skip
+    )
     return clusters, hits
 
 

@@ -16,7 +16,6 @@ from pfcalib.simulation.digitise import (
     NoiseConfig,
     digitise,
     noise_sigma,
-    overlay_hits,
 )
 
 
@@ -121,40 +120,6 @@ class TestDigitise:
             digitise(h, WINDOW, sigma, np.random.default_rng(5)) for h in (hits, empty(5))
         )
         np.testing.assert_allclose(with_signal - without, dense(hits, "signal"), atol=1e-12)
-
-
-class TestOverlay:
-    def test_what_lies_on_top_adds_up_cell_by_cell(self, rng):
-        one, two = make_hits(rng), make_hits(rng, n_hits=200)
-        both = overlay_hits(one, two)
-        for name in ("signal", "em", "non_em", "invisible", "escaped"):
-            np.testing.assert_allclose(
-                dense(both, name), dense(one, name) + dense(two, name), rtol=1e-12
-            )
-        for name in ("e_dead", "e_leak", "e_total", "e_pi0"):
-            np.testing.assert_array_equal(
-                getattr(both, name), getattr(one, name) + getattr(two, name)
-            )
-
-    def test_each_cell_occurs_once_and_in_order(self, rng):
-        both = overlay_hits(make_hits(rng), make_hits(rng, n_hits=200))
-        assert np.all(np.diff(both.event * WINDOW.n_cells + both.cell) > 0)
-        assert both.cell.dtype == np.int32
-
-    def test_nothing_on_top_changes_nothing(self, rng):
-        hits = make_hits(rng)
-        for a, b in zip(overlay_hits(hits, empty(5)), hits, strict=True):
-            np.testing.assert_array_equal(a, b)
-        assert overlay_hits(empty(3), empty(3)).n_events == 3
-
-    def test_the_order_does_not_matter(self, rng):
-        one, two = make_hits(rng), make_hits(rng)
-        for a, b in zip(overlay_hits(one, two), overlay_hits(two, one), strict=True):
-            np.testing.assert_array_equal(a, b)
-
-    def test_different_numbers_of_events_are_refused(self, rng):
-        with pytest.raises(ConfigError, match="overlay: 5 events of signal but 3 to put on top"):
-            overlay_hits(make_hits(rng), empty(3))
 
 
 def test_the_event_of_each_hit_follows_from_the_offsets():

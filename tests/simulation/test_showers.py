@@ -55,9 +55,13 @@ class TestEnergy:
             assert getattr(hits, field).min(initial=0.0) >= 0.0, field
 
     @given(
-        pdg_id=st.sampled_from(SPECIES), log_energy=st.floats(np.log(0.2), np.log(2000.0)), eta=st.floats(-0.75, 0.75),
-        phi=st.floats(-np.pi, np.pi), field=st.sampled_from([0.0, 2.0, 4.0]), seed=st.integers(0, 2**32),
-    )  # fmt: skip
+        pdg_id=st.sampled_from(SPECIES),
+        log_energy=st.floats(np.log(0.2), np.log(2000.0)),
+        eta=st.floats(-0.75, 0.75),
+        phi=st.floats(-np.pi, np.pi),
+        field=st.sampled_from([0.0, 2.0, 4.0]),
+        seed=st.integers(0, 2**32),
+    )
     @settings(deadline=None, max_examples=100)
     def test_whatever_is_shot_the_account_closes(self, pdg_id, log_energy, eta, phi, field, seed):
         energy = np.exp(log_energy) + (0.9383 if abs(pdg_id) in (2112, 2212) else 0.0)

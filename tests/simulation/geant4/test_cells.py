@@ -119,11 +119,18 @@ def test_an_event_without_deposits_has_no_cells():
 @pytest.mark.parametrize(
     ("definition", "rest"),
     [
-        (Definition(2212, 938.272, 1), 0.0), (Definition(2112, 939.565, 1), 0.0), (Definition(1000020040, 3727.4, 4), 0.0),
-        (Definition(-2212, 938.272, -1), 1876.544), (Definition(3122, 1115.683, 1), 177.411), (Definition(-3122, 1115.683, -1), 2053.955),
-        (Definition(211, 139.57), 139.57), (Definition(11, 0.511), 0.0), (Definition(-11, 0.511), 1.022), (Definition(22, 0.0), 0.0),
+        (Definition(2212, 938.272, 1), 0.0),
+        (Definition(2112, 939.565, 1), 0.0),
+        (Definition(1000020040, 3727.4, 4), 0.0),
+        (Definition(-2212, 938.272, -1), 1876.544),
+        (Definition(3122, 1115.683, 1), 177.411),
+        (Definition(-3122, 1115.683, -1), 2053.955),
+        (Definition(211, 139.57), 139.57),
+        (Definition(11, 0.511), 0.0),
+        (Definition(-11, 0.511), 1.022),
+        (Definition(22, 0.0), 0.0),
         (Definition(-13, 105.658), 105.658),
     ],
-)  # fmt: skip
+)
 def test_measurable_energy_of_particles(definition, rest):
     assert MeasurableEnergy(938.272).rest(definition) == pytest.approx(rest)

@@ -212,7 +212,8 @@ class TestInterruption:
                 start(self, *arguments)
                 print(self.process.pid, flush=True)
             Worker.__init__ = tell
-            test_engine.shoot(Path(sys.argv[1]), n_processes=2, progress=lambda n_events: print("done", flush=True))
+            say = lambda n_events: print("done", flush=True)
+            test_engine.shoot(Path(sys.argv[1]), n_processes=2, progress=say)
         """)
         with subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -24,9 +24,14 @@ from pfcalib.simulation.geant4.slice import (
 # radiation and nuclear interaction length in mm: Particle Data Group, atomic and nuclear properties
 # of materials
 PDG = {
-    "G4_Pb": (5.612, 175.9), "G4_Fe": (17.57, 167.8), "G4_Al": (88.97, 397.0), "G4_Cu": (14.36, 153.2), "G4_KAPTON": (285.7, 602.0),
-    "G4_lAr": (140.0, 857.7), "G4_POLYSTYRENE": (413.1, 770.7),
-}  # fmt: skip
+    "G4_Pb": (5.612, 175.9),
+    "G4_Fe": (17.57, 167.8),
+    "G4_Al": (88.97, 397.0),
+    "G4_Cu": (14.36, 153.2),
+    "G4_KAPTON": (285.7, 602.0),
+    "G4_lAr": (140.0, 857.7),
+    "G4_POLYSTYRENE": (413.1, 770.7),
+}
 
 OVERLAPS = """
 import json, os, sys
@@ -36,9 +41,14 @@ find_data().export()
 import geant4_pybind as g4
 from pfcalib.simulation.geant4.slice import build_volumes, em3_stack, reference_stack, tile_stack
 
-stacks = {"barrel": reference_stack(GRIDS["barrel"]), "tile": tile_stack(GRIDS["barrel"]), "em3": em3_stack()}
+barrel = GRIDS["barrel"]
+stacks = {"barrel": reference_stack(barrel), "tile": tile_stack(barrel), "em3": em3_stack()}
 built = {name: build_volumes(stack) for name, stack in stacks.items()}
-print(json.dumps({name: [bool(each.CheckOverlaps(1000, 0.0, False)) for each in volumes.placements] for name, volumes in built.items()}), flush=True)
+found = {
+    name: [bool(each.CheckOverlaps(1000, 0.0, False)) for each in volumes.placements]
+    for name, volumes in built.items()
+}
+print(json.dumps(found), flush=True)
 os._exit(0)
 """
 
