@@ -7,6 +7,8 @@ same seed gives the same bytes whatever the number of processes.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -109,6 +111,62 @@ def collect(scratch: Scratch, cells: NDArray[np.int32], values: NDArray[np.float
     scratch.counts[0] = 0
 
 
+class Incoming(NamedTuple):
+    """Particles at the front of the material, one row each; what curls up in the field stays in,
+    with `reaches` False.
+    """
+
+    # (n, 7): kind, energy (kinetic of nucleons), phi_axis, z, ux, uy, uz
+    rows: NDArray[np.float64]
+    pdg_id: NDArray[np.int64]  # (n,)
+    event: NDArray[np.int64]  # (n,)
+    reaches: NDArray[np.bool_]  # (n,)
+    e_total: NDArray[np.float64]  # (n_events,) GeV that was shot
+    e_curled: NDArray[np.float64]  # (n_events,) GeV that did not reach the detector
+
+
+def build_rows(particles: Particles, rng: np.random.Generator, *, field: float = 0.0) -> Incoming:
+    """Rows of a batch of particles for either engine: neutral pions decay, the field bends.
+
+    Parameters
+    ----------
+    particles : Particles
+        Sorted by event, events counted from 0 without gaps: pi0, pi+-, photons, electrons, protons
+        and neutrons.
+    rng : numpy.random.Generator
+        Source of the decays.
+    field : float, tesla
+        Solenoid up to the coil.
+
+    Raises
+    ------
+    ConfigError
+        If a particle is of a kind that has no shower here.
+    """
+    if unknown := set(np.unique(particles.pdg_id).tolist()) - {*KIND, 111}:
+        raise ConfigError(
+            f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted([*KIND, 111])}"
+        )
+    n_events = int(particles.event[-1]) + 1 if len(particles.event) else 0
+    particles = decay_pi0(particles, rng)
+    entry = propagate(particles, field=field)
+    # nucleons bring their kinetic energy only
+    energy = particles.energy - PROTON_MASS * np.isin(particles.pdg_id, (2212, 2112))
+    kind = np.array([KIND[int(pdg_id)] for pdg_id in particles.pdg_id], dtype=np.float64)
+    e_total, e_curled = (
+        np.bincount(particles.event, e, n_events).astype(np.float64)
+        for e in (energy, energy * ~entry.reaches)
+    )
+    return Incoming(
+        np.column_stack([kind, energy, entry.phi_axis, entry.z, entry.direction]),
+        particles.pdg_id.astype(np.int64),
+        particles.event,
+        entry.reaches,
+        e_total,
+        e_curled,
+    )
+
+
 def simulate_showers(
     particles: Particles,
     grid: Grid,
@@ -122,8 +180,7 @@ def simulate_showers(
     Parameters
     ----------
     particles : Particles
-        Sorted by event, events counted from 0 without gaps: pi0, pi+-, photons, electrons, protons
-        and neutrons.
+        As of `build_rows`.
     grid : Grid
         Cells to fill.
     rng : numpy.random.Generator
@@ -138,33 +195,12 @@ def simulate_showers(
     ConfigError
         If a particle is of a kind that has no shower here.
     """
-    unknown = set(np.unique(particles.pdg_id).tolist()) - {*KIND, 111}
-    if unknown:
-        raise ConfigError(
-            f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted([*KIND, 111])}"
-        )
-    n_events = int(particles.event[-1]) + 1 if len(particles.event) else 0
-    particles = decay_pi0(particles, rng)
-    entry = propagate(particles, field=field)
-    rows = np.zeros((len(particles.energy), 7))
-    rows[:, 0] = [KIND[int(pdg_id)] for pdg_id in particles.pdg_id]
-    rows[:, 1], rows[:, 2], rows[:, 3], rows[:, 4:] = (
-        particles.energy,
-        entry.phi_axis,
-        entry.z,
-        entry.direction,
-    )
-    # nucleons bring their kinetic energy only
-    rows[np.isin(particles.pdg_id, (2212, 2112)), 1] -= PROTON_MASS
-    total = np.bincount(particles.event, rows[:, 1], n_events).astype(np.float64)
-    curled = np.bincount(particles.event, rows[:, 1] * ~entry.reaches, n_events).astype(np.float64)
-    starts = np.searchsorted(particles.event[entry.reaches], np.arange(n_events + 1))
+    incoming = build_rows(particles, rng, field=field)
+    starts = np.searchsorted(incoming.event[incoming.reaches], np.arange(len(incoming.e_total) + 1))
     setup = Setup(build_slabs(grid), grid_arrays(grid), config or ShowerConfig())
     offsets, cell, values, lost = run_events(
-        rng, setup, new_scratch(grid.n_cells), rows[entry.reaches], starts
+        rng, setup, new_scratch(grid.n_cells), incoming.rows[incoming.reaches], starts
     )
     columns = (np.ascontiguousarray(column) for column in (*values.T, *lost.T))
-    signal, em, non_em, invisible, escaped, dead, leak, to_pi0 = columns
-    return Hits(
-        offsets, cell, signal, em, non_em, invisible, escaped, dead + curled, leak, total, to_pi0
-    )
+    *of_cells, dead, leak, to_pi0 = columns
+    return Hits(offsets, cell, *of_cells, dead + incoming.e_curled, leak, incoming.e_total, to_pi0)

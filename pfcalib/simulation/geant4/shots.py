@@ -13,14 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.errors import ConfigError
 from pfcalib.geometry import Grid
 from pfcalib.simulation.digitise import Hits
-from pfcalib.simulation.nuclear import PROTON_MASS
-from pfcalib.simulation.particles import Particles, decay_pi0, propagate
-from pfcalib.simulation.showers import KIND
+from pfcalib.simulation.particles import Particles
+from pfcalib.simulation.showers import build_rows
 
-NUCLEONS = (2212, 2112)
 _SEEDS = (1, 2**31 - 1)
 
 
@@ -43,14 +40,12 @@ class Shots(NamedTuple):
 
 
 def build_shots(particles: Particles, rng: np.random.Generator, *, field: float = 0.0) -> Shots:
-    """Rows of a batch of particles: neutral pions decay, the field bends, every row gets seeds of
-    its own.
+    """Rows of a batch of particles that reach the detector, each with seeds of its own.
 
     Parameters
     ----------
     particles : Particles
-        Sorted by event, events counted from 0 without gaps: pi0, pi+-, photons, electrons, protons
-        and neutrons.
+        As of `simulation.showers.build_rows`.
     rng : numpy.random.Generator
         Source of the decays and, after them, of the seeds.
     field : float, tesla
@@ -59,32 +54,15 @@ def build_shots(particles: Particles, rng: np.random.Generator, *, field: float 
     Raises
     ------
     ConfigError
-        If a particle is of a kind that is not shot.
+        If a particle is of a kind that is not incoming.
     """
-    if unknown := set(np.unique(particles.pdg_id).tolist()) - {*KIND, 111}:
-        raise ConfigError(
-            f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted([*KIND, 111])}"
-        )
-    n_events = int(particles.event[-1]) + 1 if len(particles.event) else 0
-    particles = decay_pi0(particles, rng)
-    entry = propagate(particles, field=field)
-    energy = particles.energy - PROTON_MASS * np.isin(particles.pdg_id, NUCLEONS)
-    kind = np.array([KIND[int(pdg_id)] for pdg_id in particles.pdg_id], dtype=np.float64)
-    rows = np.column_stack([kind, energy, entry.phi_axis, entry.z, entry.direction])
-    e_total, e_curled = (
-        np.bincount(particles.event, e, n_events).astype(np.float64)
-        for e in (energy, energy * ~entry.reaches)
+    incoming = build_rows(particles, rng, field=field)
+    seeds = rng.integers(*_SEEDS, size=(len(incoming.rows), 2))
+    rows, pdg_id, seeds, event = (
+        values[incoming.reaches]
+        for values in (incoming.rows, incoming.pdg_id, seeds, incoming.event)
     )
-    seeds = rng.integers(*_SEEDS, size=(len(rows), 2))
-    reaches = entry.reaches
-    return Shots(
-        rows[reaches],
-        particles.pdg_id[reaches].astype(np.int64),
-        seeds[reaches],
-        particles.event[reaches],
-        e_total,
-        e_curled,
-    )
+    return Shots(rows, pdg_id, seeds, event, incoming.e_total, incoming.e_curled)
 
 
 def merge_rows(shots: Shots, rows: Hits, grid: Grid) -> Hits:
@@ -98,27 +76,20 @@ def merge_rows(shots: Shots, rows: Hits, grid: Grid) -> Hits:
         Of all rows, in their order.
     grid : Grid
     """
-    n_events = shots.n_events
     key = np.repeat(shots.event, np.diff(rows.offsets)) * grid.n_cells + rows.cell
     keys, place = np.unique(key, return_inverse=True)
-    signal, em, non_em, invisible, escaped = (
-        np.bincount(place, column, len(keys)).astype(np.float64)
-        for column in (rows.signal, rows.em, rows.non_em, rows.invisible, rows.escaped)
+    of_cells = (
+        np.bincount(place, getattr(rows, name), len(keys)).astype(np.float64)
+        for name in ("signal", "em", "non_em", "invisible", "escaped")
     )
     e_dead, e_leak, e_pi0 = (
-        np.bincount(shots.event, column, n_events).astype(np.float64)
+        np.bincount(shots.event, column, shots.n_events).astype(np.float64)
         for column in (rows.e_dead, rows.e_leak, rows.e_pi0)
     )
-    offsets = np.searchsorted(keys, np.arange(n_events + 1) * grid.n_cells).astype(np.int64)
-    cell = (keys % grid.n_cells).astype(np.int32)
     return Hits(
-        offsets,
-        cell,
-        signal,
-        em,
-        non_em,
-        invisible,
-        escaped,
+        np.searchsorted(keys, np.arange(shots.n_events + 1) * grid.n_cells).astype(np.int64),
+        (keys % grid.n_cells).astype(np.int32),
+        *of_cells,
         e_dead + shots.e_curled,
         e_leak,
         shots.e_total,
