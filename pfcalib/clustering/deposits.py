@@ -4,39 +4,13 @@ cluster holds.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from pfcalib.clustering.topo import Clusters
-
-
-class TruthHits(Protocol):
-    """What this module reads of the hits of a simulation; see `simulation.digitise.Hits`."""
-
-    @property
-    def offsets(self) -> NDArray[np.int64]: ...
-    @property
-    def cell(self) -> NDArray[np.int32]: ...
-    @property
-    def em(self) -> NDArray[np.float64]: ...
-    @property
-    def non_em(self) -> NDArray[np.float64]: ...
-    @property
-    def invisible(self) -> NDArray[np.float64]: ...
-    @property
-    def escaped(self) -> NDArray[np.float64]: ...
-    @property
-    def e_dead(self) -> NDArray[np.float64]: ...
-
-
-class ClusterTruth(NamedTuple):
-    """Columns of a sample: one value a cluster, one value a cell of a cluster."""
-
-    scalars: dict[str, NDArray[Any]]
-    cells: dict[str, NDArray[Any]]
 
 
 @njit(cache=True)
@@ -60,7 +34,9 @@ def _find_hits(
     return found
 
 
-def cluster_truth(clusters: Clusters, hits: TruthHits) -> ClusterTruth:
+def cluster_truth(
+    clusters: Clusters, hits: Any
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
     """Calibration truth of clusters; deposits in cells of no cluster and in dead material are
     shared among the clusters of the event.
 
@@ -71,31 +47,32 @@ def cluster_truth(clusters: Clusters, hits: TruthHits) -> ClusterTruth:
     ----------
     clusters : Clusters
         Of a batch of events.
-    hits : Hits
+    hits : simulation.digitise.Hits
         Of the same events, sorted by cell within each.
+
+    Returns
+    -------
+    scalars, cells : dict of str to ndarray
+        Columns of a sample in GeV: one value a cluster, one value a cell of a cluster.
     """
     hit = _find_hits(clusters.event, clusters.offsets, clusters.cell, hits.offsets, hits.cell)
-    has_hit, n_events = hit >= 0, len(hits.offsets) - 1
-    names = {
+    has_hit, n_clusters, n_events = hit >= 0, len(clusters.event), len(hits.offsets) - 1
+    owner = np.repeat(np.arange(n_clusters), np.diff(clusters.offsets))
+    deposits = {
         "EM": hits.em,
         "nonEM": hits.non_em,
         "Invisible": hits.invisible,
         "Escaped": hits.escaped,
     }
-    cells = {
-        f"cluster_cell_hitsE_{name}": np.where(has_hit, _take(values, hit), 0.0) * clusters.weight
-        for name, values in names.items()
-    }
-    entry_cluster = np.repeat(np.arange(len(clusters.event)), np.diff(clusters.offsets))
-    sums = {
-        name: np.bincount(entry_cluster, cells[f"cluster_cell_hitsE_{name}"], len(clusters.event))
-        for name in names
-    }
+    cells, sums = {}, {}
+    for name, deposit in deposits.items():
+        found = np.zeros(len(hit))
+        found[has_hit] = deposit[hit[has_hit]]
+        cells[f"cluster_cell_hitsE_{name}"] = found * clusters.weight
+        sums[name] = np.bincount(owner, found * clusters.weight, n_clusters)
     total = np.sum(list(sums.values()), axis=0)
     event_of_hit = np.repeat(np.arange(n_events), np.diff(hits.offsets))
-    deposited = np.bincount(
-        event_of_hit, hits.em + hits.non_em + hits.invisible + hits.escaped, n_events
-    )
+    deposited = np.bincount(event_of_hit, np.sum(list(deposits.values()), axis=0), n_events)
     clustered = np.bincount(clusters.event, total, n_events)
     share = total / np.where(clustered > 0.0, clustered, 1.0)[clusters.event]
     scalars = {
@@ -104,8 +81,4 @@ def cluster_truth(clusters: Clusters, hits: TruthHits) -> ClusterTruth:
         "cluster_ENG_CALIB_OUT_T": share * np.maximum(deposited - clustered, 0.0)[clusters.event],
         "cluster_ENG_CALIB_DEAD_TOT": share * hits.e_dead[clusters.event],
     }
-    return ClusterTruth(scalars, cells)
-
-
-def _take(values: NDArray[np.float64], index: NDArray[np.int64]) -> NDArray[np.float64]:
-    return values[np.maximum(index, 0)] if len(values) else np.zeros(len(index))
+    return scalars, cells

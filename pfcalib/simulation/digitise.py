@@ -1,5 +1,5 @@
-"""What showers leave in the cells, and the cells as they are read out: electronic noise, pile-up
-noise, and other particles on top.
+"""What showers leave in the cells, and the cells as they are read out: with electronic and pile-up
+noise.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from pfcalib.geometry import Grid
 # MeV a cell; presampler, EMB1-3, TileBar0-2
 ELECTRONIC = (40.0, 13.0, 34.0, 41.0, 75.0, 50.0, 25.0)
 PILEUP = (9.0, 3.5, 10.0, 6.0, 8.0, 5.0, 2.0)  # MeV a cell at mu = 1, grows with sqrt(mu)
-
-TRUTH = ("em", "non_em", "invisible", "escaped")
 
 
 class Hits(NamedTuple):
@@ -122,34 +120,3 @@ def digitise(
     # a cell has one hit an event
     energy.reshape(-1)[hits.event * grid.n_cells + hits.cell] += hits.signal
     return energy
-
-
-def overlay_hits(signal: Hits, other: Hits) -> Hits:
-    """Hits of two samples of equal length on top of each other, event by event; truth and losses
-    add up.
-
-    Raises
-    ------
-    ConfigError
-        If the numbers of events differ.
-    """
-    if signal.n_events != other.n_events:
-        raise ConfigError(
-            f"overlay: {signal.n_events} events of signal but {other.n_events} to put on top"
-        )
-    event, cell = (
-        np.concatenate([signal.event, other.event]),
-        np.concatenate([signal.cell, other.cell]),
-    )
-    stride = int(cell.max(initial=0)) + 1
-    key, inverse = np.unique(event * stride + cell, return_inverse=True)
-    added: dict[str, NDArray[np.float64]] = {}
-    for name in Hits._fields[2:]:
-        a, b = getattr(signal, name), getattr(other, name)
-        added[name] = (
-            a + b
-            if name.startswith("e_")
-            else np.asarray(np.bincount(inverse, np.concatenate([a, b]), len(key)), np.float64)
-        )
-    offsets = np.searchsorted(key, stride * np.arange(signal.n_events + 1))
-    return Hits(offsets=offsets, cell=(key % stride).astype(np.int32), **added)
