@@ -60,10 +60,9 @@ def write_example(
     with new_file(path) as temporary:
         if layout in SHOWER_WRITERS:
             showers, metadata = read_showers(packaged_sample("geant4_pions"), WINDOW)
-            chosen = np.flatnonzero(np.abs(showers.pdg_id) == 211)[:n_events]
-            SHOWER_WRITERS[layout](
-                temporary, showers.select(np.isin(np.arange(len(showers.pdg_id)), chosen)), metadata
-            )
+            charged = np.abs(showers.pdg_id) == 211
+            chosen = charged & (np.cumsum(charged) <= n_events)
+            SHOWER_WRITERS[layout](temporary, showers.select(chosen), metadata)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 config = ProduceConfig(n_events=n_events, e_min=1.0, e_max=200.0, seed=seed)
@@ -120,8 +119,9 @@ def _write_edm4hep(path: Path, sample: Sample) -> None:
     counts, first = _events(sample)
     ones, n = np.ones(len(counts), dtype=np.int64), len(sample)
     cells = np.diff(sample.offsets)
-    place = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)  # in the event
-    hits = ak.to_numpy(ak.flatten(_running(cells, counts)))
+    before = np.cumsum(counts) - counts
+    place = np.arange(n) - np.repeat(before, counts)  # in the event
+    hits = sample.offsets[1:] - np.repeat(sample.offsets[before], counts)  # up to it in the event
     size = len(SUBDETECTORS)
 
     def vector(length: NDArray[Any], eta: NDArray[Any], phi: NDArray[Any]) -> ak.Array:
@@ -167,13 +167,6 @@ def _write_edm4hep(path: Path, sample: Sample) -> None:
             "_ClusterMCTruthLink_from": ids(place, 1),
             "_ClusterMCTruthLink_to": ids(np.zeros(n), 2),
         }
-
-
-def _running(values: NDArray[Any], counts: NDArray[np.int64]) -> ak.Array:
-    """Sums of the values of each event up to each one."""
-    total = np.cumsum(values)
-    before = np.concatenate([[0], total])[np.cumsum(counts) - counts]
-    return ak.unflatten(total - np.repeat(before, counts), counts)
 
 
 def _write_calochallenge(path: Path, showers: Showers, metadata: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,44 +248,41 @@ def cluster_hits(
     return scalars, offsets, {k: v[kept_cells] for k, v in cells.items()}
 
 
-class _Start(NamedTuple):
-    """Particles of a chunk and the random streams for the rest of it."""
-
-    first_event: int
-    particles: Particles
-    showers: np.random.Generator
-    noise: np.random.Generator
-
-
-def _start(config: ProduceConfig, number: int) -> _Start:
-    first = number * config.chunk
-    n_events = min(config.chunk, config.n_events - first)
+def start_chunk(
+    config: ProduceConfig, number: int
+) -> tuple[Particles, np.random.Generator, np.random.Generator]:
+    """Particles of a chunk, and the random streams of its showers and of its noise."""
+    n_events = min(config.chunk, config.n_events - number * config.chunk)
     source, showers, noise = (
         np.random.default_rng(s)
         for s in np.random.SeedSequence(config.seed, spawn_key=(number,)).spawn(3)
     )
-    particles = (
-        simulate_dijets(n_events, source, config.dijets, field=config.field)
-        if config.dijets
-        else shoot(config, n_events, source)
-    )
-    return _Start(first, particles, showers, noise)
+    if config.dijets:
+        return simulate_dijets(n_events, source, config.dijets, field=config.field), showers, noise
+    return shoot(config, n_events, source), showers, noise
 
 
-def _read_out(config: ProduceConfig, start: _Start, hits: Hits) -> Chunk:
+def read_out(
+    config: ProduceConfig, number: int, hits: Hits, particles: Particles, noise: np.random.Generator
+) -> Chunk:
+    """Clusters of a chunk of showers."""
     grid = GRIDS[config.grid]
-    sigma = noise_sigma(grid, config.noise_config)
-    first, topo = start.first_event, config.topo_config
     return cluster_hits(
-        hits, start.particles, grid, sigma, start.noise, first_event=first, topo=topo
+        hits,
+        particles,
+        grid,
+        noise_sigma(grid, config.noise_config),
+        noise,
+        first_event=number * config.chunk,
+        topo=config.topo_config,
     )
 
 
 def produce_chunk(config: ProduceConfig, number: int) -> Chunk:
     """Clusters of one chunk of events by the fast engine."""
-    start, grid = _start(config, number), GRIDS[config.grid]
-    hits = simulate_showers(start.particles, grid, start.showers, field=config.field)
-    return _read_out(config, start, hits)
+    particles, showers, noise = start_chunk(config, number)
+    hits = simulate_showers(particles, GRIDS[config.grid], showers, field=config.field)
+    return read_out(config, number, hits, particles, noise)
 
 
 def produce_sample(
@@ -463,11 +460,11 @@ def _geant4_chunks(
     config: ProduceConfig, parts: Path, progress: Progress
 ) -> Generator[Chunk, None, None]:
     """All chunks in order, from the particles that the fast engine would shower."""
-    starts = [_start(config, number) for number in range(-(-config.n_events // config.chunk))]
-    shots = [build_shots(start.particles, start.showers, field=config.field) for start in starts]
+    starts = [start_chunk(config, number) for number in range(-(-config.n_events // config.chunk))]
+    shots = [build_shots(particles, rng, field=config.field) for particles, rng, _ in starts]
     batches = simulate_batches(
         shots, GRIDS[config.grid], parts, n_processes=config.n_processes, progress=progress
     )
     with contextlib.closing(batches):
-        for start, batch in zip(starts, batches, strict=True):
-            yield _read_out(config, start, batch.hits)
+        for number, (batch, (particles, _, noise)) in enumerate(zip(batches, starts, strict=True)):
+            yield read_out(config, number, batch.hits, particles, noise)
