@@ -202,5 +202,6 @@ def simulate_showers(
         rng, setup, new_scratch(grid.n_cells), incoming.rows[incoming.reaches], starts
     )
     columns = (np.ascontiguousarray(column) for column in (*values.T, *lost.T))
-    *of_cells, dead, leak, to_pi0 = columns
-    return Hits(offsets, cell, *of_cells, dead + incoming.e_curled, leak, incoming.e_total, to_pi0)
+    signal, em, non_em, invisible, escaped, dead, leak, e_pi0 = columns
+    e_dead, of_cells = dead + incoming.e_curled, (signal, em, non_em, invisible, escaped)
+    return Hits._make((offsets, cell, *of_cells, e_dead, leak, incoming.e_total, e_pi0))

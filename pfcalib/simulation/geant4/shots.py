@@ -58,11 +58,9 @@ def build_shots(particles: Particles, rng: np.random.Generator, *, field: float 
     """
     incoming = build_rows(particles, rng, field=field)
     seeds = rng.integers(*_SEEDS, size=(len(incoming.rows), 2))
-    rows, pdg_id, seeds, event = (
-        values[incoming.reaches]
-        for values in (incoming.rows, incoming.pdg_id, seeds, incoming.event)
-    )
-    return Shots(rows, pdg_id, seeds, event, incoming.e_total, incoming.e_curled)
+    of_rows = (incoming.rows, incoming.pdg_id, seeds, incoming.event)
+    shot = [values[incoming.reaches] for values in of_rows]
+    return Shots._make((*shot, incoming.e_total, incoming.e_curled))
 
 
 def merge_rows(shots: Shots, rows: Hits, grid: Grid) -> Hits:
@@ -86,15 +84,10 @@ def merge_rows(shots: Shots, rows: Hits, grid: Grid) -> Hits:
         np.bincount(shots.event, column, shots.n_events).astype(np.float64)
         for column in (rows.e_dead, rows.e_leak, rows.e_pi0)
     )
-    return Hits(
-        np.searchsorted(keys, np.arange(shots.n_events + 1) * grid.n_cells).astype(np.int64),
-        (keys % grid.n_cells).astype(np.int32),
-        *of_cells,
-        e_dead + shots.e_curled,
-        e_leak,
-        shots.e_total,
-        e_pi0,
-    )
+    offsets = np.searchsorted(keys, np.arange(shots.n_events + 1) * grid.n_cells).astype(np.int64)
+    cell = (keys % grid.n_cells).astype(np.int32)
+    e_dead = e_dead + shots.e_curled
+    return Hits._make((offsets, cell, *of_cells, e_dead, e_leak, shots.e_total, e_pi0))
 
 
 def join_rows(parts: Sequence[Hits]) -> Hits:
