@@ -35,10 +35,13 @@ def shown(notebook: Path, mime: str) -> list[str]:
 
 
 def require_readable(notebook: Path) -> None:
-    """Refuse paths of one machine among what the cells show, and what libraries say on errors."""
+    """Refuse paths of one machine among what the cells show, and what libraries say on errors.
+
+    That Geant4 runs on synthetic tables is for the reader to know.
+    """
     texts = [text for mime in ("stdout", "text/plain") for text in shown(notebook, mime)]
     assert not [text for text in texts if re.search(r"PosixPath|(?<![\w.~:/])/(tmp|home)/", text)]
-    assert shown(notebook, "stderr") == []
+    assert not [text for text in shown(notebook, "stderr") if "synthetic tables" not in text]
 
 
 @pytest.mark.notebook

@@ -48,6 +48,9 @@ STYLE: dict[Any, Any] = {
     "ytick.major.size": 6,
     "ytick.minor.size": 3,
 }
+# the fonts of formulas are looked up when a figure is drawn, after its style has been left
+_FONTS = [f"mathtext.{kind}" for kind in ("rm", "it", "bf", "sf", "tt", "cal")]
+plt.rcParams.update({name: STYLE[name] for name in _FONTS})
 
 
 class Look(NamedTuple):
