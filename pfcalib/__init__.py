@@ -35,9 +35,9 @@ The response of neutral pions, before any calibration:
 """
 
 from pfcalib.cache import use_kernel_cache
-from pfcalib.quiet import silence_tensorflow
+from pfcalib.quiet import silence_remarks
 
 __version__ = "0.1.0"
 
 use_kernel_cache()  # before anything imports numba
-silence_tensorflow()  # before anything imports it
+silence_remarks()  # before anything imports it

@@ -1,4 +1,4 @@
-"""TensorFlow without its log, which tells of an accelerator that is not there."""
+"""Libraries without remarks on what is not there: accelerators, widgets for progress bars."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 
-def silence_tensorflow() -> None:
-    """Have it say nothing, neither when it is imported nor later; ``TF_CPP_MIN_LOG_LEVEL`` in the
-    environment brings back what comes later.
+def silence_remarks() -> None:
+    """Have TensorFlow say nothing, neither when it is imported nor later, and Optuna's progress bar
+    nothing of widgets; ``TF_CPP_MIN_LOG_LEVEL`` in the environment brings back what comes later.
     """
+    warnings.filterwarnings("ignore", message="IProgress not found")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules:
         sys.meta_path.insert(0, _QuietImport())

@@ -14,6 +14,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
@@ -86,7 +87,7 @@ def test_the_readme_works_line_by_line(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(names["objects"].tracks) > 0
     assert len(names["stream"]) > 0
     assert len(names["clusters"]["response"]) > 0
-    assert (names["energies"].full > 0.0).all()
+    assert np.isfinite(names["energies"].full).all()  # noise may leave less than nothing
     assert (names["e_calibrated"] > 0.0).all()
 
 

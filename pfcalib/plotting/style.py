@@ -49,8 +49,8 @@ STYLE: dict[Any, Any] = {
     "ytick.minor.size": 3,
 }
 # the fonts of formulas are looked up when a figure is drawn, after its style has been left
-_FONTS = [f"mathtext.{kind}" for kind in ("rm", "it", "bf", "sf", "tt", "cal")]
-plt.rcParams.update({name: STYLE[name] for name in _FONTS})
+for _kind in ("rm", "it", "bf", "sf", "tt", "cal"):
+    plt.rc("mathtext", **{_kind: STYLE[f"mathtext.{_kind}"]})
 
 
 class Look(NamedTuple):
