@@ -53,8 +53,6 @@ def test_the_notebook_runs_and_passes(name, tmp_path, network_loads):
     results = read_results(result.folder / "results.json")
     assert results["metrics"]
     assert results["checks"]
-    headlines = STUDIES[name].headlines
-    assert not headlines or set(headlines) & set(results["metrics"])
     for figure in results["figures"]:
         assert 0 < (result.folder / figure["file"]).stat().st_size < MAX_FIGURE_BYTES
     executed = result.folder / "executed.ipynb"
