@@ -53,7 +53,7 @@ def test_the_notebook_runs_and_passes(name, tmp_path, network_loads):
     results = read_results(result.folder / "results.json")
     assert results["metrics"]
     assert results["checks"]
-    if not (ROOT / "reports" / name / "results.json").exists():  # else the contract test looks there
+    if not (ROOT / "reports" / name / "results.json").exists():  # else see the contract
         assert set(STUDIES[name].headlines) <= set(results["metrics"])
     for figure in results["figures"]:
         assert 0 < (result.folder / figure["file"]).stat().st_size < MAX_FIGURE_BYTES
