@@ -126,7 +126,9 @@ def test_a_kernel_without_accelerator_shows_no_log_of_tensorflow(tmp_path):
     body = "import tensorflow\ntensorflow.zeros(2) + 1\nreport.finish()"
     result = run_study(plan_study("01_tiny", root=write_clone(tmp_path, body)))
     assert result.passed
-    assert (result.folder / "kernel.log").read_text() == ""
+    # Jupyter interrupts the kernel before it asks it to end, and the kernel may remark on that
+    lines = (result.folder / "kernel.log").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("[IPKernelApp]")] == []
 
 
 def test_a_good_run_leaves_everything_under_its_final_name(clone):
