@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL
 from pfcalib.simulation.detector import FRONT
-from pfcalib.simulation.nuclear import PROTON_MASS
+from pfcalib.simulation.species import PROTON_MASS
 from pfcalib.simulation.particles import Particles, propagate
 
 MIN_ENERGY = 0.2  # GeV that a particle can release; softer ones are left out, as in the guns

@@ -30,13 +30,33 @@ from pfcalib.simulation.kernels import (
     pop,
     push,
 )
-from pfcalib.simulation.nuclear import NEUTRON, PION, PROTON, PROTON_MASS
 from pfcalib.simulation.parameters import ShowerConfig
 from pfcalib.simulation.particles import Particles, decay_pi0, propagate
-from pfcalib.simulation.upstream import ELECTRON, PHOTON, electron, photon
+from pfcalib.simulation.species import (
+    ANTINEUTRON,
+    ANTIPROTON,
+    ELECTRON,
+    KAON,
+    KAON_LONG,
+    KAON_MINUS,
+    MUON,
+    NEUTRON,
+    PHOTON,
+    PI0,
+    PION,
+    PION_MINUS,
+    PROTON,
+    PROTON_MASS,
+    decay,
+)
+from pfcalib.simulation.upstream import electron, photon
 
-# a pi0 decays before it showers
-KIND = {22: PHOTON, 11: ELECTRON, -11: ELECTRON, 211: PION, -211: PION, 2212: PROTON, 2112: NEUTRON}
+# of PDG ids; a pi0 and a short-lived kaon decay before they shower
+KIND = {
+    22: PHOTON, 11: ELECTRON, -11: ELECTRON, 13: MUON, -13: MUON, 211: PION, -211: PION_MINUS,
+    321: KAON, -321: KAON_MINUS, 130: KAON_LONG, 2212: PROTON, -2212: ANTIPROTON, 2112: NEUTRON,
+    -2112: ANTINEUTRON,
+}  # fmt: skip
 
 
 @kernel
@@ -51,6 +71,9 @@ def run_stack(rng: np.random.Generator, setup: Setup, scratch: Scratch) -> float
             photon(rng, setup, scratch, track)
         elif track.kind == ELECTRON:
             electron(rng, setup, scratch, track)
+        elif track.kind == PI0:
+            neutral += track.energy
+            decay(rng, setup, scratch, track)
         else:
             neutral += hadron(rng, setup, scratch, track)
     return neutral
@@ -150,8 +173,11 @@ def build_rows(particles: Particles, rng: np.random.Generator, *, field: float =
     n_events = int(particles.event[-1]) + 1 if len(particles.event) else 0
     particles = decay_pi0(particles, rng)
     entry = propagate(particles, field=field)
-    # nucleons bring their kinetic energy only
-    energy = particles.energy - PROTON_MASS * np.isin(particles.pdg_id, (2212, 2112))
+    # nucleons bring their kinetic energy only, antinucleons what they annihilate with
+    nucleon = np.isin(particles.pdg_id, (2212, 2112)) * 1.0 - np.isin(
+        particles.pdg_id, (-2212, -2112)
+    )
+    energy = particles.energy - PROTON_MASS * nucleon
     kind = np.array([KIND[int(pdg_id)] for pdg_id in particles.pdg_id], dtype=np.float64)
     e_total, e_curled = (
         np.bincount(particles.event, e, n_events).astype(np.float64)
