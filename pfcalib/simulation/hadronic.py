@@ -64,7 +64,7 @@ DELTA_MIN, DELTA_SHOWER = 0.001, 0.005
 # GeV of knock-on electrons in each interval d(ln T) over GeV that a mip loses, K Z / (2 A dE/dx),
 # within 5 % in aluminium, argon, iron and lead (PDG review, section 34.2.4)
 DELTA_SHARE = 0.047
-RESTRICTED = 0.87  # share of a mip's loss that is left to softer ones
+RESTRICTED = 0.97  # loss below DELTA_MIN of fast particles over that of a mip (same, 34.2.6)
 ANNIHILATION = 3.0  # GeV, kinetic energy at which half of the antinucleons annihilate
 STRANGE = 0.6  # of the interactions of a kaon, those that leave a kaon in front
 
@@ -86,9 +86,7 @@ def rescatter(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: T
 
 
 @kernel
-def leading(
-    rng: np.random.Generator, setup: Setup, kind: int, energy: float, left: float
-) -> int:
+def leading(rng: np.random.Generator, setup: Setup, kind: int, energy: float, left: float) -> int:
     """Kind of the leading secondary: a nucleon stays one, an antinucleon too and mostly a kaon, if
     the energy makes its mass; a pion may turn neutral.
     """
@@ -268,6 +266,7 @@ def hadron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
     life = rng.standard_exponential() * C_TAU[kind] * momentum_of(kind, energy) / mass
     slab = max(find_slab(slabs, x), 0)
     while 0 <= slab < len(slabs.x_out):
+        slab = slab & 31  # as in `em.advance`
         edge = slabs.x_out[slab] if ux > 0.0 else slabs.x_in[slab]
         to_edge = abs(edge - x) / max(abs(ux), 1e-3)
         step = min(to_edge, left * slabs.lambda_int[slab], life)

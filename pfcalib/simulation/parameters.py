@@ -17,39 +17,39 @@ class ShowerConfig(NamedTuple):
     """
 
     # electromagnetic showers
-    em_presampler: float = 5.429  # response of the presampler, all argon
-    em_strips: float = 1.017  # response of EMB1
-    em_lar: float = 1.055  # response of EMB2 and EMB3
+    em_presampler: float = 5.414  # response of the presampler, all argon
+    em_strips: float = 1.018  # response of EMB1
+    em_lar: float = 1.053  # response of EMB2 and EMB3
     em_tile: float = 0.97  # response of the tiles
-    sampling_lar: float = 0.07339  # sampling term, sqrt(GeV)
+    sampling_lar: float = 0.07517  # sampling term, sqrt(GeV)
     sampling_tile: float = 0.2
-    spots_per_gev: float = 40.0
+    spots_per_gev: float = 60.0
     spots_min: float = 4.0  # a shower, at full density
     # in one event; above, spots of the core are sparser and carry more energy each
     spots_max: float = 1600.0
     # GeV, a spot of more in the tail of the radial profile is split into several
-    tail_quantum: float = 0.005
+    tail_quantum: float = 0.0025
     # a photon below showers as one electron, not as a pair; more in events of high energy
     e_pair: float = 0.1
     y_min: float = 3.5  # E/Ec below which the profile stays as it is
-    t_shift: float = -2.25e-05  # added to the mean depth of the maximum, X0
+    t_shift: float = 0.0  # added to the mean depth of the maximum, X0
     t_min: float = 0.5  # smallest mean depth of the maximum, X0
-    a_scale: float = 0.9624  # factor on the mean shape alpha
+    a_scale: float = 0.9584  # factor on the mean shape alpha
     a_min: float = 1.3  # smallest alpha
-    s_scale: float = 1.022  # factor on the fluctuations of ln T and ln alpha
+    s_scale: float = 1.027  # factor on the fluctuations of ln T and ln alpha
     s_max: float = 0.6  # largest of either
     # least fall-off of the late profile, 1/X0: what attenuates the most penetrating photons
-    beta_min: float = 0.3145
-    core_scale: float = 1.198  # factors on the radii of core, of core in the strips, and of tail
-    core_strips: float = 0.6815
-    tail_scale: float = 0.8946
-    tail_more: float = 0.1209  # added share of the tail, as a share of the core
+    beta_min: float = 0.3231
+    core_scale: float = 1.322  # factors on the radii of core, of core in the strips, and of tail
+    core_strips: float = 0.6715
+    tail_scale: float = 0.8694
+    tail_more: float = 0.1182  # added share of the tail, as a share of the core
     # factor on the radii in the tiles of a shower that began in front of them
     gap_spread: float = 5.0
     # energy sent back into the presampler by a 1 GeV shower that starts in the strips
-    albedo: float = 0.001315
-    albedo_growth: float = 0.6467  # its power of the energy
-    albedo_radius: float = 39.94
+    albedo: float = 0.00135
+    albedo_growth: float = 0.6463  # its power of the energy
+    albedo_radius: float = 39.88
     # hadronic cascade
     # interaction length, quasi-elastic ones included, over the nominal inelastic one
     lambda_scale: float = 0.62
@@ -79,7 +79,7 @@ class ShowerConfig(NamedTuple):
     neutron_shape: float = 0.587
     neutron_path: float = 444.0  # mean distance at which slow neutrons give up their energy
     neutron_quantum: float = 0.01  # energy that it gives up at one place
-    mip_scale: float = 1.07  # factor on the response to minimum ionising particles
+    mip_scale: float = 0.97  # factor on the response to minimum ionising particles
     mip_shape: float = 14.0  # shape of the gamma distribution of their signal in 25 mm
     mip_radius: float = 0.7  # mean distance of what they leave from the track
     delta_radius: float = 5.0  # the same of soft knock-on electrons
