@@ -58,7 +58,6 @@ from pfcalib.simulation.species import (
 
 STEP = 25.0  # mm, longest step in lead-argon and in dead material
 TILE_STEP = 75.0  # mm, in the tiles
-_SOFT = 0.2  # GeV, what is left below it goes to the nucleus
 # GeV, knock-on electrons above are made one by one, and above the second shower
 DELTA_MIN, DELTA_SHOWER = 0.001, 0.005
 # GeV of knock-on electrons in each interval d(ln T) over GeV that a mip loses, K Z / (2 A dE/dx),
@@ -141,14 +140,14 @@ def collide(
     mean = config.nuclear_scale * material * (1.0 + config.nuclear_slope * math.log(1.0 + energy))
     broken = min(energy, mean * rng.standard_gamma(config.nuclear_shape) / config.nuclear_shape)
     left, neutral = energy - broken, 0.0
-    while left > _SOFT:
+    while left > config.soft:
         share = 1.0 - rng.random() ** (1.0 / (config.leading if is_leading else config.stick))
         kind = (
             leading(rng, setup, track.kind, energy, left)
             if is_leading
             else secondary(rng, setup, energy)
         )
-        e = min(left, max(left * share, 0.16, REST[kind] + 0.02))
+        e = min(left, max(left * share, config.soft, REST[kind] + 0.02))
         transverse = 0.5 * config.pt_mean * rng.standard_gamma(2.0)
         angle = min(transverse / momentum_of(kind, e), 2.0)
         ux, uy, uz = turn(

@@ -26,7 +26,7 @@ class ShowerConfig(NamedTuple):
     spots_per_gev: float = 60.0
     spots_min: float = 4.0  # a shower, at full density
     # in one event; above, spots of the core are sparser and carry more energy each
-    spots_max: float = 1600.0
+    spots_max: float = 4000.0
     # GeV, a spot of more in the tail of the radial profile is split into several
     tail_quantum: float = 0.0025
     # a photon below showers as one electron, not as a pair; more in events of high energy
@@ -52,34 +52,35 @@ class ShowerConfig(NamedTuple):
     albedo_radius: float = 39.88
     # hadronic cascade
     # interaction length, quasi-elastic ones included, over the nominal inelastic one
-    lambda_scale: float = 0.62
-    p_elastic: float = 0.324  # share of quasi-elastic interactions at high energy
-    p_elastic_low: float = 0.263  # added share, falls as exp(-E)
+    lambda_scale: float = 0.6308
+    p_elastic: float = 0.3414  # share of quasi-elastic interactions at high energy
+    p_elastic_low: float = 0.2716  # added share, falls as exp(-E)
     pt_elastic: float = 0.201  # mean kick of one
-    nuclear_scale: float = 0.428  # mean energy of a nuclear break-up in lead-argon
-    nuclear_slope: float = 0.546  # its growth with ln(1 + E)
+    nuclear_scale: float = 0.4142  # mean energy of a nuclear break-up in lead-argon
+    nuclear_slope: float = 0.5531  # its growth with ln(1 + E)
     nuclear_power: float = 0.603  # its growth with the mean Z of the material
     nuclear_shape: float = 2.18  # shape of its gamma distribution
-    leading: float = 1.53  # mean 1 / (1 + leading) of what is left goes to the leading secondary
-    stick: float = 2.19  # the same for every other one
-    p_pi0: float = 0.404  # share of neutral pions among the other secondaries
-    p_exchange: float = 0.208  # probability that the leading pion turns neutral
+    leading: float = 1.556  # mean 1 / (1 + leading) of what is left goes to the leading secondary
+    stick: float = 2.187  # the same for every other one
+    p_pi0: float = 0.413  # share of neutral pions among the other secondaries
+    p_exchange: float = 0.2172  # probability that the leading pion turns neutral
     pi0_rise: float = 0.301  # energy of an interaction from which neutral pions are made freely
-    p_nucleon: float = 0.168  # share of fast nucleons among the secondaries
-    pt_mean: float = 0.444  # mean transverse momentum of a secondary
+    soft: float = 0.3  # total energy below which no pion is made; the nucleus takes what is left
+    p_nucleon: float = 0.1646  # share of fast nucleons among the secondaries
+    pt_mean: float = 0.4461  # mean transverse momentum of a secondary
     binding: float = 0.258  # share of a break-up that goes into binding
-    f_gamma: float = 0.066  # share of it in nuclear photons
+    f_gamma: float = 0.1  # share of it in nuclear photons
     t_nucleon: float = 0.0613  # mean kinetic energy of an ejected nucleon
     f_proton: float = 0.404  # share of protons among them
     proton_lar: float = 1.09  # response to a stopping proton in lead-argon
     proton_tile: float = 0.481
     proton_shape: float = 1.02  # gamma shape of its signal
-    neutron_lar: float = 1.68  # response to a slow neutron in lead-argon
-    neutron_tile: float = 3.12
+    neutron_lar: float = 1.648  # response to a slow neutron in lead-argon
+    neutron_tile: float = 3.012
     neutron_shape: float = 0.587
-    neutron_path: float = 444.0  # mean distance at which slow neutrons give up their energy
-    neutron_quantum: float = 0.01  # energy that it gives up at one place
-    mip_scale: float = 0.97  # factor on the response to minimum ionising particles
-    mip_shape: float = 14.0  # shape of the gamma distribution of their signal in 25 mm
+    neutron_path: float = 463.5  # mean distance at which slow neutrons give up their energy
+    neutron_quantum: float = 0.00976  # energy that it gives up at one place
+    mip_scale: float = 1.021  # factor on the response to minimum ionising particles
+    mip_shape: float = 14.57  # shape of the gamma distribution of their signal in 25 mm
     mip_radius: float = 0.7  # mean distance of what they leave from the track
-    delta_radius: float = 5.0  # the same of soft knock-on electrons
+    delta_radius: float = 5.055  # the same of soft knock-on electrons
