@@ -97,7 +97,8 @@ def leading(rng: np.random.Generator, setup: Setup, kind: int, energy: float, le
         if kind in (KAON, KAON_MINUS, KAON_LONG) and rng.random() < STRANGE:
             return KAON_LONG if rng.random() < 0.3 and left > 0.6 else kind
     free = 1.0 - math.exp(-energy / setup.config.pi0_rise)
-    if rng.random() < free * setup.config.p_exchange:
+    exchange = setup.config.p_exchange + setup.config.p_exchange_low * math.exp(-0.5 * energy)
+    if rng.random() < free * exchange:
         return PI0
     return kind if kind in (PION, PION_MINUS) or rng.random() < 0.5 else PION
 

@@ -61,7 +61,7 @@ def slow_neutron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track
     config = setup.config
     pieces = 1 + int(track.energy / config.neutron_quantum)
     piece = track.energy / pieces
-    shape = config.neutron_shape / pieces
+    shape = config.neutron_shape
     for _ in range(pieces):
         path = config.neutron_path * rng.standard_exponential()
         cos_theta, angle = isotropic(rng)

@@ -53,7 +53,10 @@ STAGES: dict[str, tuple[int, tuple[str, ...]]] = {  # PDG id of the pions, numbe
         ("sampling_lar", "sampling_tile", "albedo", "albedo_growth", "albedo_radius"),
     ),
     "interactions": (211, ("lambda_scale", "p_elastic", "p_elastic_low", "mip_scale")),
-    "secondaries": (211, ("leading", "stick", "p_pi0", "p_exchange", "pi0_rise", "soft")),
+    "secondaries": (
+        211,
+        ("leading", "stick", "p_pi0", "p_exchange", "p_exchange_low", "pi0_rise", "soft"),
+    ),
     "nuclei": (211, ("nuclear_scale", "nuclear_slope", "nuclear_power", "binding", "f_gamma")),
     "nucleons": (211, ("proton_lar", "proton_tile", "neutron_lar", "neutron_tile")),
     "hadron-width": (211, ("pt_mean", "pt_elastic", "neutron_path", "mip_radius", "delta_radius")),

@@ -166,7 +166,7 @@ def swim(charge, pt, eta, field, step=0.05):
 class TestSolenoid:
     @pytest.mark.parametrize("name", GUNS)
     def test_without_a_field_all_particles_fly_straight(self, name, rng):
-        gun = simulate_gun(name, 100, rng)
+        gun = simulate_gun(name, 100, rng, energy=(2.0, 20.0))
         entry = propagate(gun)
         assert np.all(entry.reaches)
         np.testing.assert_allclose(entry.phi_axis, gun.phi, atol=1e-12)
