@@ -26,10 +26,10 @@ import filelock
 import platformdirs
 
 VERSIONS = {
-    "simulation": 1,  # particles, showers, noise
+    "simulation": 2,  # particles, showers, noise
     "geant4": 1,  # detector, physics and scoring
     "geant4_tables": 1,  # cross sections written from formulas
-    "pythia": 1,  # events
+    "pythia": 2,  # events
     "clustering": 1,  # clusters, their moments and truth
     "maps": 2,  # arrays of a memory-mapped sample
     "features": 1,  # selection, split, images, moments, targets

@@ -29,7 +29,10 @@ def simulate(
     ] = "guns",
     particles: Annotated[
         str,
-        typer.Option(help="Guns: particles, drawn with equal shares: pi0, pi+, pi-, gamma, e-."),
+        typer.Option(
+            help="Guns: particles, drawn with equal shares: pi0, pi+, pi-, gamma, e-, e+, mu-, "
+            "mu+, K+, K-, K0L, K0S, p, pbar, n, nbar."
+        ),
     ] = "pi0,pi+,pi-",
     e_min: Annotated[float, typer.Option(help="Guns: lowest energy, GeV; flat in log E.")] = 0.2,
     e_max: Annotated[float, typer.Option(help="Guns: highest energy, GeV.")] = 2000.0,

@@ -1,5 +1,5 @@
-"""Particle guns, the decay of neutral pions at the origin, and the way through the solenoid to the
-front of the material.
+"""Particle guns, the decay of neutral pions and short-lived kaons at the origin, and the way
+through the solenoid to the front of the material.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from particle import Particle
 from pfcalib.errors import ConfigError
 from pfcalib.simulation.detector import COIL_RADIUS, FRONT
 
-GUNS = {"pi0": 111, "pi+": 211, "pi-": -211, "gamma": 22, "e-": 11}
+GUNS = {
+    "pi0": 111, "pi+": 211, "pi-": -211, "gamma": 22, "e-": 11, "e+": -11, "mu-": 13, "mu+": -13,
+    "K+": 321, "K-": -321, "K0L": 130, "K0S": 310, "p": 2212, "pbar": -2212, "n": 2112,
+    "nbar": -2112,
+}  # fmt: skip
+K0S_CHARGED = 0.692  # decays of the short-lived kaon to charged pions; the others to neutral ones
 _BEND = 0.299792458e-3  # GeV / (T mm): pT = 0.3 B R
 
 
@@ -52,7 +57,7 @@ def simulate_gun(
     Parameters
     ----------
     name : str
-        One of GUNS; ``pi0`` is not decayed yet, see `decay_pi0`.
+        One of GUNS; ``pi0`` is not decayed yet, see `decay_at_origin`.
     n_events : int
     rng : numpy.random.Generator
     energy : (float, float), GeV
@@ -85,46 +90,58 @@ def simulate_gun(
     )
 
 
-def decay_pi0(particles: Particles, rng: np.random.Generator) -> Particles:
-    """Particles with every pi0 replaced by its two photons: isotropic in the rest frame, boosted
-    along the flight.
-
-    The opening angle is at least 2 asin(m / E); energies add up to the pion's exactly.
+def decay_at_origin(particles: Particles, rng: np.random.Generator) -> Particles:
+    """Particles with every pi0 replaced by its two photons and every K0S by two pions, whose decays
+    follow; energies add up exactly.
     """
-    pion = particles.pdg_id == 111
-    n = int(pion.sum())
-    if n == 0:
-        return particles
-    mass, e = _mass(111), particles.energy[pion]
-    beta = np.sqrt(1.0 - (mass / e) ** 2)
+    pairs = ((310, K0S_CHARGED, (211, -211)), (310, 1.0, (111, 111)), (111, 1.0, (22, 22)))
+    for parent, share, daughters in pairs:
+        chosen = particles.pdg_id == parent
+        if share < 1.0 and chosen.any():
+            chosen &= rng.random(len(chosen)) < share
+        if chosen.any():
+            particles = _decay(particles, chosen, daughters, rng)
+    return particles
+
+
+def _decay(
+    particles: Particles,
+    chosen: NDArray[np.bool_],
+    daughters: tuple[int, int],
+    rng: np.random.Generator,
+) -> Particles:
+    """Decay the chosen ones into two particles of equal mass: isotropic in the rest frame, boosted
+    along the flight.
+    """
+    parent = Particles._make(values[chosen] for values in particles)
+    n, mass, m_daughter = len(parent.energy), _mass(int(parent.pdg_id[0])), _mass(daughters[0])
+    gamma = parent.energy / mass
+    boost, p_star = np.sqrt(gamma**2 - 1.0), np.sqrt(0.25 * mass**2 - m_daughter**2)
     cos_star, angle = rng.uniform(-1.0, 1.0, n), rng.uniform(0.0, 2.0 * np.pi, n)
-    axis = directions(particles.eta[pion], particles.phi[pion])
-    side = np.column_stack([-np.sin(particles.phi[pion]), np.cos(particles.phi[pion]), np.zeros(n)])
-    across = np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * np.cross(axis, side)
-    energies, etas, phis = [], [], []
-    for sign in (1.0, -1.0):
-        boosted = 1.0 + sign * beta * cos_star
-        cos_lab = (beta + sign * cos_star) / boosted
-        sin_lab = sign * np.sqrt(np.maximum(1.0 - cos_star**2, 0.0)) * (mass / e) / boosted
-        u = cos_lab[:, None] * axis + sin_lab[:, None] * across
-        energies.append(0.5 * e * boosted)
-        etas.append(np.arcsinh(u[:, 2] / np.hypot(u[:, 0], u[:, 1])))
-        phis.append(np.arctan2(u[:, 1], u[:, 0]))
-    photons = np.full(2 * n, 22, np.int32)
-    made = Particles(
-        np.tile(particles.event[pion], 2),
-        photons,
-        np.concatenate(energies),
-        np.concatenate(etas),
-        np.concatenate(phis),
-    )
-    order = np.argsort(np.concatenate([particles.event[~pion], made.event]), kind="stable")
-    return Particles(
-        *(
-            np.concatenate([getattr(particles, name)[~pion], getattr(made, name)])[order]
-            for name in Particles._fields
-        )
-    )
+    axis = directions(parent.eta, parent.phi)
+    side = np.column_stack([-np.sin(parent.phi), np.cos(parent.phi), np.zeros(n)])
+    around = np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * np.cross(axis, side)
+    across = (p_star * np.sqrt(1.0 - cos_star**2))[:, None] * around
+    made = []
+    for sign, pdg_id in zip((1.0, -1.0), daughters, strict=True):
+        along = sign * p_star * cos_star
+        p = (gamma * along + 0.5 * boost * mass)[:, None] * axis + sign * across
+        energy = 0.5 * parent.energy + boost * along
+        eta, phi = np.arcsinh(p[:, 2] / np.hypot(p[:, 0], p[:, 1])), np.arctan2(p[:, 1], p[:, 0])
+        made.append(Particles(parent.event, np.full(n, pdg_id, np.int32), energy, eta, phi))
+    rest = Particles._make(values[~chosen] for values in particles)
+    joined = [np.concatenate(columns) for columns in zip(rest, *made, strict=True)]
+    order = np.argsort(joined[0], kind="stable")
+    return Particles._make(column[order] for column in joined)
+
+
+def measurable_energy(particles: Particles) -> NDArray[np.float64]:
+    """What each particle can leave in a calorimeter in GeV, shape (n,): the total energy; of
+    nucleons the kinetic one, of antinucleons also the mass of the nucleon with which they
+    annihilate.
+    """
+    matter = np.isin(particles.pdg_id, (2212, 2112)).astype(np.float64)
+    return particles.energy - _mass(2212) * (matter - np.isin(particles.pdg_id, (-2212, -2112)))
 
 
 def directions(eta: NDArray[np.float64], phi: NDArray[np.float64]) -> NDArray[np.float64]:

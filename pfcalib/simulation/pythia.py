@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL
 from pfcalib.simulation.detector import FRONT
-from pfcalib.simulation.nuclear import PROTON_MASS
-from pfcalib.simulation.particles import Particles, propagate
+from pfcalib.simulation.particles import Particles, measurable_energy, propagate
+from pfcalib.simulation.showers import SHOWERING
 
-MIN_ENERGY = 0.2  # GeV that a particle can release; softer ones are left out, as in the guns
+MIN_ENERGY = 0.2  # GeV that a particle can leave; softer ones are left out, as in the guns
 # of pT-hat; central dijets are then flat in log pT-hat within a factor of two from 10 to 500 GeV
 BIAS_POWER = 3.6
 TRUTH_RADIUS = 0.05  # width in (eta, phi) within which a particle explains a cluster
@@ -31,24 +31,6 @@ TRUTH_RADIUS = 0.05  # width in (eta, phi) within which a particle explains a cl
 TRUTH_DEPTH = BARREL.layers[2].r
 _MAX_SEED = 900_000_000  # of Pythia's generator
 _MAX_TRIES = 100  # calls of the generator before a batch is given up
-
-# What Pythia leaves stable: the particle that showers in its place, and the energy that it releases
-# beyond its total energy, GeV.
-STAND_INS = {
-    111: (111, 0.0),
-    22: (22, 0.0),
-    11: (11, 0.0),
-    -11: (-11, 0.0),
-    211: (211, 0.0),
-    -211: (-211, 0.0),
-    321: (211, 0.0),
-    -321: (-211, 0.0),
-    130: (2112, 0.0),
-    2212: (2212, -PROTON_MASS),
-    2112: (2112, -PROTON_MASS),
-    -2212: (-211, PROTON_MASS),
-    -2112: (2112, PROTON_MASS),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,14 +165,10 @@ def generate_dijets(
 def visible_particles(events: ak.Array, *, eta_max: float, field: float = 0.0) -> Particles:
     """Stable particles that reach the calorimeter, as the kinds that shower.
 
-    Kept are particles of |eta| < `eta_max` that release at least `MIN_ENERGY` and do not curl up in
-    front of the coil. What a shower engine does not know is replaced, an approximation at the level
-    of a few per cent of the jets' energy: charged kaons become pions of their charge, long-lived
-    neutral kaons and antineutrons become neutrons, antiprotons become negative pions. Each keeps
-    its direction and the energy that it can release: all of it for mesons, the kinetic energy for
-    nucleons, and for antinucleons also the mass of the nucleon with which they annihilate. Muons
-    and neutrinos are dropped. All particles start at the origin, also those of weak decays, which
-    Pythia makes up to c tau = 1 m.
+    Kept are particles of |eta| < `eta_max` of the kinds that shower, see `simulation.showers`, that
+    can leave at least `MIN_ENERGY` and do not curl up in front of the coil. Neutrinos are dropped.
+    All particles start at the origin, also those of weak decays, which Pythia makes up to c tau =
+    1 m.
 
     Parameters
     ----------
@@ -204,16 +182,12 @@ def visible_particles(events: ak.Array, *, eta_max: float, field: float = 0.0) -
     pdg_id, px, py, pz, energy = (
         _flat(column) for column in (final.id, final.p.px, final.p.py, final.p.pz, final.p.e)
     )
-    stands, added = _stand_in(pdg_id)
-    released = energy + added
     with np.errstate(divide="ignore"):
         eta = np.arcsinh(pz / np.hypot(px, py))
-    kept = (stands != 0) & (np.abs(eta) < eta_max) & (released >= MIN_ENERGY)
-    # the engines take the kinetic energy of nucleons
-    shot = released + PROTON_MASS * np.isin(stands, (2112, 2212))
-    particles = Particles(
-        event[kept], stands[kept], shot[kept], eta[kept], np.arctan2(py, px)[kept]
-    )
+    particles = Particles(event, pdg_id.astype(np.int32), energy, eta, np.arctan2(py, px))
+    kept = np.isin(pdg_id, list(SHOWERING)) & (np.abs(eta) < eta_max)
+    kept &= measurable_energy(particles) >= MIN_ENERGY
+    particles = Particles._make(values[kept] for values in particles)
     reaches = propagate(particles, field=field).reaches
     return Particles._make(values[reaches] for values in particles)
 
@@ -274,14 +248,6 @@ def _impact(particles: Particles, field: float) -> tuple[NDArray[np.float64], ND
     return np.arcsinh(
         (entry.z + path * uz / transverse) / TRUTH_DEPTH
     ), entry.phi_axis + np.arctan2(y, x)
-
-
-def _stand_in(pdg_id: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """PDG id of what showers for each particle, 0 for none, and the energy to be added."""
-    kinds, kind = np.unique(pdg_id, return_inverse=True)
-    found = [STAND_INS.get(int(k), (0, 0.0)) for k in kinds]
-    stands, added = (np.array(values) for values in zip(*found, strict=True))
-    return stands.astype(np.int32)[kind], added[kind]
 
 
 def _flat(column: ak.Array) -> NDArray[Any]:

@@ -30,13 +30,33 @@ from pfcalib.simulation.kernels import (
     pop,
     push,
 )
-from pfcalib.simulation.nuclear import NEUTRON, PION, PROTON, PROTON_MASS
 from pfcalib.simulation.parameters import ShowerConfig
-from pfcalib.simulation.particles import Particles, decay_pi0, propagate
-from pfcalib.simulation.upstream import ELECTRON, PHOTON, electron, photon
+from pfcalib.simulation.particles import Particles, decay_at_origin, measurable_energy, propagate
+from pfcalib.simulation.species import (
+    ANTINEUTRON,
+    ANTIPROTON,
+    ELECTRON,
+    KAON,
+    KAON_LONG,
+    KAON_MINUS,
+    MUON,
+    NEUTRON,
+    PHOTON,
+    PI0,
+    PION,
+    PION_MINUS,
+    PROTON,
+    decay,
+)
+from pfcalib.simulation.upstream import electron, photon
 
-# a pi0 decays before it showers
-KIND = {22: PHOTON, 11: ELECTRON, -11: ELECTRON, 211: PION, -211: PION, 2212: PROTON, 2112: NEUTRON}
+# of PDG ids; a pi0 and a short-lived kaon decay before they shower
+KIND = {
+    22: PHOTON, 11: ELECTRON, -11: ELECTRON, 13: MUON, -13: MUON, 211: PION, -211: PION_MINUS,
+    321: KAON, -321: KAON_MINUS, 130: KAON_LONG, 2212: PROTON, -2212: ANTIPROTON, 2112: NEUTRON,
+    -2112: ANTINEUTRON,
+}  # fmt: skip
+SHOWERING = {*KIND, 111, 310}
 
 
 @kernel
@@ -51,6 +71,9 @@ def run_stack(rng: np.random.Generator, setup: Setup, scratch: Scratch) -> float
             photon(rng, setup, scratch, track)
         elif track.kind == ELECTRON:
             electron(rng, setup, scratch, track)
+        elif track.kind == PI0:
+            neutral += track.energy
+            decay(rng, setup, scratch, track)
         else:
             neutral += hadron(rng, setup, scratch, track)
     return neutral
@@ -116,7 +139,7 @@ class Incoming(NamedTuple):
     with `reaches` False.
     """
 
-    # (n, 7): kind, energy (kinetic of nucleons), phi_axis, z, ux, uy, uz
+    # (n, 7): kind, measurable energy, phi_axis, z, ux, uy, uz
     rows: NDArray[np.float64]
     pdg_id: NDArray[np.int64]  # (n,)
     event: NDArray[np.int64]  # (n,)
@@ -126,13 +149,12 @@ class Incoming(NamedTuple):
 
 
 def build_rows(particles: Particles, rng: np.random.Generator, *, field: float = 0.0) -> Incoming:
-    """Rows of a batch of particles for either engine: neutral pions decay, the field bends.
+    """Rows of a batch of particles for either engine: pi0 and K0S decay, the field bends.
 
     Parameters
     ----------
     particles : Particles
-        Sorted by event, events counted from 0 without gaps: pi0, pi+-, photons, electrons, protons
-        and neutrons.
+        Sorted by event, events counted from 0 without gaps, of the kinds SHOWERING.
     rng : numpy.random.Generator
         Source of the decays.
     field : float, tesla
@@ -143,15 +165,14 @@ def build_rows(particles: Particles, rng: np.random.Generator, *, field: float =
     ConfigError
         If a particle is of a kind that has no shower here.
     """
-    if unknown := set(np.unique(particles.pdg_id).tolist()) - {*KIND, 111}:
+    if unknown := set(np.unique(particles.pdg_id).tolist()) - SHOWERING:
         raise ConfigError(
-            f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted([*KIND, 111])}"
+            f"no shower for particles of PDG id {sorted(unknown)}; there are {sorted(SHOWERING)}"
         )
     n_events = int(particles.event[-1]) + 1 if len(particles.event) else 0
-    particles = decay_pi0(particles, rng)
+    particles = decay_at_origin(particles, rng)
     entry = propagate(particles, field=field)
-    # nucleons bring their kinetic energy only
-    energy = particles.energy - PROTON_MASS * np.isin(particles.pdg_id, (2212, 2112))
+    energy = measurable_energy(particles)
     kind = np.array([KIND[int(pdg_id)] for pdg_id in particles.pdg_id], dtype=np.float64)
     e_total, e_curled = (
         np.bincount(particles.event, e, n_events).astype(np.float64)

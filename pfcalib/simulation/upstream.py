@@ -23,9 +23,8 @@ from pfcalib.simulation.kernels import (
     push,
     scatter,
 )
+from pfcalib.simulation.species import ELECTRON, ELECTRON_MASS, PHOTON
 
-ELECTRON_MASS = 0.000511
-PHOTON, ELECTRON = 0, 1
 K_MIN = 0.002  # GeV, softest photon that is radiated as a particle
 E_STOP = 0.0015  # GeV, below it a particle in dead material stays there
 
@@ -106,6 +105,9 @@ def electron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Tr
     slabs = setup.slabs
     x_end = slabs.x_out[0]
     _, energy, x, y, z, ux, uy, uz = track
+    if x >= x_end:  # knocked out or decayed inside
+        shower(rng, setup, scratch, track)
+        return
     while x < x_end:
         if ux < 0.02 or energy < E_STOP:
             scratch.event[DEAD] += energy

@@ -16,7 +16,7 @@ from pfcalib.samples.check import check_sample
 from pfcalib.samples.read import read_sample
 from pfcalib.simulation import produce, pythia
 from pfcalib.simulation.detector import COIL_RADIUS, FRONT
-from pfcalib.simulation.particles import Particles, propagate
+from pfcalib.simulation.particles import Particles, measurable_energy, propagate
 from pfcalib.simulation.produce import (
     FIELD,
     MIN_CLUSTER_E,
@@ -120,7 +120,7 @@ class TestSample:
             for name in ("TOT", "OUT_T", "DEAD_TOT")
         )
         per_event = np.bincount(sample["eventNumber"], account)[: SMALL.chunk]
-        shot = np.bincount(particles.event, particles.energy)
+        shot = np.bincount(particles.event, measurable_energy(particles))
         assert np.all(per_event <= shot)
         assert per_event.sum() > 0.85 * shot.sum()
 
@@ -139,7 +139,9 @@ def test_what_is_shot_is_deposited_lost_or_leaves(particles, rng):
         hits.event, hits.em + hits.non_em + hits.invisible + hits.escaped, hits.n_events
     )
     np.testing.assert_allclose(deposited + hits.e_dead + hits.e_leak, hits.e_total, rtol=1e-6)
-    nucleon_mass = 0.93827 * np.isin(particles.pdg_id, (2112, 2212))
+    nucleon_mass = 0.93827 * (
+        np.isin(particles.pdg_id, (2112, 2212)) - 1.0 * np.isin(particles.pdg_id, (-2112, -2212))
+    )
     np.testing.assert_allclose(
         hits.e_total, np.bincount(particles.event, particles.energy - nucleon_mass), rtol=1e-5
     )

@@ -13,7 +13,7 @@ from pfcalib.simulation.detector import COIL_RADIUS, FRONT
 from pfcalib.simulation.particles import (
     GUNS,
     Particles,
-    decay_pi0,
+    decay_at_origin,
     directions,
     propagate,
     simulate_gun,
@@ -57,7 +57,7 @@ class TestGuns:
 
     @pytest.mark.parametrize("name", GUNS)
     def test_each_event_has_one_particle_of_the_kind(self, name, rng):
-        gun = simulate_gun(name, 5, rng)
+        gun = simulate_gun(name, 5, rng, energy=(2.0, 20.0))
         assert gun.event.tolist() == [0, 1, 2, 3, 4]
         assert set(gun.pdg_id.tolist()) == {GUNS[name]}
 
@@ -83,7 +83,7 @@ class TestGuns:
 class TestDecay:
     def test_the_two_photons_have_the_mass_energy_and_direction_of_the_pion(self, rng):
         pions = simulate_gun("pi0", 2000, rng, energy=(0.2, 200.0))
-        photons = decay_pi0(pions, rng)
+        photons = decay_at_origin(pions, rng)
         assert np.bincount(photons.event).tolist() == [2] * 2000
         assert set(photons.pdg_id.tolist()) == {22}
         total = momenta(photons).reshape(2000, 2, 4).sum(axis=1)
@@ -96,7 +96,7 @@ class TestDecay:
         np.testing.assert_allclose(mass[pions.energy < 20.0], PI0, rtol=1e-5)
 
     def test_the_smallest_opening_angle_is_twice_the_arc_sine_of_mass_over_energy(self, rng):
-        photons = decay_pi0(make(111, 5.0, eta=0.3, n=20_000), rng)
+        photons = decay_at_origin(make(111, 5.0, eta=0.3, n=20_000), rng)
         u = directions(photons.eta, photons.phi).reshape(-1, 2, 3)
         opening = np.arccos(np.clip((u[:, 0] * u[:, 1]).sum(axis=1), -1.0, 1.0))
         least = 2.0 * np.arcsin(PI0 / 5.0)
@@ -107,16 +107,30 @@ class TestDecay:
         """Isotropic in the rest frame: the share of a photon is flat between (1 - beta)/2 and (1 +
         beta)/2.
         """
-        photons = decay_pi0(make(111, 0.3, n=20_000), rng)
+        photons = decay_at_origin(make(111, 0.3, n=20_000), rng)
         beta = np.sqrt(1.0 - (PI0 / 0.3) ** 2)
         first = photons.energy[::2] / 0.3
         assert stats.kstest((first - 0.5 * (1.0 - beta)) / beta, "uniform").pvalue > P_MIN
 
     def test_the_plane_of_the_decay_is_flat_in_azimuth(self, rng):
-        photons = decay_pi0(make(111, 5.0, n=20_000), rng)
+        photons = decay_at_origin(make(111, 5.0, n=20_000), rng)
         # small angles about the axis at eta = phi = 0
         angle = np.arctan2(photons.phi[::2], photons.eta[::2])
         assert stats.kstest((angle + np.pi) / (2.0 * np.pi), "uniform").pvalue > P_MIN
+
+    def test_short_lived_kaons_become_pions_of_their_mass_and_energy(self, rng):
+        """Branching fractions 0.692 and 0.307 (PDG); neutral pions decay in turn."""
+        kaons = simulate_gun("K0S", 4000, rng, energy=(1.0, 50.0))
+        made = decay_at_origin(kaons, rng)
+        np.testing.assert_allclose(np.bincount(made.event, made.energy), kaons.energy, rtol=1e-9)
+        of_charged = np.bincount(made.event, made.pdg_id == 211) > 0
+        assert stats.binomtest(int(of_charged.sum()), 4000, 0.692).pvalue > P_MIN
+        mass = np.where(np.abs(made.pdg_id) == 211, PION, 0.0)
+        p = np.sqrt(made.energy**2 - mass**2)[:, None] * directions(made.eta, made.phi)
+        total = np.stack([np.bincount(made.event, axis) for axis in p.T])
+        np.testing.assert_allclose(
+            np.sqrt(kaons.energy**2 - (total**2).sum(axis=0)), 0.49761, rtol=1e-3
+        )
 
     def test_other_particles_stay_as_they_are_and_events_stay_sorted(self, rng):
         mixed = Particles(
@@ -126,12 +140,12 @@ class TestDecay:
             np.zeros(3),
             np.zeros(3),
         )
-        after = decay_pi0(mixed, rng)
+        after = decay_at_origin(mixed, rng)
         assert after.event.tolist() == [0, 0, 0, 1]
         assert after.pdg_id.tolist() == [211, 22, 22, 22]
         assert after.energy[[0, 3]].tolist() == [1.0, 3.0]
         charged = make(211, 2.0)
-        assert decay_pi0(charged, rng) is charged
+        assert decay_at_origin(charged, rng) is charged
 
 
 def swim(charge, pt, eta, field, step=0.05):
@@ -152,7 +166,7 @@ def swim(charge, pt, eta, field, step=0.05):
 class TestSolenoid:
     @pytest.mark.parametrize("name", GUNS)
     def test_without_a_field_all_particles_fly_straight(self, name, rng):
-        gun = simulate_gun(name, 100, rng)
+        gun = simulate_gun(name, 100, rng, energy=(2.0, 20.0))
         entry = propagate(gun)
         assert np.all(entry.reaches)
         np.testing.assert_allclose(entry.phi_axis, gun.phi, atol=1e-12)

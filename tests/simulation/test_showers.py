@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from particle import Particle
 
 from pfcalib.clustering.topo import find_clusters
 from pfcalib.errors import ConfigError
@@ -15,7 +16,7 @@ from pfcalib.simulation.particles import GUNS, Particles, simulate_gun
 from pfcalib.simulation.showers import simulate_showers
 from tests.simulation.blocks import signal, truth
 
-SPECIES = [*GUNS.values(), -11, 2212, 2112]
+SPECIES = list(GUNS.values())
 
 
 def make(pdg_id, energy, eta=0.0, phi=0.0, n=1):
@@ -28,6 +29,11 @@ def make(pdg_id, energy, eta=0.0, phi=0.0, n=1):
     )
 
 
+def lowest(name):
+    """Total energy in GeV of a soft particle of a gun."""
+    return Particle.from_pdgid(GUNS[name]).mass * 1e-3 + 0.1
+
+
 def accounted(hits):
     """Energy of each event that is found again: in cells, in dead material and behind."""
     return np.bincount(hits.event, truth(hits), hits.n_events) + hits.e_dead + hits.e_leak
@@ -38,7 +44,7 @@ class TestEnergy:
     @pytest.mark.parametrize("name", GUNS)
     def test_all_energy_is_found_again(self, name, grid, rng):
         hits = simulate_showers(
-            simulate_gun(name, 300, rng, energy=(0.2, 2000.0)),
+            simulate_gun(name, 300, rng, energy=(lowest(name), 2000.0)),
             grid,
             rng,
             field=2.0 if grid.wraps else 0.0,
@@ -49,7 +55,7 @@ class TestEnergy:
     def test_no_energy_is_negative(self, name, rng):
         """Many soft particles: their tracks turn back and stop in all places."""
         hits = simulate_showers(
-            simulate_gun(name, 4000, rng, energy=(0.2, 20.0)), BARREL, rng, field=2.0
+            simulate_gun(name, 2000, rng, energy=(lowest(name), 20.0)), BARREL, rng, field=2.0
         )
         for field in Hits._fields[2:]:
             assert getattr(hits, field).min(initial=0.0) >= 0.0, field
@@ -64,7 +70,7 @@ class TestEnergy:
     )
     @settings(deadline=None, max_examples=100)
     def test_whatever_is_shot_the_account_closes(self, pdg_id, log_energy, eta, phi, field, seed):
-        energy = np.exp(log_energy) + (0.9383 if abs(pdg_id) in (2112, 2212) else 0.0)
+        energy = np.exp(log_energy) + (0.94 if abs(pdg_id) > 100 else 0.0)
         hits = simulate_showers(
             make(pdg_id, energy, eta, phi, n=3), BARREL, np.random.default_rng(seed), field=field
         )
@@ -76,6 +82,11 @@ class TestEnergy:
         assert simulate_showers(make(2212, 10.0), WINDOW, rng).e_total[0] == pytest.approx(
             10.0 - 0.93827, abs=1e-4
         )
+
+    def test_antinucleons_bring_two_masses_and_annihilate_at_rest(self, rng):
+        hits = simulate_showers(make(-2212, 0.93827 + 0.3, n=200), WINDOW, rng)
+        np.testing.assert_allclose(hits.e_total, 0.3 + 2.0 * 0.93827, rtol=1e-4)
+        assert hits.e_pi0.mean() > 0.15  # five pions in the mean, a third of them neutral
 
     def test_energy_given_to_neutral_pions_is_part_of_the_energy(self, rng):
         hits = simulate_showers(make(211, 50.0, n=300), WINDOW, rng)
@@ -183,8 +194,8 @@ def test_positive_and_negative_pseudorapidity_are_alike(rng):
 
 
 def test_particles_without_a_shower_are_refused(rng):
-    with pytest.raises(ConfigError, match=r"no shower for particles of PDG id \[13\]"):
-        simulate_showers(make(13, 1.0), WINDOW, rng)
+    with pytest.raises(ConfigError, match=r"no shower for particles of PDG id \[3122\]"):
+        simulate_showers(make(3122, 2.0), WINDOW, rng)
 
 
 def test_a_grid_of_other_cells_has_the_same_energy(rng):

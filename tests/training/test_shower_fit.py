@@ -13,7 +13,7 @@ from pfcalib.samples.showerfile import Showers, write_showers
 from pfcalib.simulation.parameters import ShowerConfig
 from pfcalib.simulation.particles import simulate_gun
 from pfcalib.simulation.showers import simulate_showers
-from pfcalib.training.shower_fit import ShowerFitConfig, fit_showers, read_fit, shower_chi2
+from pfcalib.training.shower_fit import ShowerFitConfig, fit_showers, read_fit, shower_pulls
 
 SHIFTED = ShowerConfig()._replace(em_lar=1.12 * ShowerConfig().em_lar)
 FIT = ShowerFitConfig(
@@ -43,8 +43,8 @@ def test_a_known_shift_is_found(reference):
 
 
 def test_chi2_is_about_one_for_the_right_numbers_and_large_for_wrong_ones(reference):
-    assert 0.2 < shower_chi2(reference, SHIFTED, FIT).mean() < 1.5
-    assert shower_chi2(reference, ShowerConfig(), FIT).mean() > 2.0
+    assert 0.2 < np.mean(shower_pulls(reference, SHIFTED, FIT) ** 2) < 1.5
+    assert np.mean(shower_pulls(reference, ShowerConfig(), FIT) ** 2) > 2.0
 
 
 def test_the_command_writes_numbers_that_it_can_go_on_from(reference, tmp_path, monkeypatch, capfd):

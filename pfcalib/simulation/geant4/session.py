@@ -26,8 +26,15 @@ PARTICLES = {  # PDG id: name in Geant4, least energy in GeV
     111: ("pi0", 0.13498),
     211: ("pi+", 0.13958),
     -211: ("pi-", 0.13958),
+    13: ("mu-", 0.10566),
+    -13: ("mu+", 0.10566),
+    321: ("kaon+", 0.49368),
+    -321: ("kaon-", 0.49368),
+    130: ("kaon0L", 0.49761),
     2212: ("proton", 0.0),
+    -2212: ("anti_proton", 1.87655),
     2112: ("neutron", 0.0),
+    -2112: ("anti_neutron", 1.87784),
 }
 MAX_SEED = 2**32
 _LIGHT_SPEED = 299.792458  # mm/ns
@@ -101,7 +108,7 @@ class Session:
             (kind, energy, phi_axis, z, ux, uy, uz) as `simulate_showers` makes them: GeV; rad; mm
             at the front; unit vector in the frame turned by phi_axis. The kind is not read. The
             energy is what can be measured: kinetic energy of nucleons and electrons, kinetic energy
-            and 2 m of positrons, total energy of the others.
+            and 2 m of antinucleons and positrons, total energy of the others.
         pdg_id : ndarray, shape (n,)
             One of PARTICLES.
         seeds : ndarray, shape (n, 2)

@@ -26,7 +26,7 @@ class Shots(NamedTuple):
     has no row.
     """
 
-    # (n_rows, 7): kind, energy (kinetic of nucleons), phi_axis, z, ux, uy, uz
+    # (n_rows, 7): kind, measurable energy, phi_axis, z, ux, uy, uz
     rows: NDArray[np.float64]
     pdg_id: NDArray[np.int64]  # (n_rows,)
     seeds: NDArray[np.int64]  # (n_rows, 2)

@@ -33,7 +33,7 @@ def job():
     pdg_id = np.array([*np.repeat(list(PARTICLES), 2), 211, 211])
     n = len(pdg_id)
     rows = np.zeros((n, 7))
-    rows[:, 1] = rng.uniform(0.8, 2.0, n)
+    rows[:, 1] = rng.uniform(0.8, 2.0, n) + (np.isin(pdg_id, (-2212, -2112)) * 1.5)
     rows[-2:, 1] = 0.3
     rows[:, 2] = np.where(np.arange(n) % 2, np.pi, rng.uniform(-np.pi, np.pi, n))
     eta = rng.uniform(-0.6, 0.6, n)

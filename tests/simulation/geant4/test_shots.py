@@ -11,7 +11,7 @@ from pfcalib.simulation.geant4.shots import build_shots, join_rows, merge_rows
 from pfcalib.simulation.particles import GUNS, Particles, simulate_gun
 
 
-def mixed(n_events, rng, energy=(0.3, 50.0)):
+def mixed(n_events, rng, energy=(1.0, 50.0)):
     """One particle an event, of all kinds in turn."""
     guns = [simulate_gun(name, n_events, rng, energy=energy) for name in GUNS]
     kind = np.arange(n_events) % len(guns)
