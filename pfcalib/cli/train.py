@@ -33,7 +33,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="dnn, cnn or densenet.")] = "cnn",
+    model: Annotated[str, typer.Option(help="dnn, cnn, densenet, mlp or points.")] = "cnn",
     task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
     species: Annotated[
         str, typer.Option(help="Regression: clusters of all, neutral or charged pions.")
@@ -50,10 +50,10 @@ def train(
     ] = 100,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Clusters a step; 256, or as tuned for a regression."),
+        typer.Option(min=1, help="Clusters a step; 256, or as tuned."),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=0, help="Of Adam; 0.001, or as tuned for a regression.")
+        float | None, typer.Option(min=0, help="Of Adam; 0.001, or as tuned.")
     ] = None,
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without a lower validation loss before it stops.")
@@ -71,14 +71,16 @@ def train(
     """Train a classifier of neutral against charged pions or a regression of the energy; one line
     an epoch.
 
-    A classifier has the published size of its network and a constant learning rate, a regression
-    the tuned settings and a rate that falls along a cosine.
+    A classifier of dnn, cnn or densenet has the published size of its network and a constant
+    learning rate; mlp, points and regressions have the tuned settings and a rate that falls along a
+    cosine.
     """
+    from pfcalib.models.families import PUBLISHED
     from pfcalib.samples.rootfile import content_id
     from pfcalib.training.fit import HISTORY, TrainConfig
     from pfcalib.training.networks import NetworkConfig, export_network, fit_network
     from pfcalib.training.regressors import measure_inversion
-    from pfcalib.training.settings import FAMILIES, regression_config
+    from pfcalib.training.settings import FAMILIES, classifier_config, regression_config
 
     if out is not None and not (out / HISTORY).exists():  # a training goes on in its folder
         require_free(out, force)
@@ -87,19 +89,24 @@ def train(
             raise ConfigError(f"--{name} {value!r} is unknown; choose one of {', '.join(known)}")
     options = dict(parse_option(text) for text in option or [])
     given = {"batch_size": batch_size, "learning_rate": learning_rate}
+    rates = {name: value for name, value in given.items() if value is not None}
+    tuned: dict[str, Any] = {
+        "epochs": epochs,
+        "seed": seed,
+        "options": options,
+        "train": {**rates, "patience": patience},
+    }
     if task == "regression":
-        rates = {name: value for name, value in given.items() if value is not None}
         config = regression_config(
             model,
             species=species,
             head=head,
-            epochs=epochs,
-            seed=seed,
-            options=options,
-            train={**rates, "patience": patience},
+            **tuned,
         )
     elif species != "all" or head != "energy":
         raise ConfigError("--species and --head go with --task regression")
+    elif model not in PUBLISHED:
+        config = classifier_config(model, select=None, **tuned)
     else:
         training = TrainConfig(
             learning_rate=learning_rate or 1e-3,

@@ -16,7 +16,7 @@ from pfcalib.errors import ConfigError
 def tune(
     sample: PionSample,
     out: Annotated[Path, typer.Option(help="JSON file of the best settings.", show_default=False)],
-    model: Annotated[str, typer.Option(help="dnn, cnn or densenet.")] = "cnn",
+    model: Annotated[str, typer.Option(help="dnn, cnn, densenet, mlp or points.")] = "cnn",
     trials: Annotated[
         int, typer.Option(min=1, help="Trials in all, those of earlier calls included.")
     ] = 20,

@@ -19,6 +19,7 @@ import tf2onnx
 from numpy.typing import NDArray
 
 from pfcalib.cache import file_sha256
+from pfcalib.columns import COLUMNS, LAYER_NAMES
 from pfcalib.deploy.contract import (
     ModelContract,
     Reference,
@@ -29,11 +30,23 @@ from pfcalib.deploy.contract import (
 )
 from pfcalib.deploy.validator import ParityReport, check_stored_model, require_parity
 from pfcalib.errors import ValidationError
+from pfcalib.features.scalars import MOMENT_COLUMNS
 from pfcalib.models.heads import MEANINGS
 
 OPSET = 17  # 19 and up are refused by the converter
 VERSIONS_OF = ("keras", "numpy", "onnx", "onnxruntime", "pfcalib", "tensorflow", "tf2onnx")
-NORMALISATION = "pixels: cell energy over clusterE; scalars: log10(clusterE / GeV), clusterEta"
+NORMALISATION = (
+    "pixels: cell energy over clusterE, a second channel E / sigma; "
+    "scalars: log10(clusterE / GeV), clusterEta; points and moments: none, in physical units"
+)
+MEANINGS_OF_INPUTS = {
+    "points": "cells by falling |E|, each energy [GeV], E / sigma, d_eta and d_phi from the "
+    f"barycentre, place in {', '.join(LAYER_NAMES)}; zeros behind the last",
+    "scalars": "log10(clusterE / GeV), clusterEta",
+    "moments": ", ".join(
+        f"{name} [{COLUMNS[name].unit}]" if COLUMNS[name].unit else name for name in MOMENT_COLUMNS
+    ),
+}
 
 
 def export_onnx(
@@ -135,7 +148,12 @@ def _contract(
         model=model.name,
         kind=kind,
         inputs=tuple(
-            TensorSpec(name=tensor.name, shape=tuple(tensor.shape[1:])) for tensor in model.inputs
+            TensorSpec(
+                name=tensor.name,
+                shape=tuple(tensor.shape[1:]),
+                meaning=MEANINGS_OF_INPUTS.get(tensor.name, ""),
+            )
+            for tensor in model.inputs
         ),
         output=TensorSpec(
             name=model.output_names[0],

@@ -158,7 +158,11 @@ class ImageWindow:
 
 
 def build_images(
-    sample: Sample, *, layers: Sequence[str] = IMAGE_LAYERS, normalise_by: str | None = "clusterE"
+    sample: Sample,
+    *,
+    layers: Sequence[str] = IMAGE_LAYERS,
+    normalise_by: str | None = "clusterE",
+    significance: bool = False,
 ) -> dict[str, NDArray[np.float32]]:
     """Images of all clusters of a sample.
 
@@ -171,6 +175,8 @@ def build_images(
         Layers wanted; those of the published images by default, "PreSamplerB" is the one other.
     normalise_by : str or None
         Scalar column that the energies are divided by; None leaves GeV.
+    significance : bool
+        Energies over the noise of their cells, before they are divided.
 
     Returns
     -------
@@ -197,9 +203,10 @@ def build_images(
     pixels = np.zeros((len(sample), window.n_pixels), dtype=np.float32)
     rows = np.arange(len(sample))
     centre = window.central_cell(sample["clusterEta"], sample["clusterPhi"])
-    window.fill(
-        pixels, rows, rows, sample.offsets, cell, sample.cells["cluster_cell_E"], centre, norm
-    )
+    energy = sample.cells["cluster_cell_E"]
+    if significance:
+        energy = energy / sample.geo.sigma[cell]
+    window.fill(pixels, rows, rows, sample.offsets, cell, energy, centre, norm)
     return window.split(pixels)
 
 

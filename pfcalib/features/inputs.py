@@ -1,5 +1,5 @@
-"""Network inputs made of images: flat pixels, one array a layer, or the three stacks of the
-DenseNet.
+"""Network inputs: images as flat pixels, one array a layer or the three stacks of the DenseNet, and
+hottest cells or moments in physical units.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES, N_PIXELS
+from pfcalib.features.points import N_POINTS, POINT_FEATURES
+from pfcalib.features.scalars import MOMENT_COLUMNS
 
 STACKS = {
     "emb1": ("EMB1",),
@@ -19,17 +21,21 @@ STACKS = {
     "tile": ("TileBar0", "TileBar1", "TileBar2"),
 }
 _ONE_LAYER = "layer:"
+WITH_SIGNIFICANCE = "layers+significance"
 # kind of input: name of each input, its shape without the batch axis
 INPUT_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "flat": {"pixels": (N_PIXELS,)},
     "layers": {name: (*IMAGE_SHAPES[name], 1) for name in IMAGE_LAYERS},
+    WITH_SIGNIFICANCE: {name: (*IMAGE_SHAPES[name], 2) for name in IMAGE_LAYERS},
+    "moments": {"moments": (len(MOMENT_COLUMNS),)},
+    "points": {"points": (N_POINTS, len(POINT_FEATURES))},
     "stacks": {stack: (*IMAGE_SHAPES[names[0]], len(names)) for stack, names in STACKS.items()},
     **{f"{_ONE_LAYER}{name}": {"pixels": (n * m,)} for name, (n, m) in IMAGE_SHAPES.items()},
 }
 
 
 def input_layers(kind: str) -> tuple[str, ...]:
-    """Layers whose images a kind of input is made of.
+    """Layers whose images a kind of input is made of; none for points and moments.
 
     Raises
     ------
@@ -41,13 +47,18 @@ def input_layers(kind: str) -> tuple[str, ...]:
     """
     if kind not in INPUT_SHAPES:
         raise ConfigError(f"kind of input must be one of {', '.join(INPUT_SHAPES)}, got {kind!r}")
-    return (kind.removeprefix(_ONE_LAYER),) if kind.startswith(_ONE_LAYER) else IMAGE_LAYERS
+    if kind.startswith(_ONE_LAYER):
+        return (kind.removeprefix(_ONE_LAYER),)
+    return () if kind in ("moments", "points") else IMAGE_LAYERS
 
 
 def build_inputs(
-    images: Mapping[str, NDArray[np.float32]], kind: str
+    images: Mapping[str, NDArray[np.float32]],
+    kind: str,
+    *,
+    significance: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Inputs of a network.
+    """Inputs of a network that are made of images.
 
     Parameters
     ----------
@@ -55,9 +66,12 @@ def build_inputs(
         Made by `pfcalib.features.images.build_images`.
     kind : str
         "flat": all pixels in one row, layer after layer; "layers": one image with one channel a
-        layer; "stacks": EMB1, EMB2 with EMB3, and the three tile layers as images with 1, 2 and 3
-        channels, the coarser layers repeated to the finer cells with their energy shared, so that
-        sums are kept; "layer:<name>": flat pixels of one layer.
+        layer, "layers+significance": one with a second channel for the significance; "stacks":
+        EMB1, EMB2 with EMB3, and the three tile layers as images with 1, 2 and 3 channels, the
+        coarser layers repeated to the finer cells with their energy shared, so that sums are kept;
+        "layer:<name>": flat pixels of one layer.
+    significance : mapping, optional
+        Like `images`, of E / sigma; asked for by "layers+significance".
 
     Returns
     -------
@@ -86,6 +100,9 @@ def build_inputs(
                 f"image of {name} must have shape (n, {IMAGE_SHAPES[name][0]}, "
                 f"{IMAGE_SHAPES[name][1]}), got {images[name].shape}"
             )
+    if kind == WITH_SIGNIFICANCE:
+        second = significance or {}
+        return {name: np.stack([images[name], second[name]], axis=-1) for name in layers}
     if kind == "layers":
         return {name: np.ascontiguousarray(images[name][..., None]) for name in layers}
     if kind == "stacks":

@@ -71,6 +71,7 @@ MOMENT_FEATURES = (
     *(feature for feature, _, _ in _SCALES),
     *(f"FRAC_{name}" for name in LAYER_NAMES),
 )
+N_SHARES = len(LAYER_NAMES)  # last columns, which become shares of clusterE, the first one
 MOMENT_COLUMNS = (
     *(column for _, column, _ in _SCALES),
     *(f"cluster_E_{name}" for name in LAYER_NAMES),

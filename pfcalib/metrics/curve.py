@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,20 @@ class Estimate(NamedTuple):
     def resampled(cls, value: ArrayLike, resamples: ArrayLike) -> Estimate:
         """A value with the spread of its bootstrap resamples, shape (n_resamples,), as error."""
         return cls(float(value), float(np.std(resamples, ddof=1)))  # type: ignore[arg-type]
+
+    @classmethod
+    def repeated(cls, estimates: Sequence[Estimate]) -> Estimate:
+        """Mean of the estimates of several trainings on the same clusters; their mean error and the
+        spread of the trainings are joined in quadrature.
+
+        >>> Estimate.repeated([Estimate(0.9, 0.3), Estimate(1.7, 0.3)]).value
+        1.3
+        """
+        values, errors = np.transpose(estimates)
+        if not np.isfinite(values).all():
+            return cls(float(values.mean()), float("inf"))
+        spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+        return cls(float(values.mean()), float(np.hypot(errors.mean(), spread)))
 
 
 UNKNOWN = Estimate(np.nan, np.nan)

@@ -1,4 +1,6 @@
-"""Parts that several networks share: inputs, the compression of pixels and dense blocks."""
+"""Parts that several networks share: inputs, the scale of moments, the compression of pixels and
+dense blocks.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
+from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.errors import ConfigError
+from pfcalib.features.inputs import INPUT_SHAPES
+from pfcalib.features.scalars import N_SHARES
 from pfcalib.models.heads import HEADS
 
 Tensor = Any  # a symbolic keras tensor
 SCALARS_INPUT = "scalars"
+MOMENTS_INPUT = "moments"
 N_SCALARS = 2  # log10(clusterE / GeV), clusterEta
 BN_MOMENTUM = 0.9  # of the running mean and variance: right within an epoch of a few hundred steps
 
@@ -38,6 +45,65 @@ class SignedPower(layers.Layer):
         return {**super().get_config(), "exponent": self.exponent}
 
 
+@keras.saving.register_keras_serializable(package="pfcalib")
+class LayerShares(layers.Layer):
+    """Moments with the energies of the layers, which are the last columns, over clusterE, which is
+    the first: as in `pfcalib.features.scalars.moment_table`.
+    """
+
+    def call(self, inputs: Tensor) -> Tensor:
+        rest, energies = inputs[:, :-N_SHARES], inputs[:, -N_SHARES:]
+        shares = energies / keras.ops.maximum(inputs[:, :1], 1e-6)
+        return keras.ops.concatenate([rest, keras.ops.clip(shares, -1.0, 2.0)], axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="pfcalib")
+class QuantileBins(layers.Layer):
+    """How far each column has come through each of its quantile bins, from 0 to 1: the
+    piecewise-linear encoding of arXiv:2203.05556, section 3.2.
+
+    The edges are weights that are not trained: `adapt` takes them from clusters. So a model file,
+    and an ONNX file, take moments in physical units and know how to scale them.
+    """
+
+    def __init__(self, n_bins: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.n_bins = n_bins
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = (input_shape[-1], self.n_bins)
+        self.low = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="low")
+        self.density = self.add_weight(
+            shape=shape, initializer="ones", trainable=False, name="density"
+        )
+
+    def adapt(self, values: ArrayLike) -> None:
+        """Take the edges from the quantiles of columns, shape (n_clusters, n_columns); a bin
+        without width, of a value that many clusters share, is a step; it is no sharper than
+        what rounding leaves of a value.
+        """
+        columns = np.asarray(values, dtype=np.float64)
+        edges = np.quantile(columns, np.linspace(0.0, 1.0, self.n_bins + 1), axis=0).T
+        low, high = edges[:, :-1], edges[:, 1:]
+        least = 1e-3 * np.abs(low) + 1e-4 * np.median(np.abs(columns), axis=0)[:, None]
+        width = np.maximum(high - low, np.maximum(least, 1e-12))
+        self.low.assign(low.astype(np.float32))
+        self.density.assign((1.0 / width).astype(np.float32))
+
+    def call(self, inputs: Tensor) -> Tensor:
+        way = keras.ops.clip((inputs[:, :, None] - self.low) * self.density, 0.0, 1.0)
+        return keras.ops.reshape(way, (-1, self.low.shape[0] * self.n_bins))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], (input_shape[-1] or 0) * self.n_bins)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "n_bins": self.n_bins}
+
+
 @dataclass(frozen=True, kw_only=True)
 class BodyConfig:
     """What every network may be told besides its widths."""
@@ -45,6 +111,8 @@ class BodyConfig:
     dropout: float = 0.2
     pixel_power: float = 1.0  # 1 = published; see SignedPower
     with_scalars: bool = False  # log10(clusterE / GeV) and clusterEta join where the branches do
+    with_moments: bool = False  # so do the moments of the cluster, in quantile bins; not published
+    n_bins: int = 32  # of each moment
     head: str = "classes"  # of heads.HEADS
     n_components: int = 3  # Gaussians of the head "mixture"
 
@@ -66,10 +134,16 @@ class BodyConfig:
             raise ConfigError(f"{name}: head = {self.head!r}, expected one of {', '.join(HEADS)}")
 
 
-def build_inputs(shapes: Mapping[str, tuple[int, ...]], *, with_scalars: bool) -> dict[str, Tensor]:
-    """One named input per entry of shapes (without the batch axis), and the scalars if wanted."""
-    named = {**shapes, **({SCALARS_INPUT: (N_SCALARS,)} if with_scalars else {})}
-    return {name: keras.Input(shape, name=name, dtype="float32") for name, shape in named.items()}
+def build_inputs(shapes: Mapping[str, tuple[int, ...]], config: BodyConfig) -> dict[str, Tensor]:
+    """One named input per entry of shapes (without the batch axis), and scalars and moments if
+    wanted.
+    """
+    scalars = {SCALARS_INPUT: (N_SCALARS,)} if config.with_scalars else {}
+    moments = INPUT_SHAPES[MOMENTS_INPUT] if config.with_moments else {}
+    return {
+        name: keras.Input(shape, name=name, dtype="float32")
+        for name, shape in {**shapes, **scalars, **moments}.items()
+    }
 
 
 def compress(pixels: Tensor, *, power: float, name: str) -> Tensor:
@@ -77,10 +151,27 @@ def compress(pixels: Tensor, *, power: float, name: str) -> Tensor:
     return pixels if power == 1.0 else SignedPower(power, name=f"{name}_power")(pixels)
 
 
-def join(features: list[Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-    """Features of all branches side by side, with the scalars if they are among the inputs."""
+def join(features: list[Tensor], inputs: Mapping[str, Tensor], config: BodyConfig) -> Tensor:
+    """Features of all branches side by side, with scalars and moments if they are among the
+    inputs.
+    """
     parts = [*features, *([inputs[SCALARS_INPUT]] if SCALARS_INPUT in inputs else [])]
+    if MOMENTS_INPUT in inputs:
+        shares = LayerShares(name="layer_shares")(inputs[MOMENTS_INPUT])
+        parts.append(QuantileBins(config.n_bins, name="moment_bins")(shares))
     return layers.Concatenate(name="join")(parts) if len(parts) > 1 else parts[0]
+
+
+def adapt_bins(model: keras.Model, inputs: Mapping[str, NDArray[np.float32]]) -> None:
+    """Give the quantile bins of a network, if it has any, the quantiles of clusters, on which it is
+    to be trained.
+    """
+    for layer in model.layers:
+        if isinstance(layer, QuantileBins):
+            values = keras.Model(model.inputs, layer.input).predict(
+                [inputs[tensor.name] for tensor in model.inputs], batch_size=1000, verbose=0
+            )
+            layer.adapt(values)
 
 
 def dense_block(x: Tensor, *, n_layers: int, growth: int, name: str) -> Tensor:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from pfcalib.features.inputs import INPUT_SHAPES
+from pfcalib.errors import ConfigError
+from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES
 from pfcalib.models.blocks import (
     BodyConfig,
     Tensor,
@@ -37,12 +38,34 @@ class CnnConfig(BodyConfig):
     filters: int = 32
     branch_width: int = 128
     merged_width: int = 50
+    convolutions: int = 1  # of a branch
+    padding: str = "valid"  # "same": the outermost pixels are seen as well, also by a large kernel
+    n_channels: int = 1  # of an image, as the kind of input has them
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.padding not in ("valid", "same") or (
+            self.padding == "valid" and self.convolutions > 1
+        ):
+            raise ConfigError(
+                f"CnnConfig: padding = {self.padding!r} with {self.convolutions} convolutions, "
+                "expected 'valid' with one, or 'same'"
+            )
 
 
 def _branch(image: Tensor, name: str, config: CnnConfig) -> Tensor:
-    """Convolution, pooling, dropout and a dense layer on one image (n, n_eta, n_phi, 1)."""
+    """Convolutions, pooling, dropout and a dense layer on one image (n, n_eta, n_phi,
+    n_channels).
+    """
     x = compress(image, power=config.pixel_power, name=name)
-    x = layers.Conv2D(config.filters, KERNELS[name], activation="relu", name=f"{name}_conv")(x)
+    for i in range(config.convolutions):
+        x = layers.Conv2D(
+            config.filters,
+            KERNELS[name],
+            padding=config.padding,
+            activation="relu",
+            name=f"{name}_conv{i or ''}",
+        )(x)
     x = layers.MaxPooling2D(pool_window(x), name=f"{name}_pool")(x)
     x = layers.Dropout(config.dropout, name=f"{name}_dropout")(x)
     x = layers.Flatten(name=f"{name}_flat")(x)
@@ -59,9 +82,9 @@ def build_cnn(config: CnnConfig | None = None) -> keras.Model:
         2), softmax over [charged, neutral], or that of another head.
     """
     config = config or CnnConfig()
-    shapes = INPUT_SHAPES["layers"]
-    inputs = build_inputs(shapes, with_scalars=config.with_scalars)
-    merged = join([_branch(inputs[name], name, config) for name in shapes], inputs)
+    shapes = {name: (*IMAGE_SHAPES[name], config.n_channels) for name in IMAGE_LAYERS}
+    inputs = build_inputs(shapes, config)
+    merged = join([_branch(inputs[name], name, config) for name in shapes], inputs, config)
     return finish(
         inputs,
         layers.Dense(config.merged_width, activation="relu", name="merged")(merged),

@@ -69,8 +69,8 @@ def build_densenet(config: DenseNetConfig | None = None) -> keras.Model:
     """
     config = config or DenseNetConfig()
     shapes = INPUT_SHAPES["stacks"]
-    inputs = build_inputs(shapes, with_scalars=config.with_scalars)
-    x = join([_branch(inputs[name], name, config) for name in shapes], inputs)
+    inputs = build_inputs(shapes, config)
+    x = join([_branch(inputs[name], name, config) for name in shapes], inputs, config)
     x = layers.Dense(config.head_width, activation="relu", name="head")(x)
     features = layers.Dropout(config.dropout, name="head_dropout")(x)
     return finish(

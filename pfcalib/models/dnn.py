@@ -42,11 +42,11 @@ def build_dnn(config: DnnConfig | None = None) -> keras.Model:
         softmax over [charged, neutral], or that of another head.
     """
     config = config or DnnConfig()
-    inputs = build_inputs({"pixels": (config.n_pixels,)}, with_scalars=config.with_scalars)
+    inputs = build_inputs({"pixels": (config.n_pixels,)}, config)
     x = compress(inputs["pixels"], power=config.pixel_power, name="pixels")
     for i, width in enumerate(config.hidden):
         if i == (0 if config.scalars_first else len(config.hidden) - 1):
-            x = join([x], inputs)
+            x = join([x], inputs, config)
         x = layers.Dense(width, activation="relu", name=f"dense{i}")(x)
         x = layers.Dropout(config.dropout, name=f"dropout{i}")(x)
     return finish(inputs, x, head=config.head, n_components=config.n_components, name="dnn")

@@ -10,18 +10,30 @@ from typing import Any
 import keras
 
 from pfcalib.errors import BadFileError, ConfigError
-from pfcalib.models.blocks import SignedPower
+from pfcalib.models.blocks import LayerShares, QuantileBins, SignedPower
 from pfcalib.models.cnn import CnnConfig, build_cnn
 from pfcalib.models.densenet import DenseNetConfig, build_densenet
 from pfcalib.models.dnn import DnnConfig, build_dnn
 from pfcalib.models.heads import RunningSum
+from pfcalib.models.mlp import MlpConfig, build_mlp
+from pfcalib.models.shapes import LayerShapes, PointsConfig, build_points_network
 
 # name: kind of input, see features.inputs
-MODEL_KINDS = {"dnn": "flat", "cnn": "layers", "densenet": "stacks"}
-_BUILDERS: dict[str, tuple[type, Callable[..., keras.Model]]] = {
+MODEL_KINDS = {
+    "dnn": "flat",
+    "cnn": "layers",
+    "densenet": "stacks",
+    "mlp": "moments",
+    "points": "points",
+}
+PUBLISHED = ("dnn", "cnn", "densenet")  # whose defaults are those of ATL-PHYS-PUB-2020-018
+# configuration and builder
+BUILDERS: dict[str, tuple[type, Callable[..., keras.Model]]] = {
     "dnn": (DnnConfig, build_dnn),
     "cnn": (CnnConfig, build_cnn),
     "densenet": (DenseNetConfig, build_densenet),
+    "mlp": (MlpConfig, build_mlp),
+    "points": (PointsConfig, build_points_network),
 }
 
 
@@ -36,9 +48,9 @@ def build_model(name: str, *, seed: int | None = None, **options: Any) -> keras.
     ConfigError
         If the model or an option is unknown, or a value is out of range.
     """
-    if name not in _BUILDERS:
-        raise ConfigError(f"unknown model {name!r}: expected one of {', '.join(_BUILDERS)}")
-    config, build = _BUILDERS[name]
+    if name not in BUILDERS:
+        raise ConfigError(f"unknown model {name!r}: expected one of {', '.join(BUILDERS)}")
+    config, build = BUILDERS[name]
     known = [field.name for field in fields(config)]
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -86,7 +98,10 @@ def load_model(path: str | Path) -> keras.Model:
     try:
         return keras.saving.load_model(
             path,
-            custom_objects={"SignedPower": SignedPower, "RunningSum": RunningSum},
+            custom_objects={
+                layer.__name__: layer
+                for layer in (LayerShapes, LayerShares, QuantileBins, RunningSum, SignedPower)
+            },
             compile=False,
             safe_mode=True,
         )

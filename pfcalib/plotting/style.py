@@ -71,6 +71,8 @@ MODEL_LOOKS = {
     "dnn": Look("#0072b2", "DNN", "o"),
     "cnn": Look("#d55e00", "CNN", "D"),
     "densenet": Look("#cc79a7", "DenseNet", "v"),
+    "mlp": Look("#117733", "MLP on moments", "h"),
+    "points": Look("#aa3377", "cells and moments", "p"),
     "combined_hard": Look("#56b4e9", "combined, hard cut", "<"),
     "combined_soft": Look("#332288", "combined, weighted", ">"),
     "end_to_end": Look("#882255", "one network", "X"),

@@ -34,7 +34,8 @@ History = Mapping[str, NDArray[np.float64]]  # by column, one entry an epoch; em
 Watch: TypeAlias = Callable[[int, Mapping[str, float]], None]
 Data: TypeAlias = keras.utils.PyDataset | Arrays
 Say: TypeAlias = Callable[[str], None]
-SCHEDULES = ("constant", "cosine", "plateau")
+SCHEDULES = ("constant", "cosine", "cosine_steps", "plateau")
+WARM_UP = 0.05  # of all steps, in the schedule "cosine_steps"
 HISTORY = "history.csv"
 
 
@@ -44,24 +45,33 @@ class TrainConfig:
     network.
     """
 
-    learning_rate: float = 5e-5  # of Adam
+    learning_rate: float = 5e-5  # of Adam, or AdamW
     batch_size: int = 200  # for arrays; a stream brings its own
     epochs: int = 100
     patience: int = 20  # epochs without a lower validation loss before the training stops
-    # "cosine": falls to 1 % over the epochs; "plateau": halves after plateau_patience epochs
-    # without gain
+    # "cosine": falls to 1 % over the epochs; "cosine_steps": rises in the first steps, then falls
+    # to 0, step by step; "plateau": halves after plateau_patience epochs without gain
     schedule: str = "constant"
     plateau_patience: int = 3
     loss: str = "crossentropy"  # of models.losses, to fit the head of the network
     huber_delta: float = 0.1  # where the loss "huber" becomes linear, in units of the target
     energy_weight: float = 5.0  # of the energy in the loss "class_and_energy"
     clip_norm: float | None = None  # largest norm of a gradient
+    weight_decay: float = 0.0  # of AdamW (arXiv:1711.05101), not of biases; 0 is Adam
+    # momentum of the average of the weights over the steps, which is validated and kept; 0: none
+    ema: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name not in ("schedule", "loss", "seed", "clip_norm") and not value > 0:
+            free = ("schedule", "loss", "seed", "clip_norm", "weight_decay", "ema")
+            if name not in free and not value > 0:
                 raise ConfigError(f"TrainConfig: {name} = {value!r}, expected above 0")
+        if not (self.weight_decay >= 0.0 and 0.0 <= self.ema < 1.0):
+            raise ConfigError(
+                f"TrainConfig: weight_decay = {self.weight_decay!r}, ema = {self.ema!r}, expected "
+                "not below 0, and the latter below 1"
+            )
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigError(f"TrainConfig: clip_norm = {self.clip_norm!r}, expected above 0")
         if self.schedule not in SCHEDULES:
@@ -126,15 +136,21 @@ class ArrayBatches(keras.utils.PyDataset):
 
 class _Epochs(keras.callbacks.CSVLogger):
     """Adds speed and time to the row of an epoch and, when it is written, forgets old weights, says
-    one line and stops when patience is over.
+    one line and stops when patience is over; sets the rate of each step.
     """
 
     def __init__(
-        self, config: TrainConfig, folder: Path, losses: list[float], n_clusters: int, say: Say
+        self,
+        config: TrainConfig,
+        folder: Path,
+        losses: list[float],
+        n_clusters: int,
+        n_steps: int,
+        say: Say,
     ) -> None:
         super().__init__(folder / HISTORY, append=True)
         self.config, self.folder, self.losses = config, folder, losses
-        self.n_clusters, self.say = n_clusters, say
+        self.n_clusters, self.n_steps, self.say = n_clusters, n_steps, say
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         # checkpoints do not hold the random numbers of dropout: they start anew from seed, epoch
@@ -144,11 +160,20 @@ class _Epochs(keras.callbacks.CSVLogger):
                 layer.seed_generator.state.assign(
                     np.random.SeedSequence((self.config.seed, epoch, place)).generate_state(2)
                 )
+        if self.losses:  # a checkpoint and a validation leave the averages in the model
+            _swap_averages(self.model)
         self.started = time.perf_counter()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if self.config.schedule == "cosine_steps":
+            self.model.optimizer.learning_rate = learning_rate(
+                self.config, self.losses, batch / self.n_steps
+            )
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         # the validation of an epoch begins where its training ends
         self.trained = time.perf_counter()
+        _swap_averages(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         row = {} if logs is None else logs
@@ -167,6 +192,17 @@ class _Epochs(keras.callbacks.CSVLogger):
         end = "  best" if epoch == best else ""
         self.say(f"epoch {epoch + 1:>3}/{self.config.epochs}  {numbers}  {speed}{end}")
         self.model.stop_training = epoch - best >= self.config.patience
+
+
+def _swap_averages(model: keras.Model) -> None:
+    """Exchange the weights of a model and their averages over the steps, if there are any."""
+    optimizer = model.optimizer
+    if optimizer.use_ema:
+        averages = optimizer._model_variables_moving_average
+        for weight, average in zip(model.trainable_variables, averages, strict=True):
+            value = keras.ops.convert_to_numpy(weight)
+            weight.assign(average)
+            average.assign(value)
 
 
 def weights_path(folder: Path, epoch: int) -> Path:
@@ -202,8 +238,9 @@ def read_history(path: Path) -> History:
     return table
 
 
-def learning_rate(config: TrainConfig, val_loss: Sequence[float]) -> float:
-    """Learning rate of the next epoch, a function of the validation losses so far.
+def learning_rate(config: TrainConfig, val_loss: Sequence[float], done: float = 0.0) -> float:
+    """Learning rate of the next epoch, or of a step of which a share `done` of its epoch lies
+    before, a function of the validation losses so far.
 
     >>> config = TrainConfig(learning_rate=1.0, epochs=3, schedule="cosine")
     >>> [round(learning_rate(config, [0.0] * n), 3) for n in range(3)]
@@ -214,6 +251,11 @@ def learning_rate(config: TrainConfig, val_loss: Sequence[float]) -> float:
         return config.learning_rate * (
             0.01 + 0.99 * 0.5 * (1.0 + float(np.cos(np.pi * epoch / max(config.epochs - 1, 1))))
         )
+    if config.schedule == "cosine_steps":
+        share = (epoch + done) / config.epochs
+        fall = max(share - WARM_UP, 0.0) / (1.0 - WARM_UP)
+        rise = min(share / WARM_UP, 1.0)
+        return config.learning_rate * rise * 0.5 * (1.0 + float(np.cos(np.pi * fall)))
     if config.schedule == "plateau":
         lowest, waited, halvings = np.inf, 0, 0
         for loss in val_loss:
@@ -276,9 +318,8 @@ def fit_model(
     done = len(losses)
     if hasattr(train_data, "set_epoch"):
         train_data.set_epoch(done)
-    rows = _Epochs(
-        config, folder, losses, n_clusters, say or Console(highlight=False, soft_wrap=True).print
-    )
+    say = say or Console(highlight=False, soft_wrap=True).print
+    rows = _Epochs(config, folder, losses, n_clusters, len(train_data), say)
     callbacks = [
         keras.callbacks.LearningRateScheduler(lambda epoch, rate: learning_rate(config, losses)),
         keras.callbacks.ModelCheckpoint(
@@ -310,8 +351,16 @@ def _resume(
     settings. Returns the validation losses so far.
     """
     accuracy = [keras.metrics.CategoricalAccuracy(name="accuracy")]
+    optimizer = keras.optimizers.AdamW(
+        config.learning_rate,
+        weight_decay=config.weight_decay,
+        clipnorm=config.clip_norm,
+        use_ema=config.ema > 0.0,
+        ema_momentum=config.ema,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     model.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate, clipnorm=config.clip_norm),
+        optimizer=optimizer,
         loss=build_loss(config.loss, delta=config.huber_delta, energy_weight=config.energy_weight),
         weighted_metrics=accuracy if config.loss == "crossentropy" else [],
         jit_compile=False,

@@ -25,7 +25,9 @@ from pfcalib.deploy.export import predict
 from pfcalib.deploy.validator import open_session, run_in_batches
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.features.images import build_images
-from pfcalib.features.inputs import build_inputs, input_layers
+from pfcalib.features.inputs import WITH_SIGNIFICANCE, build_inputs, input_layers
+from pfcalib.features.points import build_points
+from pfcalib.features.scalars import MOMENT_COLUMNS
 from pfcalib.features.targets import TargetConfig
 from pfcalib.models.families import load_model
 from pfcalib.models.heads import HEADS
@@ -118,11 +120,13 @@ def _network_model(
     names = {spec.name for spec in contract.inputs}
 
     def answer(sample: Sample) -> Answers:
-        images = build_images(sample, layers=input_layers(contract.kind))
-        inputs = build_inputs(images, contract.kind)
+        inputs = _cell_inputs(sample, contract.kind)
         if "scalars" in names:
             columns = [scaled(name, sample[name]) for name in SCALARS]
             inputs["scalars"] = np.column_stack(columns)
+        if "moments" in names:
+            moments = [sample[name].astype(np.float32) for name in MOMENT_COLUMNS]
+            inputs["moments"] = np.column_stack(moments)
         output, found = run(inputs), {}
         if "class" in head:
             found["p_em"] = output[:, 1].astype(np.float64)
@@ -134,7 +138,21 @@ def _network_model(
         return found
 
     gives = (*(["p_em"] if "class" in head else []), *(["e_pred"] if target else []))
-    return Model(path, _IMAGE_COLUMNS, gives, contract.training.get("made_by", ""), answer)
+    reads = tuple(dict.fromkeys((*_IMAGE_COLUMNS, *(MOMENT_COLUMNS if "moments" in names else ()))))
+    return Model(path, reads, gives, contract.training.get("made_by", ""), answer)
+
+
+def _cell_inputs(sample: Sample, kind: str) -> dict[str, NDArray[np.float32]]:
+    """Inputs that are made of cells; none for a network on moments."""
+    layers = input_layers(kind)
+    if not layers:
+        return {"points": build_points(sample)} if kind == "points" else {}
+    significance = (
+        build_images(sample, layers=layers, normalise_by=None, significance=True)
+        if kind == WITH_SIGNIFICANCE
+        else None
+    )
+    return build_inputs(build_images(sample, layers=layers), kind, significance=significance)
 
 
 def _lcw_model(path: Path) -> Model:

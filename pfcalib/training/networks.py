@@ -21,10 +21,11 @@ from pfcalib.deploy.export import NORMALISATION, export_onnx, predict
 from pfcalib.deploy.validator import ParityReport
 from pfcalib.errors import ConfigError
 from pfcalib.features.augment import AugmentConfig
-from pfcalib.features.inputs import INPUT_SHAPES
+from pfcalib.features.inputs import INPUT_SHAPES, WITH_SIGNIFICANCE
 from pfcalib.features.targets import TargetConfig
 from pfcalib.metrics.uncertainty import mixture, mixture_quantiles
-from pfcalib.models.families import MODEL_KINDS, build_model, copy_weights
+from pfcalib.models.blocks import adapt_bins
+from pfcalib.models.families import MODEL_KINDS, PUBLISHED, build_model, copy_weights
 from pfcalib.models.heads import HEADS, LEVELS, split_mixture
 from pfcalib.samples.read import PathLike, as_paths
 from pfcalib.samples.rootfile import content_id
@@ -37,6 +38,7 @@ Paths = PathLike | Sequence[PathLike]
 SCALARS = ("clusterE", "clusterEta")  # what the input "scalars" of a network holds
 # the clusters of regressions (ATL-PHYS-PUB-2020-018)
 SELECTION = SelectionConfig(min_cluster_e=0.1, min_deposit=0.2)
+N_ADAPT = 20_000  # clusters that tell a network the scale of its inputs
 LOWEST_ENERGY = 1e-3  # GeV; a linear scale can go below zero
 
 
@@ -53,7 +55,8 @@ class NetworkConfig:
         said.
     kind : str, optional
         Inputs of `features.inputs.build_inputs`; by default those that the network is made for.
-        ``layer:EMB1`` gives the flat network the pixels of one layer.
+        ``layer:EMB1`` gives the flat network the pixels of one layer, ``layers+significance`` the
+        convolutional one a second channel.
     target : TargetConfig, optional
         Of a regression; without it the network is a classifier.
     select : SelectionConfig, optional
@@ -80,9 +83,9 @@ class NetworkConfig:
             raise ConfigError(
                 f"unknown network {self.name!r}: expected one of {', '.join(MODEL_KINDS)}"
             )
-        if self.inputs not in INPUT_SHAPES or (
-            self.kind and self.name != "dnn" and self.kind != MODEL_KINDS[self.name]
-        ):
+        flat = [kind for kind, shapes in INPUT_SHAPES.items() if "pixels" in shapes]
+        more = {"dnn": flat, "cnn": [WITH_SIGNIFICANCE]}.get(self.name, [])
+        if self.inputs not in (MODEL_KINDS[self.name], *more):
             raise ConfigError(f"network {self.name!r} does not take inputs of kind {self.kind!r}")
         if self.n_clusters is not None and self.n_clusters < 1:
             raise ConfigError(f"n_clusters = {self.n_clusters}: expected above 0")
@@ -109,6 +112,12 @@ class NetworkConfig:
         return self.kind or MODEL_KINDS[self.name]
 
     @property
+    def with_moments(self) -> bool:
+        """Whether the moments are an input."""
+        default = self.name not in PUBLISHED
+        return bool(self.options.get("with_moments", default))
+
+    @property
     def balance(self) -> Balance:
         """Classes are matched in their deposit for a classifier; a regression takes all
         clusters.
@@ -117,11 +126,12 @@ class NetworkConfig:
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """Options of `build_model`, with the number of pixels that the inputs have."""
-        n_pixels = (
-            {"n_pixels": INPUT_SHAPES[self.inputs]["pixels"][0]} if self.name == "dnn" else {}
-        )
-        return {**n_pixels, **self.options}
+        """Options of `build_model`, with the number of pixels or channels that the inputs have."""
+        shapes = INPUT_SHAPES[self.inputs]
+        size = {"n_pixels": shapes["pixels"][0]} if self.name == "dnn" else {}
+        if self.name == "cnn":
+            size["n_channels"] = shapes["EMB1"][-1]
+        return {**size, **self.options}
 
 
 class Network(NamedTuple):
@@ -174,6 +184,7 @@ def open_stream(
         select=select or config.select,
         target=config.target,
         scalars=SCALARS if config.options.get("with_scalars") else (),
+        moments=config.with_moments,
         augment=config.augment if shuffle else None,
     )
 
@@ -258,10 +269,10 @@ def fit_network(
         )
     folder = folder or network_folder(paths, config, extras=extras, start=start)
     with locked(folder):
-        model = build_model(config.name, seed=config.train.seed, **config.model_options)
+        training, held_out = _data(paths, config, extras)
+        model = build_network(config, training)
         if start is not None:
             copy_weights(start.model, model)
-        training, held_out = _data(paths, config, extras)
         result = fit_model(
             model,
             training,
@@ -272,6 +283,28 @@ def fit_network(
             watch=watch,
         )
     return Network(config, model, result, folder)
+
+
+def fit_seeds(
+    paths: Paths, config: NetworkConfig, seeds: Sequence[int], *, say: Say | None = None
+) -> tuple[Network, ...]:
+    """The same network trained once with each seed, which decides on first weights, order and
+    balancing: their spread is the error of training. Found again as by `fit_network`.
+    """
+    trains = [replace(config.train, seed=seed) for seed in seeds]
+    return tuple(fit_network(paths, replace(config, train=train), say=say) for train in trains)
+
+
+def build_network(config: NetworkConfig, training: Data) -> Any:
+    """Untrained network that knows the scale of its inputs, from some of its training clusters, of
+    the first sample where there are several.
+    """
+    model = build_model(config.name, seed=config.train.seed, **config.model_options)
+    if not isinstance(training, tuple):
+        stream = training.streams[0] if isinstance(training, MixedStream) else training
+        training = take_clusters(stream, N_ADAPT)
+    adapt_bins(model, training[0])
+    return model
 
 
 def _data(paths: Paths, config: NetworkConfig, extras: Sequence[Extra]) -> tuple[Data, Data]:

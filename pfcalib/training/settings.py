@@ -15,16 +15,13 @@ import pydantic
 
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.features.targets import TargetConfig
-from pfcalib.models.cnn import CnnConfig
-from pfcalib.models.densenet import DenseNetConfig
-from pfcalib.models.dnn import DnnConfig
+from pfcalib.models.families import BUILDERS
 from pfcalib.samples.read import PathLike
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import SELECTION, NetworkConfig, for_species
 
 FOLDER = Path(__file__).parents[1] / "data" / "tuned"
-MODEL_CONFIGS: dict[str, type] = {"dnn": DnnConfig, "cnn": CnnConfig, "densenet": DenseNetConfig}
-FAMILIES = tuple(MODEL_CONFIGS)
+FAMILIES = tuple(BUILDERS)
 # of each head
 LOSSES = {
     "energy": "huber",
@@ -59,9 +56,9 @@ class TunedFile(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1]
-    family: Literal["dnn", "cnn", "densenet"]
+    family: Literal["dnn", "cnn", "densenet", "mlp", "points"]
     options: dict[str, Any]  # of the model's configuration, with_scalars among them, without a head
-    train: dict[str, Any]  # of TrainConfig: learning_rate, batch_size
+    train: dict[str, Any]  # of TrainConfig: learning_rate, batch_size, and what else is not usual
     provenance: Provenance
 
     @pydantic.model_validator(mode="after")
@@ -71,7 +68,7 @@ class TunedFile(pydantic.BaseModel):
         try:
             if "head" in self.options:
                 raise ConfigError("options: the head is chosen by the user of the settings")
-            MODEL_CONFIGS[self.family](**{**self.options, **lists})
+            BUILDERS[self.family][0](**{**self.options, **lists})
             TrainConfig(**self.train)
         except (TypeError, ConfigError) as error:
             raise ValueError(error) from error
@@ -84,7 +81,7 @@ def read_tuned(family: str, *, path: PathLike | None = None) -> TunedFile:
     Parameters
     ----------
     family : str
-        ``dnn``, ``cnn`` or ``densenet``.
+        Of FAMILIES.
     path : path-like, optional
         In place of the packaged file.
 

@@ -1,8 +1,8 @@
 """The Keras data generator: batches of images from any number of ROOT files at bounded memory,
 straight or over a memory-mapped cache.
 
-For each chosen cluster 15 bytes (23 for a regression) stay in memory, whatever else the files hold;
-cells are read batch by batch.
+For each chosen cluster 15 bytes (23 for a regression; 136 more with moments, 8 with points) stay in
+memory, whatever else the files hold; cells are read batch by batch.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from pfcalib.columns import COLUMNS
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.features.augment import AugmentConfig, augment_cells
-from pfcalib.features.images import ImageWindow
-from pfcalib.features.inputs import INPUT_SHAPES, build_inputs, input_layers
-from pfcalib.features.scalars import log10_floor
+from pfcalib.features.images import IMAGE_LAYERS, ImageWindow
+from pfcalib.features.inputs import INPUT_SHAPES, WITH_SIGNIFICANCE, build_inputs, input_layers
+from pfcalib.features.points import N_POINTS, POINT_FEATURES, PointMaker
+from pfcalib.features.scalars import MOMENT_COLUMNS, log10_floor
 from pfcalib.features.targets import TargetConfig, flat_weights
 from pfcalib.samples.read import PathLike, as_paths
 from pfcalib.samples.schema import is_em
@@ -82,6 +83,9 @@ class ClusterStream(keras.utils.PyDataset):
     scalars : sequence of str
         Scalar columns given as one more input "scalars" of shape (n, len(scalars)); those in GeV as
         log10.
+    moments : bool
+        One more input "moments", the columns `features.scalars.MOMENT_COLUMNS` as they are; goes
+        with kind "moments".
     target : TargetConfig, optional
         Of a regression; a flat one gives weights. Without it the labels are the classes.
     augment : AugmentConfig, optional
@@ -120,6 +124,7 @@ class ClusterStream(keras.utils.PyDataset):
         balance: Balance = "subsample",
         select: SelectionConfig | None = None,
         scalars: Sequence[str] = (),
+        moments: bool = False,
         target: TargetConfig | None = None,
         augment: AugmentConfig | None = None,
         fractions: Sequence[float] = FRACTIONS,
@@ -143,6 +148,11 @@ class ClusterStream(keras.utils.PyDataset):
                 "use threads, or source='cache'"
             )
         self.layers = input_layers(kind)
+        if kind == "moments" and not moments:
+            raise ConfigError("kind 'moments' goes with moments=True")
+        self._moment_columns = MOMENT_COLUMNS if moments else ()
+        if self._moment_columns and augment is not None:
+            raise ConfigError("moments cannot be augmented: they are not computed anew")
         self.paths, self.kind, self.split, self.batch_size = (
             as_paths(paths),
             kind,
@@ -161,7 +171,7 @@ class ClusterStream(keras.utils.PyDataset):
             if cached
             else RootSource(self.paths, pool_size=pool_size)
         )
-        self._window = ImageWindow(self._source.geo, layers=self.layers)
+        self._open_geometry()
         options: dict[str, Any] = {
             "split": split,
             "select": select,
@@ -180,6 +190,11 @@ class ClusterStream(keras.utils.PyDataset):
         self._look_up()
         self.set_epoch(0)
 
+    def _open_geometry(self) -> None:
+        """What makes images and points of cells."""
+        self._window = ImageWindow(self._source.geo, layers=self.layers or IMAGE_LAYERS)
+        self._points = PointMaker(self._source.geo) if self.kind == "points" else None
+
     def _look_up(self) -> None:
         """What a batch needs of each cluster besides its cells, in the narrowest types."""
         n, cell_type = self.n_clusters, np.min_scalar_type(len(self._source.geo))
@@ -188,15 +203,23 @@ class ClusterStream(keras.utils.PyDataset):
             np.empty(n, dtype=np.float32),
             np.empty(n, dtype=np.bool_),
         )
+        self._barycentre = np.empty((n if self._points else 0, 2), dtype=np.float32)
         self._scalar_input = np.empty((n, len(self.scalars)), dtype=np.float32)
+        self._moments = np.empty((n, len(self._moment_columns)), dtype=np.float32)
         e_true, columns = np.empty(n), self.target.columns if self.target else ()
+        known = ("clusterE", "clusterEta", "clusterPhi", "truthPdgId")
         for here, chunk in self._scan_chosen(
-            ("clusterE", "clusterEta", "clusterPhi", "truthPdgId", *self.scalars, *columns)
+            (*known, *self.scalars, *self._moment_columns, *columns)
         ):
             self._centre[here] = self._window.central_cell(chunk["clusterEta"], chunk["clusterPhi"])
+            if self._points:
+                self._barycentre[here, 0] = chunk["clusterEta"]
+                self._barycentre[here, 1] = chunk["clusterPhi"]
             self._norm[here], self._em[here] = chunk["clusterE"], is_em(chunk["truthPdgId"])
             for i, name in enumerate(self.scalars):
                 self._scalar_input[here, i] = scaled(name, chunk[name])
+            for i, name in enumerate(self._moment_columns):
+                self._moments[here, i] = chunk[name]
             if self.target:
                 e_true[here] = self.target.energy_true(chunk)
         if self.target:
@@ -225,12 +248,12 @@ class ClusterStream(keras.utils.PyDataset):
         return {
             name: value
             for name, value in self.__dict__.items()
-            if name not in ("_window", "_order")
+            if name not in ("_window", "_points", "_order")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._window = ImageWindow(self._source.geo, layers=self.layers)
+        self._open_geometry()
         self.set_epoch(self.epoch)
 
     def __len__(self) -> int:
@@ -246,7 +269,8 @@ class ClusterStream(keras.utils.PyDataset):
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each input without the batch axis."""
         extra = {"scalars": (len(self.scalars),)} if self.scalars else {}
-        return INPUT_SHAPES[self.kind] | extra
+        moments = INPUT_SHAPES["moments"] if self._moment_columns else {}
+        return INPUT_SHAPES[self.kind] | extra | moments
 
     @property
     def labels(self) -> NDArray[np.float32]:
@@ -298,22 +322,29 @@ class ClusterStream(keras.utils.PyDataset):
 
     def batch(self, chosen: NDArray[np.integer]) -> Batch:
         """Inputs and labels of some of the chosen clusters, counted in the order of the files."""
-        pixels, norm = self._pixels(chosen)
-        flat = "pixels" in INPUT_SHAPES[self.kind]  # the rows of pixels are the input: no copy
-        inputs = {"pixels": pixels} if flat else build_inputs(self._window.split(pixels), self.kind)
+        inputs, norm = self._cell_inputs(chosen)
         if self.scalars:
             inputs["scalars"] = self._scalar_input[chosen]
             if self.augment is not None and "clusterE" in self.scalars:
                 inputs["scalars"][:, self.scalars.index("clusterE")] = scaled("clusterE", norm)
+        if self._moment_columns:
+            inputs["moments"] = self._moments[chosen]
         answers = self._answers(chosen, norm)
         return (inputs, answers, self.weights[chosen]) if self.weighted else (inputs, answers)
 
-    def _pixels(
+    def _cell_inputs(
         self, chosen: NDArray[np.integer]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Flat images of some of the chosen clusters, and the energies that they are divided by."""
-        pixels = np.zeros((len(chosen), self._window.n_pixels), dtype=np.float32)
-        centre, norm = self._centre[chosen].astype(np.int64), self._norm[chosen].astype(np.float64)
+    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
+        """Images or points of some of the chosen clusters, and their energies, which images are
+        divided by and augmentation changes.
+        """
+        n, norm = len(chosen), self._norm[chosen].astype(np.float64)
+        if self.kind == "moments":
+            return {}, norm
+        n_channels = 2 if self.kind == WITH_SIGNIFICANCE else 1
+        pixels = np.zeros((n_channels, n, self._window.n_pixels), dtype=np.float32)
+        points = np.zeros((n, N_POINTS, len(POINT_FEATURES)), dtype=np.float32)
+        centre, sigma = self._centre[chosen].astype(np.int64), self._source.geo.sigma
         rng = (
             np.random.default_rng([self.seed, self.epoch, int(chosen[0])]) if self.augment else None
         )
@@ -321,13 +352,24 @@ class ClusterStream(keras.utils.PyDataset):
             place, energy = part.place, part.energy
             if self.augment and rng:
                 energy, factor = augment_cells(
-                    part.offsets, energy, self._source.geo.sigma[part.cell], self.augment, rng
+                    part.offsets, energy, sigma[part.cell], self.augment, rng
                 )
                 norm[place] *= factor[part.row]
-            self._window.fill(
-                pixels, place, part.row, part.offsets, part.cell, energy, centre[place], norm[place]
-            )
-        return pixels, norm
+            cells = (place, part.row, part.offsets, part.cell)
+            if self._points:
+                self._points.fill(points, *cells, energy, *self._barycentre[chosen[place]].T)
+                continue
+            self._window.fill(pixels[0], *cells, energy, centre[place], norm[place])
+            for channel in pixels[1:]:
+                self._window.fill(
+                    channel, *cells, energy / sigma[part.cell], centre[place], np.ones(len(place))
+                )
+        if self._points:
+            return {"points": points}, norm
+        if "pixels" in INPUT_SHAPES[self.kind]:  # the rows of pixels are the input: no copy
+            return {"pixels": pixels[0]}, norm
+        images, *significance = map(self._window.split, pixels)
+        return build_inputs(images, self.kind, significance=next(iter(significance), None)), norm
 
 
 class MixedStream(keras.utils.PyDataset):

@@ -37,13 +37,13 @@ from pfcalib.cache import cache_key, locked, write_text
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.features.targets import TargetConfig
 from pfcalib.metrics.curve import Estimate
-from pfcalib.models.families import build_model
 from pfcalib.provenance import versions
 from pfcalib.samples.read import PathLike
 from pfcalib.training.fit import Arrays, Say, TrainConfig, fit_model
 from pfcalib.training.networks import (
     SELECTION,
     NetworkConfig,
+    build_network,
     network_folder,
     open_stream,
     take_clusters,
@@ -69,20 +69,18 @@ _POLL = 0.5  # s
 Settings = tuple[dict[str, Any], dict[str, Any]]
 
 
-_COMMON: dict[str, BaseDistribution] = {
-    "dropout": Float(0.0, 0.2),
-    "pixel_power": Choice((0.25, 0.5, 1.0)),
+_TRAIN: dict[str, BaseDistribution] = {
     "learning_rate": Float(3e-4, 5e-3, log=True),
     "batch_size": Choice((128, 256, 512)),
 }
+_COMMON = {"dropout": Float(0.0, 0.2), "pixel_power": Choice((0.25, 0.5, 1.0)), **_TRAIN}
+_WIDTHS: dict[str, BaseDistribution] = {
+    "n_layers": Int(2, 4),
+    "width": Choice((64, 128, 256, 512)),
+    "taper": Choice(("none", "last", "each")),
+}
 SPACES: dict[str, dict[str, BaseDistribution]] = {
-    "dnn": {
-        "n_layers": Int(2, 4),
-        "width": Choice((64, 128, 256, 512)),
-        "taper": Choice(("none", "last", "each")),
-        "scalars_first": Choice((False, True)),
-        **_COMMON,
-    },
+    "dnn": {**_WIDTHS, "scalars_first": Choice((False, True)), **_COMMON},
     "cnn": {
         "filters": Choice((8, 16, 32)),
         "branch_width": Choice((32, 64, 128)),
@@ -96,15 +94,21 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
         "head_width": Int(32, 128, log=True),
         **_COMMON,
     },
+    **{name: {**_WIDTHS, "dropout": Float(0.0, 0.5), **_TRAIN} for name in ("mlp", "points")},
 }
 
 
 # The first trial of each study: the published settings as near as the space holds them, at a rate
 # that the few epochs of a trial allow.
 # The published DNN is nearly twice as wide; of the DenseNet no widths are published.
-_PUBLISHED = {"dropout": 0.2, "pixel_power": 1.0, "learning_rate": 1e-3, "batch_size": 256}
+_RATE = {"learning_rate": 1e-3, "batch_size": 256}
+_PUBLISHED = {"dropout": 0.2, "pixel_power": 1.0, **_RATE}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "dnn": {"n_layers": 3, "width": 512, "taper": "last", "scalars_first": True, **_PUBLISHED},
+    **{
+        name: {"n_layers": 3, "width": 256, "taper": "last", "dropout": 0.2, **_RATE}
+        for name in ("mlp", "points")
+    },
     "cnn": {"filters": 32, "branch_width": 128, "merged_width": 50, **_PUBLISHED},
     "densenet": {
         "growth": 8,
@@ -124,7 +128,7 @@ def settings(family: str, parameters: Mapping[str, Any]) -> Settings:
     """
     rest = dict(parameters)
     train = {name: rest.pop(name) for name in ("learning_rate", "batch_size")}
-    if family == "dnn":
+    if "taper" in rest:
         n, width = rest.pop("n_layers"), rest.pop("width")
         halvings = {"none": [0] * n, "last": [0] * (n - 1) + [1], "each": list(range(n))}
         found = [max(width // 2**halving, MIN_WIDTH) for halving in halvings[rest.pop("taper")]]
@@ -141,7 +145,7 @@ class TuneConfig:
     Parameters
     ----------
     family : str
-        ``dnn``, ``cnn`` or ``densenet``.
+        Of `training.settings.FAMILIES`.
     n_trials : int
         Trials in all, pruned ones and those of earlier calls included.
     n_clusters, n_validation : int
@@ -396,7 +400,7 @@ def _try(trial: optuna.Trial, config: TuneConfig, data: Sequence[Arrays]) -> flo
         if epoch + 1 < config.epochs and trial.should_prune():
             raise optuna.TrialPruned
 
-    model = build_model(network.name, seed=config.seed, **network.model_options)
+    model = build_network(network, data[0])
     trial.set_user_attr("n_parameters", int(model.count_params()))
     try:
         with tempfile.TemporaryDirectory(prefix="pfcalib-tune-") as folder:

@@ -36,6 +36,8 @@ SMALL = {
     "dnn": {"widths": [16, 8], "with_scalars": True},
     "cnn": {"filters": 4, "branch_width": 8, "merged_width": 8},
     "densenet": {"growth": 4, "block_layers": [1, 1], "head_width": 8, "pixel_power": 0.5},
+    "mlp": {"widths": [16, 8], "with_scalars": True},
+    "points": {"widths": [16, 8]},
 }
 N_CLUSTERS = 300
 

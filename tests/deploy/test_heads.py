@@ -25,6 +25,8 @@ TINY = {
     "dnn": {"widths": [8, 4]},
     "cnn": {"filters": 2, "branch_width": 4, "merged_width": 4, "pixel_power": 0.5},
     "densenet": {"growth": 2, "block_layers": [1, 1], "head_width": 4},
+    "mlp": {"widths": [8, 4]},
+    "points": {"widths": [8, 4]},
 }
 # numbers that a head gives for a cluster, two Gaussians in a mixture
 WIDTHS = {"classes": 2, "energy": 1, "quantiles": 5, "mixture": 6, "class_and_energy": 3}

@@ -22,6 +22,13 @@ def test_the_significance_of_a_difference_is_that_of_independent_errors():
     assert difference.p_value == pytest.approx(0.0027, abs=1e-4)
 
 
+def test_trainings_are_averaged_and_their_spread_is_part_of_the_error():
+    trained = [Estimate(0.90, 0.03), Estimate(0.96, 0.05), Estimate(0.93, 0.04)]
+    assert Estimate.repeated(trained) == pytest.approx((0.93, np.hypot(0.04, 0.03)))
+    assert Estimate.repeated(trained[:1]) == pytest.approx(trained[0])
+    assert Estimate.repeated([Estimate(np.inf, np.inf), trained[0]]) == (np.inf, np.inf)
+
+
 @pytest.mark.parametrize(("value", "wanted"), [(0.0, 0.0), (1.0, np.inf), (-1.0, -np.inf)])
 def test_a_value_without_error_is_infinitely_significant_unless_it_is_zero(value, wanted):
     assert Estimate(value, 0.0).significance == wanted

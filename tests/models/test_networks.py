@@ -12,7 +12,7 @@ from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.features.inputs import INPUT_SHAPES
 from pfcalib.models.blocks import SignedPower
 from pfcalib.models.dnn import DnnConfig
-from pfcalib.models.families import MODEL_KINDS, build_model, load_model
+from pfcalib.models.families import MODEL_KINDS, PUBLISHED, build_model, load_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -22,6 +22,8 @@ TINY = {
     "dnn": {"widths": [8, 4]},
     "cnn": {"filters": 2, "branch_width": 4, "merged_width": 4},
     "densenet": {"growth": 2, "block_layers": [1, 1], "head_width": 4},
+    "mlp": {"widths": [8, 4]},
+    "points": {"widths": [8, 4]},
 }
 
 
@@ -33,13 +35,16 @@ def inputs_of(model, rng, n=5):
 
 
 @pytest.mark.parametrize("name", MODEL_KINDS)
-@pytest.mark.parametrize("with_scalars", [False, True])
+@pytest.mark.parametrize(("with_scalars", "with_moments"), [(False, False), (True, True)])
 def test_a_network_takes_the_named_inputs_of_its_kind_and_gives_two_probabilities(
-    name, with_scalars, rng
+    name, with_scalars, with_moments, rng
 ):
-    model = build_model(name, **TINY[name], with_scalars=with_scalars)
+    moments = {"with_moments": True} if with_moments else {}
+    model = build_model(name, **TINY[name], with_scalars=with_scalars, **moments)
     inputs = inputs_of(model, rng)
     expected = {**INPUT_SHAPES[MODEL_KINDS[name]], **({"scalars": (2,)} if with_scalars else {})}
+    if with_moments or name not in PUBLISHED:
+        expected |= INPUT_SHAPES["moments"]
     assert {key: array.shape[1:] for key, array in inputs.items()} == expected
     p = np.asarray(model(inputs, training=False))
     assert p.shape == (5, 2)
@@ -79,6 +84,14 @@ def test_the_merged_network_is_the_published_one():
     assert sorted(
         layer.units for layer in model.layers if isinstance(layer, keras.layers.Dense)
     ) == [2, 50, *[128] * 6]
+
+
+def test_a_deeper_merged_network_sees_every_pixel(rng):
+    model = build_model("cnn", **TINY["cnn"], convolutions=3, padding="same", n_channels=2)
+    inputs = inputs_of(model, rng, n=1)
+    assert inputs["TileBar0"].shape == (1, 4, 4, 2)
+    shapes = [model.get_layer(f"TileBar0_conv{i}").output.shape[1:3] for i in ("", 1, 2)]
+    assert shapes == [(4, 4)] * 3
 
 
 def test_every_convolution_of_a_dense_block_sees_all_maps_before_it():
@@ -141,6 +154,9 @@ def test_a_missing_model_file_is_named(tmp_path):
         ("dnn", {"widths": []}, "n_widths"),
         ("cnn", {"filters": 0}, "filters"),
         ("densenet", {"block_layers": [0]}, r"block_layers\[0\]"),
+        ("cnn", {"convolutions": 2}, "padding = 'valid' with 2 convolutions"),
+        ("cnn", {"padding": "full"}, "padding = 'full'"),
+        ("mlp", {"with_moments": False}, "leaves no moments"),
     ],
 )
 def test_an_option_that_makes_no_network_is_refused(name, options, message):

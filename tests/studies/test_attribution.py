@@ -20,6 +20,8 @@ TINY = {
     "dnn": {"widths": [16, 8]},
     "cnn": {"filters": 4, "branch_width": 8, "merged_width": 8},
     "densenet": {"growth": 2, "block_layers": [1, 1], "head_width": 4},
+    "mlp": {"widths": [8, 4]},
+    "points": {"widths": [8, 4]},
 }
 
 

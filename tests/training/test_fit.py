@@ -36,6 +36,7 @@ pytestmark = pytest.mark.filterwarnings(
 QUICK = TrainConfig(
     learning_rate=1e-2, batch_size=64, epochs=4, schedule="plateau", plateau_patience=1, seed=5
 )
+AVERAGED = dataclasses.replace(QUICK, schedule="cosine_steps", ema=0.9, weight_decay=0.1)
 SILENT = {"say": lambda line: None}
 
 
@@ -91,14 +92,14 @@ def test_a_network_learns_and_the_result_tells_how(data, tmp_path):
         result.history["loss"] = None
 
 
-@pytest.mark.parametrize("after", [1, 3])
-def test_a_killed_training_goes_on_as_if_unbroken(data, tmp_path, after):
+@pytest.mark.parametrize(("config", "after"), [(QUICK, 1), (QUICK, 3), (AVERAGED, 2)])
+def test_a_killed_training_goes_on_as_if_unbroken(data, tmp_path, config, after):
     unbroken_model, broken_model = make_model(), make_model()
-    unbroken = fit_model(unbroken_model, *data, QUICK, out_dir=tmp_path / "unbroken", **SILENT)
+    unbroken = fit_model(unbroken_model, *data, config, out_dir=tmp_path / "unbroken", **SILENT)
     with pytest.raises(Killed):
-        fit_model(broken_model, *data, QUICK, out_dir=tmp_path / "broken", say=killer(after))
+        fit_model(broken_model, *data, config, out_dir=tmp_path / "broken", say=killer(after))
     fresh_model = make_model()
-    resumed = fit_model(fresh_model, *data, QUICK, out_dir=tmp_path / "broken", **SILENT)
+    resumed = fit_model(fresh_model, *data, config, out_dir=tmp_path / "broken", **SILENT)
     for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
         np.testing.assert_allclose(
             resumed.history[name], unbroken.history[name], rtol=1e-5, err_msg=name
@@ -219,6 +220,56 @@ def test_schedules_are_functions_of_the_past():
     ]
 
 
+def test_the_rate_by_steps_rises_then_falls_to_nothing():
+    config = TrainConfig(learning_rate=2.0, epochs=10, schedule="cosine_steps")
+    rates = [learning_rate(config, [0.0] * n, done) for n in range(10) for done in (0.0, 0.5)]
+    assert rates[:2] == [0.0, 2.0]  # a twentieth of all steps lies before the second
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert learning_rate(config, [0.0] * 5, 0.25) == pytest.approx(1.0)  # half of the way down
+    assert learning_rate(config, [0.0] * 9, 1.0) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_average_of_the_weights_is_validated_and_kept(data, tmp_path):
+    """By hand: a model without averages is stopped after each step."""
+    config = dataclasses.replace(AVERAGED, epochs=1, batch_size=100, ema=0.7)
+    model = make_model()
+    result = fit_model(model, *data, config, out_dir=tmp_path / "averaged", **SILENT)
+    steps, plain = [], make_model()
+    plain_config = dataclasses.replace(config, ema=0.0)
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            steps.append(plain.get_weights())
+
+    fit = plain.fit
+    plain.fit = lambda *args, callbacks, **more: fit(
+        *args, callbacks=[*callbacks, Record()], **more
+    )
+    fit_model(plain, *data, plain_config, out_dir=tmp_path / "plain", **SILENT)
+    average = steps[0]
+    for step in steps[1:]:
+        average = [0.7 * old + 0.3 * new for old, new in zip(average, step, strict=True)]
+    for found, wanted, last in zip(model.get_weights(), average, steps[-1], strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+        assert np.any(found != last)
+    inputs, labels, weights = data[1]
+    p = np.asarray(model(inputs, training=False))
+    entropy = -np.log(np.sum(p * labels, axis=1))
+    assert result.history["val_loss"][0] == pytest.approx(
+        float(np.mean(weights * entropy)), rel=1e-4
+    )
+
+
+def test_weights_decay_but_biases_do_not(data, tmp_path):
+    quiet = dataclasses.replace(QUICK, learning_rate=1e-9, schedule="constant", epochs=1)
+    before, after = make_model(), make_model()
+    strong = dataclasses.replace(quiet, weight_decay=1e8)  # times the rate, each of 7 steps
+    fit_model(after, *data, strong, out_dir=tmp_path, **SILENT)
+    for old, new in zip(before.get_weights(), after.get_weights(), strict=True):
+        share = 0.9**7 if old.ndim == 2 else 1.0
+        np.testing.assert_allclose(new, share * old, rtol=1e-3, atol=1e-5)
+
+
 def test_a_loss_that_is_not_a_number_is_never_the_best():
     assert best_epoch([math.nan, 0.2, math.inf, 0.1]) == 3
 
@@ -261,6 +312,8 @@ def test_a_broken_history_is_refused(tmp_path, text):
         ("patience", 0),
         ("huber_delta", 0.0),
         ("clip_norm", 0.0),
+        ("weight_decay", -1.0),
+        ("ema", 1.0),
     ],
 )
 def test_settings_out_of_range_are_refused(option, value):

@@ -91,6 +91,25 @@ def test_one_network_may_give_both(path, tmp_path):
     assert columns.keys() == {"sample", "event", "cluster", "p_em", "e_pred"}
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "kind"),
+    [
+        ("points", {"widths": [8], "with_scalars": True}, None),
+        ("cnn", {"filters": 2, "branch_width": 4, "with_moments": True}, "layers+significance"),
+    ],
+)
+def test_a_network_on_cells_and_moments_is_applied_as_it_was_trained(
+    name, options, kind, path, tmp_path
+):
+    config = NetworkConfig(name=name, options=options, kind=kind, train=TRAIN)
+    network = fit_network(path, config, folder=tmp_path / name)
+    export_network(network, path, n_clusters=50)
+    columns, _ = friend(path, tmp_path / name, tmp_path / "out.root")
+    passed = np.asarray(read_table(path, columns=["clusterE"])["clusterE"]) > 0.5
+    wanted = p_em_of(network, path, split="all", balance=None)
+    np.testing.assert_allclose(columns["p_em"][passed], wanted, atol=1e-5)
+
+
 def test_tables_of_local_cell_weighting_give_their_energy(path, tmp_path):
     derive_lcw(path).save(tmp_path / "lcw.json")
     columns, _ = friend(path, tmp_path / "lcw.json", tmp_path / "out.root")

@@ -14,6 +14,7 @@ from pfcalib.deploy.contract import read_contract
 from pfcalib.errors import ConfigError
 from pfcalib.features.augment import AugmentConfig
 from pfcalib.features.targets import TargetConfig
+from pfcalib.metrics.roc import auc
 from pfcalib.models.heads import HEADS
 from pfcalib.samples.read import read_sample
 from pfcalib.samples.select import BALANCE_EDGES, SelectionConfig
@@ -27,6 +28,7 @@ from pfcalib.training.networks import (
     apply_network,
     export_network,
     fit_network,
+    fit_seeds,
     network_folder,
     open_stream,
     score_network,
@@ -330,3 +332,73 @@ def test_an_exported_network_tells_its_target(paths, network):
     contract = read_contract(report.path)
     assert "log_ratio of the deposited energy" in contract.normalisation
     assert TargetConfig(**contract.training["target"]) == ENERGY.target
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind"),
+    [
+        ("mlp", {"widths": [8], "n_bins": 8}, None),
+        ("points", {"widths": [8], "n_bins": 8, "n_shape_bins": 4, "with_scalars": True}, None),
+        ("cnn", {"filters": 2, "branch_width": 4, "merged_width": 4}, "layers+significance"),
+    ],
+)
+def test_networks_on_moments_points_and_significances_learn_from_a_file(
+    name, options, kind, paths, tmp_path
+):
+    train = TrainConfig(
+        epochs=6, batch_size=64, learning_rate=0.01, schedule="cosine_steps", ema=0.9, seed=3
+    )
+    config = NetworkConfig(name=name, options=options, kind=kind, train=train)
+    network = fit_network(paths[0], config, folder=tmp_path / name, say=lambda line: None)
+    is_em = open_stream(paths[0], config, split="test").labels[:, 1] > 0.5
+    area = auc(score_network(network, paths[0], split="test"), is_em)
+    assert area.value - 2.0 * area.error > 0.5
+    report = export_network(network, paths[0], n_clusters=60)
+    assert report.passed
+    contract = read_contract(report.path)
+    assert contract.kind == config.inputs
+    columns = {spec.name: spec.meaning for spec in contract.inputs}.get("moments", "")
+    assert ("cluster_CENTER_LAMBDA [mm]" in columns) == config.with_moments
+
+
+def test_quantile_bins_come_from_training_clusters_and_go_along_with_fine_tuning(paths, tmp_path):
+    config = NetworkConfig(
+        name="mlp", options={"widths": [4]}, train=replace(QUICK, loss="crossentropy")
+    )
+    first = fit_network(paths[0], config, folder=tmp_path / "first", say=lambda line: None)
+    later = fit_network(
+        paths[1], config, start=first, folder=tmp_path / "later", say=lambda line: None
+    )
+    low = [network.model.get_layer("moment_bins").get_weights()[0] for network in (first, later)]
+    energy = open_stream(paths[0], config, split="train").column("clusterE")
+    assert low[0][0, 0] == pytest.approx(energy.min(), rel=1e-5)
+    assert low[0][0, 16] == pytest.approx(np.median(energy), rel=0.05)
+    np.testing.assert_array_equal(*low)
+
+
+def test_seeds_differ_and_are_found_again(paths):
+    config = NetworkConfig(
+        name="mlp", options={"widths": [4]}, train=replace(QUICK, loss="crossentropy")
+    )
+    lines = []
+    networks = fit_seeds(paths[0], config, (1, 2), say=lines.append)
+    assert len(lines) == 2
+    scores = [score_network(n, paths[0], split="test", balance=None) for n in networks]
+    assert np.any(scores[0] != scores[1])
+    again = fit_seeds(paths[0], config, (2,), say=lines.append)
+    assert len(lines) == 2
+    np.testing.assert_array_equal(
+        score_network(again[0], paths[0], split="test", balance=None), scores[1]
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cnn", "stacks"), ("dnn", "points"), ("mlp", "flat")])
+def test_inputs_of_another_family_are_refused(name, kind):
+    with pytest.raises(ConfigError, match=f"does not take inputs of kind '{kind}'"):
+        NetworkConfig(name=name, kind=kind)
+
+
+def test_moments_are_not_augmented(paths):
+    config = NetworkConfig(name="mlp", augment=AugmentConfig())
+    with pytest.raises(ConfigError, match="moments cannot be augmented"):
+        open_stream(paths[0], config, split="train", shuffle=True)
