@@ -11,6 +11,7 @@ from keras import layers, ops
 
 Tensor = Any  # a symbolic keras tensor
 START_LOG_SIGMA = -5.0  # of the weights: nearly sharp, so that a training finds its way first
+N_MEMBERS = 5  # networks side by side, where nothing else is said
 PRIOR_SIGMA = 1.0  # of every weight, around zero
 
 
@@ -36,6 +37,12 @@ class BayesianDense(layers.Dense):
             shape=(), initializer="zeros", trainable=False, name="kl_weight"
         )
         self.seed_generator = keras.random.SeedGenerator()
+
+    def save_own_variables(self, store: Any) -> None:
+        layers.Layer.save_own_variables(self, store)  # a dense layer knows of kernel and bias only
+
+    def load_own_variables(self, store: Any) -> None:
+        layers.Layer.load_own_variables(self, store)
 
     def divergence(self) -> Tensor:
         """Kullback-Leibler divergence of all weights from the prior, in nats."""

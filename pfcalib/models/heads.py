@@ -16,8 +16,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from pfcalib.errors import ConfigError
-from pfcalib.models.bayes import member_dense
+from pfcalib.models.bayes import N_MEMBERS, member_dense
 
 Tensor = Any  # a symbolic keras tensor
 CLASSES = ("charged", "neutral")  # columns of the output "p", so that p_em = output[:, 1]
@@ -87,9 +86,11 @@ def _first_means(n_components: int) -> NDArray[np.float64]:
 
 
 def _members(features: Tensor, n_components: int, name: str) -> Tensor:
-    """A mixture of each member, (n, n_members, 3 n_components)."""
-    if len(features.shape) != 3:
-        raise ConfigError("head 'members': this network does not hold several ones side by side")
+    """A mixture of each member, (n, n_members, 3 n_components); those of a network that does not
+    hold several ones side by side share its body.
+    """
+    if len(features.shape) == 2:
+        features = layers.RepeatVector(N_MEMBERS, name="for_each_member")(features)
 
     def part(what: str, activation: str | None = None) -> Tensor:
         dense = member_dense(n_components, features.shape[1], activation=activation, name=what)

@@ -27,6 +27,7 @@ LOSSES = {
     "energy": "huber",
     "quantiles": "pinball",
     "mixture": "mixture",
+    "members": "members",
     "class_and_energy": "class_and_energy",
 }
 # in ln(E / clusterE): squares for what is within ten per cent, absolute values beyond

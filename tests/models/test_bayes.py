@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from pfcalib.errors import ConfigError
 from pfcalib.models.bayes import START_LOG_SIGMA, BayesianDense, member_dense
+from pfcalib.models.families import build_model
 from pfcalib.models.heads import finish, split_mixture
 from pfcalib.models.losses import members, mixture
 
@@ -68,8 +69,6 @@ def test_members_are_networks_of_their_own(rng):
     assert weights.shape == (50, 6)
     np.testing.assert_allclose(weights.reshape(50, 3, 2).sum(axis=2), 1 / 3, rtol=1e-5)
     np.testing.assert_array_equal(means[0], before[0, :, 2:4].ravel())
-    with pytest.raises(ConfigError, match="side by side"):
-        finish({}, keras.Input((4,)), head="members", n_components=2, name="test")
 
 
 def test_the_loss_of_members_is_that_of_each_without_repulsion_and_pushes_with_it(rng):
@@ -91,3 +90,13 @@ def test_the_loss_of_members_is_that_of_each_without_repulsion_and_pushes_with_i
     assert np.ptp(means.numpy()) > 1.1 * before
     assert means.numpy()[0] < -0.1
     assert means.numpy()[2] > 0.2
+
+
+def test_a_network_has_gaussian_weights_or_members_not_both():
+    names = [layer.name for layer in build_model("mlp", bayesian=True, head="mixture").layers]
+    assert "dense0" in names
+    assert "dropout0" not in names
+    model = build_model("mlp", head="members", n_members=4, widths=[6], n_components=2)
+    assert model.output_shape == (None, 4, 6)
+    with pytest.raises(ConfigError, match="no Gaussian weights"):
+        build_model("mlp", head="members", bayesian=True)
