@@ -172,7 +172,9 @@ def energy_apart(
 
 
 class EnergyTrees(NamedTuple):
-    """Boosted trees on moments, and shapes if these were read, that give energies, with their inversion."""
+    """Boosted trees on moments, and on shapes if these were read, that give energies, with their
+    inversion.
+    """
 
     trees: BoostedTrees
     target: TargetConfig
