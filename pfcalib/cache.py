@@ -34,7 +34,7 @@ VERSIONS = {
     "maps": 2,  # arrays of a memory-mapped sample
     "features": 1,  # selection, split, images, moments, targets
     "training": 1,  # networks and how they are trained
-    "lcw": 1,  # tables of local cell weighting
+    "lcw": 2,  # tables of local cell weighting
 }
 VARIABLE = "PFCALIB_CACHE"
 _IMPORTS_NUMBA = re.compile(rb"^(from|import) numba\b", re.MULTILINE)

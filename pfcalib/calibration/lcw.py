@@ -22,6 +22,7 @@ from pfcalib.cache import cache_key, locked
 from pfcalib.calibration.lcw_fit import TARGETS, TRUTH, fit_lcw
 from pfcalib.calibration.lcw_tables import (
     CELLS_READ,
+    PUBLISHED,
     SCALARS_READ,
     LcwConfig,
     LcwEnergies,
@@ -35,6 +36,7 @@ from pfcalib.samples.schema import Sample
 from pfcalib.samples.split import split_index, split_of
 
 __all__ = [
+    "PUBLISHED",
     "LcwConfig",
     "LcwEnergies",
     "LcwTables",

@@ -5,12 +5,14 @@ taken for each other, distributions are skewed, and clusters migrate between the
 is multiplied by one factor k a bin of cluster energy and kind. The factors of a step are those that
 minimise, over both kinds and all bins t of true energy,
 
-    sum_t [u_t (median_t - 1)]^2 + STIFFNESS^2 sum (second differences of log k)^2 + PULL^2 sum (log
-    k)^2
+    sum_t (median_t - 1)^2 + STIFFNESS^2 sum (second differences of log k)^2 + PULL^2 sum (log k)^2
 
-with u_t = 1 in the range where the medians should be one, else OUTSIDE. Each kind has its own
-medians and its own factors, but as each cluster is a mixture by P_EM, they are found together. What
-a table looks like within a bin of cluster energy is left as it is.
+with t in the range where the medians should be one. Below it no factor can close a median without
+harm: a cluster of a few hundred MeV is as wide as several bins, so factors that press the lowest
+bin down and lift the next ones make the response wider by a third. There the second differences
+lead the factors on. Each kind has its own medians and its own factors, but as each cluster is a
+mixture by P_EM, they are found together. What a table looks like within a bin of cluster energy is
+left as it is.
 """
 
 from __future__ import annotations
@@ -49,7 +51,6 @@ Chunks = Iterable[Sample] | Callable[[], Iterable[Sample]]
 BINS_PER_DECADE = 10  # of true energy
 MIN_CLUSTERS = 30  # of a kind in a bin of true energy; emptier bins do not count
 LIMITS = (0.5, 2.0)  # of k
-OUTSIDE = 0.1  # weight of a bin of true energy outside of the range of the configuration
 STIFFNESS = 0.02  # weight of the second differences of log k
 PULL = 0.005  # weight of log k itself
 STEP = 0.02  # of log k in a derivative
@@ -280,12 +281,12 @@ def _solve(
     shape = (2, config.n_energy)
     if config.closure_iterations == 0:
         return np.ones(shape)
-    groups = [
-        _bins_of_truth(records.charged == bool(kind), target) for kind in (0, 1) if free[kind]
-    ]
     low, high = config.closure_range
-    weights = [
-        np.where((group.centre >= low) & (group.centre < high), 1.0, OUTSIDE) for group in groups
+    inside = (target >= low) & (target < high)
+    groups = [
+        _bins_of_truth(inside & (records.charged == bool(kind)), target)
+        for kind in (0, 1)
+        if free[kind]
     ]
     kinds = np.array(free)
 
@@ -296,10 +297,7 @@ def _solve(
 
     def distances(log_k: NDArray[np.float64]) -> NDArray[np.float64]:
         now = energy(factors(log_k))
-        medians = [
-            weight * (group.median(now, target) - 1.0)
-            for group, weight in zip(groups, weights, strict=True)
-        ]
+        medians = [group.median(now, target) - 1.0 for group in groups]
         bends = STIFFNESS * np.diff(log_k.reshape(-1, config.n_energy), n=2, axis=1)
         return np.concatenate([*medians, bends.ravel(), PULL * log_k])
 
@@ -320,14 +318,13 @@ class TruthBins(NamedTuple):
 
     rows: NDArray[np.int64]
     ends: NDArray[np.int64]  # of each bin in rows
-    centre: NDArray[np.float64]  # GeV, mean of the logarithm
 
     def median(
         self, energy: NDArray[np.float64], target: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Median of energy over target in each bin."""
         response = energy[self.rows] / target[self.rows]
-        return np.array([np.median(part) for part in np.split(response, self.ends[:-1])])
+        return np.array([np.median(part) for part in np.split(response, self.ends)[:-1]])
 
 
 def _bins_of_truth(mask: NDArray[np.bool_], target: NDArray[np.float64]) -> TruthBins:
@@ -337,8 +334,6 @@ def _bins_of_truth(mask: NDArray[np.bool_], target: NDArray[np.float64]) -> Trut
     order = np.argsort(log, kind="stable")
     number = np.floor(log[order] * BINS_PER_DECADE).astype(np.int64)
     count = np.bincount(number - number.min(initial=0))
-    kept = count >= min(MIN_CLUSTERS, count.max())
+    kept = count >= min(MIN_CLUSTERS, count.max(initial=0))
     keep = np.repeat(kept, count)
-    ends = np.cumsum(count[kept])
-    centre = np.add.reduceat(log[order][keep], np.concatenate([[0], ends[:-1]])) / count[kept]
-    return TruthBins(rows[order][keep], ends, 10.0**centre)
+    return TruthBins(rows[order][keep], np.cumsum(count[kept]))

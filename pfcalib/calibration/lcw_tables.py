@@ -106,7 +106,7 @@ class LcwConfig:
         Rounds of the fit that scales the tables of each step towards a median of one in bins of
         true energy, see `lcw_fit`; 0 leaves the plain means.
     closure_range : (float, float), GeV
-        True energies at which the medians should be one; others have little weight in the fit.
+        True energies at which the medians should be one; others have no part in the fit.
     """
 
     likelihood: LikelihoodConfig = dataclasses.field(default_factory=LikelihoodConfig)
@@ -124,10 +124,10 @@ class LcwConfig:
     cell_cut: float = 2.0
     min_entries: int = 10
     factor_range: tuple[float, float] = (0.3, 3.0)
-    content: str = "mean_of_ratios"
+    content: str = "ratio_of_sums"
     em_weights: bool = True
     closure_iterations: int = 10
-    closure_range: tuple[float, float] = (1.5, 1000.0)
+    closure_range: tuple[float, float] = (1.0, 1000.0)
 
     def __post_init__(self) -> None:
         if (
@@ -199,6 +199,10 @@ class LcwConfig:
     def cluster_shape(self) -> tuple[int, ...]:
         """Kind, |eta|, energy, depth."""
         return (2, self.n_cluster_eta, self.n_energy, self.n_lambda)
+
+
+# what the publication does: plain means, and weight 1 for neutral pions
+PUBLISHED = LcwConfig(content="mean_of_ratios", em_weights=False, closure_iterations=0)
 
 
 class LcwEnergies(NamedTuple):

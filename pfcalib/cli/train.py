@@ -39,7 +39,8 @@ def train(
         str, typer.Option(help="Regression: clusters of all, neutral or charged pions.")
     ] = "all",
     head: Annotated[
-        str, typer.Option(help="Regression: energy, quantiles, mixture or class_and_energy.")
+        str,
+        typer.Option(help="Regression: energy, quantiles, mixture, members or class_and_energy."),
     ] = "energy",
     option: Annotated[
         list[str] | None,

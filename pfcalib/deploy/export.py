@@ -107,12 +107,18 @@ def export_onnx(
 
 
 def predict(
-    model: keras.Model, inputs: Mapping[str, NDArray[np.float32]], *, batch: int = 1000
+    model: keras.Model,
+    inputs: Mapping[str, NDArray[np.float32]],
+    *,
+    batch: int = 1000,
+    training: bool = False,
 ) -> NDArray[np.float32]:
-    """Outputs of a Keras model at inference, shape (n_clusters, n_outputs) float32."""
+    """Outputs of a Keras model at inference, or with the random numbers of training, shape
+    (n_clusters, n_outputs) float32.
+    """
     n_clusters = len(next(iter(inputs.values())))
     parts = [
-        model({name: array[i : i + batch] for name, array in inputs.items()}, training=False)
+        model({name: array[i : i + batch] for name, array in inputs.items()}, training=training)
         for i in range(0, n_clusters, batch)
     ]
     return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])

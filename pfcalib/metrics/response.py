@@ -340,6 +340,63 @@ def compare(
     return Comparison(*ratio, (Estimate(1.0, 0.0) - ratio).significance, n)
 
 
+class Narrowest(NamedTuple):
+    """Which of several calibrations is the narrowest in bins of true energy, for each species."""
+
+    edges: FloatArray  # GeV; what lies outside counts in the first or last bin
+    names: dict[str, tuple[str, ...]]  # of the calibration in each bin, by species
+
+    def take(
+        self, e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask]
+    ) -> FloatArray:
+        """Energies of clusters, GeV, each by the calibration of its species and bin; NaN for those
+        of no species. Arguments as of `narrowest`.
+        """
+        place = _bins_of(e_true, self.edges)
+        energy = np.full(len(place), np.nan)
+        for name, mask in species.items():
+            for model, values in e_pred.items():
+                here = mask & (np.array(self.names[name]) == model)[place]
+                energy[here] = np.asarray(values)[here]
+        return energy
+
+
+def narrowest(
+    e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask],
+    edges: ArrayLike, *, min_count: int = MIN_COUNT,
+) -> Narrowest:  # fmt: skip
+    """The calibration of smallest resolution in each bin of true energy: a rival that is as strong
+    as it can be. Choose on clusters that nothing is judged by.
+
+    Parameters
+    ----------
+    e_pred : mapping of str to array_like, shape (n_clusters,), GeV
+        By calibration; the first one stands where a bin has fewer clusters than min_count.
+    e_true : array_like, shape (n_clusters,), GeV
+    species : mapping of str to ndarray of bool, shape (n_clusters,)
+    edges : array_like, shape (n_bins + 1,), GeV
+    min_count : int
+    """
+    bins, models = np.asarray(edges, dtype=np.float64), list(e_pred)
+    ratios = np.stack([response(e_pred[model], e_true) for model in models])
+    place = _bins_of(e_true, bins)
+    names = {}
+    for name, mask in species.items():
+        inside = [mask & (place == b) for b in range(len(bins) - 1)]
+        names[name] = tuple(
+            models[int(np.argmin(resolution(ratios[:, here])))]
+            if np.count_nonzero(here) >= min_count
+            else models[0]
+            for here in inside
+        )
+    return Narrowest(bins, names)
+
+
+def _bins_of(energy: ArrayLike, edges: FloatArray) -> NDArray[np.int64]:
+    """Bin of each energy; the first or last one beyond the edges."""
+    return np.clip(np.digitize(np.asarray(energy), edges) - 1, 0, len(edges) - 2)
+
+
 def worst_deviation(median: Curve, low: float, high: float) -> Estimate:
     """Largest abs(median - 1) over the bins with their centre in [low, high] GeV, and the error of
     that bin; NaN where none is known.

@@ -138,3 +138,43 @@ def pull_shape(
     low, median, high = np.vstack([np.quantile(ordered, QUANTILES), drawn]).T
     width = 0.5 * (high - low)
     return Estimate.resampled(median[0], median[1:]), Estimate.resampled(width[0], width[1:])
+
+
+class Parts(NamedTuple):
+    """Mean and width of a prediction in y of each cluster, (n_clusters,); in the words of
+    arXiv:2412.04370, section 4.2.
+    """
+
+    mean: FloatArray
+    # spread of the means over the networks or the drawn weights: vanishes with ever more clusters
+    statistical: FloatArray
+    systematic: FloatArray  # predicted width, which stays: what the inputs do not tell
+
+    @property
+    def total(self) -> FloatArray:
+        """Standard deviation of the whole prediction."""
+        return np.hypot(self.statistical, self.systematic)
+
+
+def uncertainty_parts(predicted: Mixture, n_members: int) -> Parts:
+    """What the spread over networks, or over drawn weights, and what the width of each contributes
+    to a prediction.
+
+    Parameters
+    ----------
+    predicted : Mixture
+        The components of the first member, of the second, and so on, as
+        `models.heads.split_mixture` gives them.
+    n_members : int
+
+    Examples
+    --------
+    >>> two = mixture([[0.5, 0.5]], [[-3.0, 3.0]], [[4.0, 4.0]])
+    >>> [float(x[0]) for x in (*uncertainty_parts(two, 2), uncertainty_parts(two, 2).total)]
+    [0.0, 3.0, 4.0, 5.0]
+    """
+    weights, means, sigmas = (part.reshape(len(part), n_members, -1) for part in predicted)
+    weights = weights / weights.sum(axis=2, keepdims=True)
+    centre = np.sum(weights * means, axis=2)  # of each member
+    variance = np.sum(weights * (sigmas**2 + (means - centre[:, :, None]) ** 2), axis=2)
+    return Parts(centre.mean(axis=1), centre.std(axis=1), np.sqrt(variance.mean(axis=1)))

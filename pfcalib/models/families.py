@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from pfcalib.errors import BadFileError, ConfigError
+from pfcalib.models.bayes import BayesianDense
 from pfcalib.models.blocks import LayerShares, QuantileBins, SignedPower
 from pfcalib.models.cnn import CnnConfig, build_cnn
 from pfcalib.models.densenet import DenseNetConfig, build_densenet
@@ -100,7 +101,10 @@ def load_model(path: str | Path) -> keras.Model:
             path,
             custom_objects={
                 layer.__name__: layer
-                for layer in (LayerShapes, LayerShares, QuantileBins, RunningSum, SignedPower)
+                for layer in (
+                    *(BayesianDense, LayerShapes, LayerShares),
+                    *(QuantileBins, RunningSum, SignedPower),
+                )
             },
             compile=False,
             safe_mode=True,

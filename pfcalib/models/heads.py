@@ -1,5 +1,5 @@
-"""What a network ends in: two classes, an energy, its quantiles, a mixture of Gaussians, or class
-and energy from one body.
+"""What a network ends in: two classes, an energy, its quantiles, a mixture of Gaussians, one of
+each of several networks side by side, or class and energy from one body.
 
 Every head is one output tensor, so that one ONNX file holds the network. A head that speaks of an
 energy speaks of the target that the stream gives, as a rule ln(E_dep / E_EM); see
@@ -16,6 +16,8 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from pfcalib.models.bayes import N_MEMBERS, member_dense
+
 Tensor = Any  # a symbolic keras tensor
 CLASSES = ("charged", "neutral")  # columns of the output "p", so that p_em = output[:, 1]
 LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)  # probabilities of the quantiles
@@ -25,6 +27,7 @@ HEADS = {  # name: (name of the output, losses that fit it)
     "energy": ("y", ("mse", "huber", "mae")),
     "quantiles": ("quantiles", ("pinball",)),
     "mixture": ("mixture", ("mixture",)),
+    "members": ("members", ("members",)),
     "class_and_energy": ("p_and_y", ("class_and_energy",)),
 }
 MEANINGS = {
@@ -32,6 +35,7 @@ MEANINGS = {
     "y": "the target, see normalisation",
     "quantiles": f"quantiles of the target at {', '.join(map(str, LEVELS))}",
     "mixture": "[log weights, means, log widths] of Gaussians in the target",
+    "members": "[log weights, means, log widths] of Gaussians in the target, of each network",
     "p_and_y": "probability of [charged, neutral], then the target",
 }
 
@@ -70,13 +74,34 @@ def _mixture(features: Tensor, n_components: int, name: str) -> Tensor:
     logits = layers.Activation("log_softmax", name="log_weights")(
         layers.Dense(n_components, name="logits")(features)
     )
-    start = keras.initializers.Constant(
-        np.linspace(-0.3, 0.3, n_components) if n_components > 1 else [0.0]
-    )
+    start = keras.initializers.Constant(_first_means(n_components))
     means = layers.Dense(n_components, bias_initializer=start, name="means")(features)
     raw = layers.Dense(n_components, activation="sigmoid", name="widths")(features)
     widths = layers.Rescaling(MAX_LOG_WIDTH - MIN_LOG_WIDTH, MIN_LOG_WIDTH, name="log_widths")(raw)
     return layers.Concatenate(name=name)([logits, means, widths])
+
+
+def _first_means(n_components: int) -> NDArray[np.float64]:
+    return np.linspace(-0.3, 0.3, n_components) if n_components > 1 else np.zeros(1)
+
+
+def _members(features: Tensor, n_components: int, name: str) -> Tensor:
+    """A mixture of each member, (n, n_members, 3 n_components); those of a network that does not
+    hold several ones side by side share its body.
+    """
+    if len(features.shape) == 2:
+        features = layers.RepeatVector(N_MEMBERS, name="for_each_member")(features)
+
+    def part(what: str, activation: str | None = None) -> Tensor:
+        dense = member_dense(n_components, features.shape[1], activation=activation, name=what)
+        return dense(features)
+
+    logits = layers.Activation("log_softmax", name="log_weights")(part("logits"))
+    shifts = layers.Rescaling(1.0, _first_means(n_components), name="shifted")
+    widths = layers.Rescaling(MAX_LOG_WIDTH - MIN_LOG_WIDTH, MIN_LOG_WIDTH, name="log_widths")
+    return layers.Concatenate(name=name)(
+        [logits, shifts(part("means")), widths(part("widths", "sigmoid"))]
+    )
 
 
 def _class_and_energy(features: Tensor, n_components: int, name: str) -> Tensor:
@@ -90,6 +115,7 @@ _BUILDERS: dict[str, Callable[[Tensor, int, str], Tensor]] = {
     "energy": _energy,
     "quantiles": _quantiles,
     "mixture": _mixture,
+    "members": _members,
     "class_and_energy": _class_and_energy,
 }
 
@@ -113,7 +139,11 @@ def split_mixture(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Weights, means and widths of a mixture from the output of its head, each (n_clusters,
     n_components).
+
+    Outputs of several networks, (n_clusters, n_members, n_outputs), are one mixture of all their
+    components; those of drawn weights likewise.
     """
-    log_weights, means, log_widths = np.split(np.asarray(output, dtype=np.float64), 3, axis=1)
+    parts = np.split(np.asarray(output, dtype=np.float64), 3, axis=-1)
+    log_weights, means, log_widths = (part.reshape(len(part), -1) for part in parts)
     weights = np.exp(log_weights)
     return weights / weights.sum(axis=1, keepdims=True), means, np.exp(log_widths)

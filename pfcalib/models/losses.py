@@ -3,7 +3,8 @@ weighted where weights are given.
 
 `mse` leads to the conditional mean of the target, `mae` to its median, `huber` from one to the
 other; `pinball` to quantiles (Koenker and Bassett, Econometrica 46 (1978) 33), `mixture`
-to a density (Bishop, NCRG/94/004).
+to a density (Bishop, NCRG/94/004), `members` to one for each of several networks that repel each
+other (arXiv:2106.11642).
 """
 
 from __future__ import annotations
@@ -33,9 +34,41 @@ def pinball(y_true: Tensor, y_pred: Tensor) -> Tensor:
 
 def mixture(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Negative logarithm of the density of the mixture at the target; shape (n,)."""
-    log_weights, means, log_widths = ops.split(y_pred, 3, axis=-1)
-    pull = (y_true[:, :1] - means) * ops.exp(-log_widths)
-    return -ops.logsumexp(log_weights - log_widths - 0.5 * pull * pull - HALF_LOG_2_PI, axis=-1)
+    return -_log_density(y_true[:, :1], y_pred)
+
+
+def _log_density(y: Tensor, mixtures: Tensor) -> Tensor:
+    """Logarithm of the density of mixtures (..., 3 n_components) at y."""
+    log_weights, means, log_widths = ops.split(mixtures, 3, axis=-1)
+    pull = (y - means) * ops.exp(-log_widths)
+    return ops.logsumexp(log_weights - log_widths - 0.5 * pull * pull - HALF_LOG_2_PI, axis=-1)
+
+
+def members(repulsion: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Sum over the members of the negative logarithm of the density of each, and `repulsion` times
+    what pushes their predictions on a batch apart; shape (n,).
+
+    With f_i the means of member i on the clusters of a batch, that is
+
+        sum_i [sum_j k(f_i, f_j) / sum_j k(f_i, f_j)'],   k = exp(-|f_i - f_j|^2 / 2h)
+
+    where what has a dash and all f_j are taken as numbers, and h is the median of the squared
+    distances over 2 ln(1 + members). With the reciprocal of the number of training clusters as
+    repulsion the members come to lie as draws of the posterior do (arXiv:2106.11642, equation 11).
+    """
+
+    def loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
+        log_weights, means, _ = ops.split(y_pred, 3, axis=-1)
+        f = ops.transpose(ops.sum(ops.exp(log_weights) * means, axis=-1))  # (n_members, n)
+        square = ops.mean((f[:, None] - ops.stop_gradient(f)[None]) ** 2, axis=-1)
+        n_members = y_pred.shape[1]
+        apart = ops.stop_gradient(square) + 1e-12
+        width = ops.median(apart[~np.eye(n_members, dtype=bool)]) / (2.0 * np.log(1.0 + n_members))
+        kernel = ops.exp(-square / (2.0 * width))
+        push = ops.sum(ops.sum(kernel, axis=1) / ops.stop_gradient(ops.sum(kernel, axis=1)))
+        return repulsion * push - ops.sum(_log_density(y_true[:, :1, None], y_pred), axis=-1)
+
+    return loss
 
 
 def class_and_energy(energy_weight: float, delta: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -66,7 +99,7 @@ def _huber(difference: Tensor, delta: float) -> Tensor:
     return ops.where(size < delta, 0.5 * size * size / delta, size - 0.5 * delta)
 
 
-def build_loss(name: str, *, delta: float, energy_weight: float) -> Any:
+def build_loss(name: str, *, delta: float, energy_weight: float, repulsion: float = 0.0) -> Any:
     """Loss of `heads.HEADS` by name.
 
     Parameters
@@ -76,6 +109,8 @@ def build_loss(name: str, *, delta: float, energy_weight: float) -> Any:
         Where the Huber loss turns from square to linear, in units of the target.
     energy_weight : float
         Of the energy in the loss of class and energy.
+    repulsion : float
+        Of the members in the loss of several networks.
 
     Raises
     ------
@@ -89,6 +124,7 @@ def build_loss(name: str, *, delta: float, energy_weight: float) -> Any:
         "huber": huber(delta),
         "pinball": pinball,
         "mixture": mixture,
+        "members": members(repulsion),
         "class_and_energy": class_and_energy(energy_weight, delta),
     }
     if name not in losses:

@@ -66,7 +66,7 @@ MODEL_LOOKS = {
     "likelihood": Look("#555555", "EM likelihood", "s"),
     "em": Look("#999999", "EM scale", "s", ":"),
     "lcw": Look("#000000", "LCW", "s"),
-    "lcw_cnn": Look("#e69f00", "LCW, classes by CNN", "P"),
+    "lcw_network": Look("#e69f00", "LCW, classes by a network", "P"),
     "gbdt": Look("#009e73", "boosted trees", "^"),
     "dnn": Look("#0072b2", "DNN", "o"),
     "cnn": Look("#d55e00", "CNN", "D"),

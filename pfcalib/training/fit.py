@@ -26,6 +26,7 @@ from rich.console import Console
 
 from pfcalib.cache import new_file
 from pfcalib.errors import BadFileError, ConfigError
+from pfcalib.models.bayes import BayesianDense
 from pfcalib.models.losses import build_loss
 
 Arrays = tuple[Any, ...]  # (inputs, labels or targets) or (inputs, labels or targets, weights)
@@ -36,6 +37,7 @@ Data: TypeAlias = keras.utils.PyDataset | Arrays
 Say: TypeAlias = Callable[[str], None]
 SCHEDULES = ("constant", "cosine", "cosine_steps", "plateau")
 WARM_UP = 0.05  # of all steps, in the schedule "cosine_steps"
+ANNEALING = 0.3  # of the epochs, in which the divergence of Gaussian weights comes to count
 HISTORY = "history.csv"
 
 
@@ -56,6 +58,8 @@ class TrainConfig:
     loss: str = "crossentropy"  # of models.losses, to fit the head of the network
     huber_delta: float = 0.1  # where the loss "huber" becomes linear, in units of the target
     energy_weight: float = 5.0  # of the energy in the loss "class_and_energy"
+    # of networks side by side in the loss "members"; 1 is that of draws from the posterior
+    repulsion: float = 1.0
     clip_norm: float | None = None  # largest norm of a gradient
     weight_decay: float = 0.0  # of AdamW (arXiv:1711.05101), not of biases; 0 is Adam
     # momentum of the average of the weights over the steps, which is validated and kept; 0: none
@@ -153,13 +157,17 @@ class _Epochs(keras.callbacks.CSVLogger):
         self.n_clusters, self.n_steps, self.say = n_clusters, n_steps, say
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        # checkpoints do not hold the random numbers of dropout: they start anew from seed, epoch
-        # and place in the model; a layer of rate 0 has none
+        # checkpoints do not hold the random numbers of dropout and of weights: they start anew from
+        # seed, epoch and place in the model; a layer of rate 0 has none
         for place, layer in enumerate(self.model.layers):
-            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0.0:
+            drops = isinstance(layer, keras.layers.Dropout) and layer.rate > 0.0
+            if drops or isinstance(layer, BayesianDense):
                 layer.seed_generator.state.assign(
                     np.random.SeedSequence((self.config.seed, epoch, place)).generate_state(2)
                 )
+            if isinstance(layer, BayesianDense):
+                share = (epoch + 1) / (ANNEALING * self.config.epochs)
+                layer.kl_weight.assign(min(share, 1.0) / self.n_clusters)
         if self.losses:  # a checkpoint and a validation leave the averages in the model
             _swap_averages(self.model)
         self.started = time.perf_counter()
@@ -358,10 +366,15 @@ def _resume(
         use_ema=config.ema > 0.0,
         ema_momentum=config.ema,
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "log_sigma"])
     model.compile(
         optimizer=optimizer,
-        loss=build_loss(config.loss, delta=config.huber_delta, energy_weight=config.energy_weight),
+        loss=build_loss(
+            config.loss,
+            delta=config.huber_delta,
+            energy_weight=config.energy_weight,
+            repulsion=config.repulsion / facts["n_clusters"],
+        ),
         weighted_metrics=accuracy if config.loss == "crossentropy" else [],
         jit_compile=False,
     )

@@ -328,11 +328,21 @@ def _data(paths: Paths, config: NetworkConfig, extras: Sequence[Extra]) -> tuple
     return MixedStream([training, *others]), validation
 
 
-def apply_network(network: Network, stream: ClusterStream) -> NDArray[np.float32]:
+def apply_network(
+    network: Network, stream: ClusterStream, *, n_draws: int | None = None
+) -> NDArray[np.float32]:
     """Outputs of a network for the clusters of a stream that is not shuffled, shape (n_clusters,
-    n_outputs).
+    n_outputs); with `n_draws` those with Gaussian weights that are drawn so often anew for every
+    cluster, (n_clusters, n_draws, n_outputs).
     """
-    return np.concatenate([predict(network.model, stream[i][0]) for i in range(len(stream))])
+
+    def outputs(inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        if n_draws is None:
+            return predict(network.model, inputs)
+        drawn = [predict(network.model, inputs, training=True) for _ in range(n_draws)]
+        return np.stack(drawn, axis=1)
+
+    return np.concatenate([outputs(stream[i][0]) for i in range(len(stream))])
 
 
 def score_network(
@@ -364,7 +374,7 @@ def output_energy(
     """
     if target is None:
         raise ConfigError(f"a network with head {head!r} gives no energy")
-    if head == "mixture":
+    if head in ("mixture", "members"):
         y = mixture_quantiles(mixture(*split_mixture(output)), [0.5])[:, 0]
     else:
         column = {"energy": 0, "quantiles": LEVELS.index(0.5), "class_and_energy": 2}[head]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pfcalib.calibration.inversion import MIN_COUNT, Inversion, fit_inversion
 from pfcalib.features.scalars import MOMENT_COLUMNS, MOMENT_FEATURES, moment_table
 from pfcalib.features.targets import TargetConfig, flat_weights
+from pfcalib.models.shapes import SHAPE_FEATURES, shape_table
 from pfcalib.samples.select import SelectionConfig
 from pfcalib.training.fit import Say
 from pfcalib.training.networks import (
@@ -49,6 +50,7 @@ class Clusters(NamedTuple):
     columns: dict[str, NDArray[Any]]  # moments and truth
     is_em: NDArray[np.bool_]
     e_true: NDArray[np.float64]  # GeV, as the target defines it
+    table: NDArray[np.float32]  # what trees see, columns as in `feature_names`
 
     @property
     def e_em(self) -> NDArray[np.float64]:
@@ -60,10 +62,16 @@ class Clusters(NamedTuple):
         """Masks of neutral and charged clusters by the names of metrics."""
         return {"pi0": self.is_em, "pic": ~self.is_em}
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Of the columns of the table: moments, and shapes of the layers if these were read."""
+        return (*MOMENT_FEATURES, *SHAPE_FEATURES)[: self.table.shape[1]]
+
     def take(self, chosen: NDArray[Any]) -> Clusters:
         """Some of the clusters, by mask or index."""
         columns = {name: values[chosen] for name, values in self.columns.items()}
-        return Clusters(self.rows[chosen], columns, self.is_em[chosen], self.e_true[chosen])
+        rest = (self.is_em[chosen], self.e_true[chosen], self.table[chosen])
+        return Clusters(self.rows[chosen], columns, *rest)
 
 
 class Regressor(NamedTuple):
@@ -86,19 +94,27 @@ def read_clusters(
     split: str,
     target: TargetConfig | None = None,
     select: SelectionConfig = SELECTION,
+    with_shapes: bool = False,
 ) -> Clusters:
-    """Columns and truth of the selected clusters of a split."""
+    """Columns and truth of the selected clusters of a split; with shapes the table for trees holds
+    all that the network "points" makes of their cells.
+    """
     stream = ClusterStream(
-        path, kind="layer:TileBar2", split=split, balance=None, shuffle=False, select=select
+        path, kind="points", split=split, balance=None, shuffle=False, select=select
     )
     columns = {
         name: stream.column(name) for name in dict.fromkeys((*MOMENT_COLUMNS, *TRUTH_COLUMNS))
     }
+    table = moment_table(columns)
+    if with_shapes:
+        shapes = [shape_table(stream[i][0]["points"]) for i in range(len(stream))]
+        table = np.hstack([table, np.concatenate(shapes)])
     return Clusters(
         stream.rows.astype(np.int64),
         columns,
         stream.labels[:, 1] > 0.5,
         (target or TargetConfig()).energy_true(columns),
+        table,
     )
 
 
@@ -156,17 +172,18 @@ def energy_apart(
 
 
 class EnergyTrees(NamedTuple):
-    """Boosted trees on moments that give energies, with their inversion."""
+    """Boosted trees on moments, and on shapes if these were read, that give energies, with their
+    inversion.
+    """
 
     trees: BoostedTrees
     target: TargetConfig
     inversion: Inversion | None
 
-    def energy(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Energies in GeV of clusters with the columns `MOMENT_COLUMNS`."""
+    def energy(self, clusters: Clusters) -> NDArray[np.float64]:
+        """Energies in GeV of clusters, whose table has the columns that were learnt from."""
         energy = np.maximum(
-            self.target.decode(self.trees.raw(moment_table(columns)), columns["clusterE"]),
-            LOWEST_ENERGY,
+            self.target.decode(self.trees.raw(clusters.table), clusters.e_em), LOWEST_ENERGY
         )
         return energy if self.inversion is None else self.inversion.apply(energy)
 
@@ -185,22 +202,21 @@ def fit_energy_trees(
     target = target or TargetConfig()
     if species != "all":
         train, validation = (c.take(c.is_em == (species == "neutral")) for c in (train, validation))
-    tables, goals, weights = [], [], []
+    goals, weights = [], []
     for part in (train, validation):
         e_true = target.energy_true(part.columns)
-        tables.append(moment_table(part.columns))
         goals.append(target.encode(e_true, part.e_em))
         weights.append(flat_weights(e_true, part.is_em) if target.flat else None)
     trees = fit_trees(
-        tables[0],
+        train.table,
         goals[0],
-        feature_names=MOMENT_FEATURES,
+        feature_names=train.feature_names,
         weights=weights[0],
-        validation=(tables[1], goals[1], weights[1]),
+        validation=(validation.table, goals[1], weights[1]),
         config=config,
     )
     plain = EnergyTrees(trees, target, None)
-    inversion = _inversion(plain.energy(validation.columns), target.energy_true(validation.columns))
+    inversion = _inversion(plain.energy(validation), target.energy_true(validation.columns))
     return plain._replace(inversion=inversion)
 
 
@@ -220,5 +236,5 @@ def fit_trees_apart(
 
 def trees_energy_apart(trees: Mapping[str, EnergyTrees], clusters: Clusters) -> NDArray[np.float64]:
     """Energies in GeV by the trees of each cluster's own species."""
-    both = {key: each.energy(clusters.columns) for key, each in trees.items()}
+    both = {key: each.energy(clusters) for key, each in trees.items()}
     return np.where(clusters.is_em, both["pi0"], both["pic"])

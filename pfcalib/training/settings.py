@@ -15,7 +15,7 @@ import pydantic
 
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.features.targets import TargetConfig
-from pfcalib.models.families import BUILDERS
+from pfcalib.models.families import BUILDERS, PUBLISHED
 from pfcalib.samples.read import PathLike
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import SELECTION, NetworkConfig, for_species
@@ -27,8 +27,13 @@ LOSSES = {
     "energy": "huber",
     "quantiles": "pinball",
     "mixture": "mixture",
+    "members": "members",
     "class_and_energy": "class_and_energy",
 }
+# of the networks that are not published, in place of the tuned ones of a classifier: dropout is
+# noise, which a predicted width would hold
+OWN_OPTIONS = {"dropout": 0.0}
+OWN_TRAIN = {"learning_rate": 2e-3, "batch_size": 512}
 # in ln(E / clusterE): squares for what is within ten per cent, absolute values beyond
 HUBER_DELTA = 0.1
 
@@ -141,7 +146,7 @@ def regression_config(
     options, train : mapping, optional
         Of the network and of its training, over the tuned ones.
     head : str
-        ``energy``, ``quantiles``, ``mixture`` or ``class_and_energy``.
+        ``energy``, ``quantiles``, ``mixture``, ``members`` or ``class_and_energy``.
     target : TargetConfig, optional
         By default ln(E / clusterE) of the deposit.
     **more
@@ -156,13 +161,14 @@ def regression_config(
         raise ConfigError(
             f"head {head!r} is not that of a regression: expected one of {', '.join(LOSSES)}"
         )
-    loss = {"loss": LOSSES[head], "huber_delta": HUBER_DELTA, **(train or {})}
+    own = name not in PUBLISHED
+    loss = {"loss": LOSSES[head], "huber_delta": HUBER_DELTA}
     config = classifier_config(
         name,
         epochs=epochs,
         seed=seed,
-        options={**(options or {}), "head": head},
-        train=loss,
+        options={**(OWN_OPTIONS if own else {}), **(options or {}), "head": head},
+        train={**(OWN_TRAIN if own else {}), **loss, **(train or {})},
         target=target or TargetConfig(with_class=head == "class_and_energy"),
         **more,
     )

@@ -11,7 +11,7 @@ import pytest
 from factories import make_sample
 
 from pfcalib.calibration.lcw import LcwConfig, LcwTables, apply_lcw, cached_lcw, derive_lcw, fit_lcw
-from pfcalib.calibration.lcw_fit import TRUTH
+from pfcalib.calibration.lcw_fit import TRUTH, ClusterRecord, close_cells
 from pfcalib.calibration.lcw_tables import add_out_of_cluster, bounded
 from pfcalib.calibration.likelihood import EmLikelihood, LikelihoodConfig
 from pfcalib.errors import ConfigError, ValidationError
@@ -204,6 +204,30 @@ def test_scaled_tables_bring_the_medians_to_one_where_the_means_do_not(rng):
         )
     assert away[0] > 0.02
     assert away[1] < 0.01
+
+
+def test_below_the_range_of_the_medians_the_factors_go_on_as_above_it(rng):
+    """Charged clusters read 20 % low in the range and 50 % low below it; all are to be lifted by
+    what the range asks for.
+    """
+    n = 9000
+    e_true = 10.0 ** rng.uniform(-0.5, 2.0, n)
+    measured = np.where(e_true >= 1.0, 0.8, 0.5) * e_true
+    bins = np.clip(np.searchsorted([0.5, 5.0], measured), 0, 2)
+    nothing = np.zeros(n)
+    sums = np.column_stack([nothing, measured, measured])
+    record = ClusterRecord(
+        np.ones(n, np.bool_), nothing, bins, bins, bins, sums, sums[:, 1:], measured, *[nothing],
+        e_true, nothing, nothing,
+    )  # fmt: skip
+    record = record._replace(charged=np.arange(n) % 10 != 0)
+    weights = np.ones(SMALL.weight_shape)
+    scaled, energy = close_cells(record, weights, weights > 0.0, SMALL)
+    np.testing.assert_allclose(scaled[1, 0, 0, 1:, 0], 1.25, rtol=0.01)
+    assert scaled[1, 0, 0, 0, 0] == pytest.approx(1.25, rel=0.05)
+    assert np.median((energy / e_true)[e_true > 1.0]) == pytest.approx(1.0, abs=0.01)
+    none = record._replace(e_tot=np.full(n, 0.5))  # no cluster is in the range
+    np.testing.assert_allclose(close_cells(none, weights, weights > 0.0, SMALL)[0], 1.0)
 
 
 def test_chunks_do_not_change_the_tables(rng):

@@ -29,7 +29,8 @@ TINY = {
     "points": {"widths": [8, 4]},
 }
 # numbers that a head gives for a cluster, two Gaussians in a mixture
-WIDTHS = {"classes": 2, "energy": 1, "quantiles": 5, "mixture": 6, "class_and_energy": 3}
+WIDTHS = {"classes": 2, "energy": 1, "quantiles": 5, "mixture": 6, "members": (5, 6)}
+WIDTHS["class_and_energy"] = 3
 N_CLUSTERS = 60
 
 
@@ -67,7 +68,7 @@ def test_the_contract_says_what_the_output_means(exported):
     path, _, _, _, head = exported
     output = read_contract(path).output
     assert output.name == HEADS[head][0]
-    assert output.shape == (WIDTHS[head],)
+    assert output.shape == tuple(np.atleast_1d(WIDTHS[head]))
     assert output.meaning == MEANINGS[output.name] != ""
 
 

@@ -14,6 +14,7 @@ from pfcalib.metrics.response import (
     energy_edges,
     energy_name,
     in_energy_bin,
+    narrowest,
     point_rows,
     resolution,
     response,
@@ -269,3 +270,19 @@ def test_the_worst_deviation_is_looked_for_inside_the_range_only():
     assert worst_deviation(median, 1.0, 8.0) == pytest.approx((0.03, 0.01))
     assert worst_deviation(median, 0.5, 8.0).value == pytest.approx(0.5)
     assert np.isnan(worst_deviation(median, 4.0, 8.0).value)
+
+
+def test_the_narrowest_calibration_is_taken_in_each_bin_and_species(rng):
+    n = 4000
+    e_true, neutral = 10.0 ** rng.uniform(0.0, 2.0, n), rng.random(n) < 0.5
+    noise, soft = rng.normal(size=n), e_true < 10.0
+    wide = np.where(soft ^ neutral, 0.2, 0.1)  # "b" is the better one for soft neutral clusters ...
+    e_pred = {"a": e_true * (1.0 + 0.15 * noise), "b": e_true * (1.0 + wide * noise)}
+    species = species_masks(neutral)
+    found = narrowest(e_pred, e_true, species, [1.0, 10.0, 100.0])
+    assert found.names == {"pi0": ("b", "a"), "pic": ("a", "b")}
+    energy = found.take(e_pred, e_true, species)
+    np.testing.assert_array_equal(energy, np.where(soft == neutral, e_pred["b"], e_pred["a"]))
+    few = {name: mask & (np.arange(n) < 40) for name, mask in species.items()}
+    assert set(narrowest(e_pred, e_true, few, [1.0, 10.0, 100.0]).names["pi0"]) == {"a"}
+    assert np.isnan(found.take(e_pred, e_true, few)[40:]).all()

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.filterwarnings(
 )  # TensorFlow 2.21 with numpy 2
 
 # numbers that a head gives for a cluster, two Gaussians in a mixture
-WIDTHS = {"classes": 2, "energy": 1, "quantiles": 5, "mixture": 6, "class_and_energy": 3}
+WIDTHS = {"classes": 2, "energy": 1, "quantiles": 5, "mixture": 6, "members": (5, 6)}
+WIDTHS["class_and_energy"] = 3
 OPTIONS = {"n_pixels": 6, "widths": [8, 4], "n_components": 2}
 
 
@@ -40,7 +41,7 @@ def outputs(head, rng, *, scale=1.0, n=200, **options):
 def test_a_head_is_one_output_of_its_name_and_width(head, rng):
     model = build_model("dnn", head=head, **OPTIONS)
     assert model.output_names == [HEADS[head][0]]
-    assert outputs(head, rng).shape == (200, WIDTHS[head])
+    assert outputs(head, rng).shape == (200, *np.atleast_1d(WIDTHS[head]))
     assert MEANINGS[HEADS[head][0]]
 
 

@@ -49,7 +49,7 @@ def test_every_model_of_the_studies_has_a_look_of_its_own():
         "likelihood",
         "em",
         "lcw",
-        "lcw_cnn",
+        "lcw_network",
         "gbdt",
         "dnn",
         "cnn",

@@ -97,7 +97,7 @@ def test_the_median_against_pileup_is_that_of_the_range_that_is_followed(lcw, rn
 
 @pytest.fixture
 def combined(root):
-    names = {"np": np, "family": "cnn", "fit_inversion": fit_inversion, "Estimate": Estimate}
+    names = {"np": np, "family": "points", "fit_inversion": fit_inversion, "Estimate": Estimate}
     names |= {"species_masks": species_masks, "response_curve": response_curve, "UNKNOWN": UNKNOWN}
     return definitions(root, "09_combined", **names)
 

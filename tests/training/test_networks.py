@@ -15,7 +15,7 @@ from pfcalib.errors import ConfigError
 from pfcalib.features.augment import AugmentConfig
 from pfcalib.features.targets import TargetConfig
 from pfcalib.metrics.roc import auc
-from pfcalib.models.heads import HEADS
+from pfcalib.models.heads import HEADS, split_mixture
 from pfcalib.samples.read import read_sample
 from pfcalib.samples.select import BALANCE_EDGES, SelectionConfig
 from pfcalib.samples.write import write_sample
@@ -29,11 +29,13 @@ from pfcalib.training.networks import (
     export_network,
     fit_network,
     fit_seeds,
+    network_energy,
     network_folder,
     open_stream,
     score_network,
     take_clusters,
 )
+from pfcalib.training.settings import regression_config
 from pfcalib.training.stream import MixedStream
 
 # of Keras with numpy 2
@@ -402,3 +404,31 @@ def test_moments_are_not_augmented(paths):
     config = NetworkConfig(name="mlp", augment=AugmentConfig())
     with pytest.raises(ConfigError, match="moments cannot be augmented"):
         open_stream(paths[0], config, split="train", shuffle=True)
+
+
+def test_drawn_weights_and_members_are_mixtures_of_many(paths):
+    """A Bayesian network differs from draw to draw and is itself at inference; its training gave
+    the divergence of the weights a part in the loss.
+    """
+    options = {"widths": [8], "n_bins": 4, "n_components": 2}
+    config = regression_config(
+        "mlp", epochs=2, seed=3, head="mixture", options={**options, "bayesian": True}
+    )
+    network = fit_network(paths[0], config)
+    n_clusters = open_stream(paths[0], config, split="train").n_clusters
+    assert float(network.model.get_layer("dense0").kl_weight) == pytest.approx(1.0 / n_clusters)
+    stream = open_stream(paths[0], config, split="test")
+    mean, drawn = apply_network(network, stream), apply_network(network, stream, n_draws=5)
+    np.testing.assert_array_equal(apply_network(network, stream), mean)
+    assert drawn.shape == (len(mean), 5, 6)
+    assert (drawn.std(axis=1) > 0.0).all()
+    assert np.abs(drawn.mean(axis=1) - mean).max() < 1.0
+    weights, _, _ = split_mixture(drawn)
+    np.testing.assert_allclose(weights.reshape(-1, 5, 2).sum(axis=2), 0.2, rtol=1e-6)
+
+    ensemble = regression_config("mlp", epochs=2, seed=3, head="members", options=options)
+    energy = network_energy(fit_network(paths[0], ensemble), paths[0], split="test")
+    assert energy.shape == (len(mean),)
+    assert (energy > 0.0).all()
+    assert export_network(fit_network(paths[0], ensemble), paths[0]).passed
+    assert export_network(network, paths[0]).passed

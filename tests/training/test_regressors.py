@@ -11,8 +11,11 @@ import pytest
 from factories import make_sample
 
 from pfcalib.errors import ConfigError
+from pfcalib.features.points import build_points
+from pfcalib.features.scalars import MOMENT_FEATURES
 from pfcalib.features.targets import TargetConfig
 from pfcalib.models.heads import LEVELS
+from pfcalib.models.shapes import shape_table
 from pfcalib.samples.read import read_sample
 from pfcalib.samples.write import write_sample
 from pfcalib.training.fit import TrainConfig
@@ -91,6 +94,13 @@ def test_clusters_are_those_of_the_file_that_pass_the_selection(path, splits):
         np.testing.assert_array_equal(clusters.species["pi0"], ~clusters.species["pic"])
         assert clusters.e_em.dtype == np.float64
     rows = np.concatenate([clusters.rows for clusters in splits.values()])
+    shaped = read_clusters(path, split="test", with_shapes=True)
+    points = build_points(read_sample(path)[shaped.rows])
+    n = len(MOMENT_FEATURES)
+    np.testing.assert_array_equal(shaped.table[:, :n], splits["test"].table)
+    np.testing.assert_allclose(shaped.table[:, n:], shape_table(points), rtol=1e-5, atol=1e-6)
+    assert len(shaped.feature_names) == shaped.table.shape[1]
+    assert splits["test"].feature_names == MOMENT_FEATURES
     assert len(np.unique(rows)) == len(rows) == len(read_clusters(path, split="all").rows)
 
 
@@ -164,7 +174,7 @@ def test_trees_calibrate_what_is_a_function_of_the_measured_energy(splits, targe
     )
     clusters = splits["test"]
     inside = (clusters.e_true > 1.0) & (clusters.e_true < 200.0)
-    ratio = (trees.energy(clusters.columns) / clusters.e_true)[inside]
+    ratio = (trees.energy(clusters) / clusters.e_true)[inside]
     assert np.median(ratio) == pytest.approx(1.0, abs=0.02)
     assert np.quantile(np.abs(ratio - 1.0), 0.68) < 0.05
 
@@ -181,7 +191,7 @@ def test_trees_of_a_species_know_only_its_clusters(splits):
     energies = [
         fit_energy_trees(
             part["train"], part["validation"], species="neutral", config=config
-        ).energy(splits["test"].columns)
+        ).energy(splits["test"])
         for part in (splits, doubled)
     ]
     np.testing.assert_array_equal(energies[0], energies[1])
@@ -243,5 +253,5 @@ def test_trees_are_inverted_to_the_truth_of_the_validation_split(splits):
     columns = {**splits["validation"].columns, "cluster_ENG_CALIB_TOT": deposit}
     held_out = splits["validation"]._replace(columns=columns, e_true=deposit)
     trees = fit_energy_trees(splits["train"], held_out, config=TreesConfig(max_iter=20))
-    ratio = trees.energy(splits["test"].columns) / splits["test"].e_true
+    ratio = trees.energy(splits["test"]) / splits["test"].e_true
     assert np.median(ratio) == pytest.approx(2.0, rel=0.05)

@@ -70,6 +70,19 @@ def test_given_options_go_over_the_tuned_ones_and_further_fields_are_passed_on()
     ] == [4]
 
 
+def test_a_network_that_is_not_published_learns_energies_without_dropout():
+    config = regression_config("points", epochs=2, seed=1, head="mixture")
+    assert config.options["dropout"] == 0.0
+    assert config.train.batch_size == tuned.OWN_TRAIN["batch_size"]
+    assert config.train.weight_decay == read_tuned("points").train["weight_decay"]
+    asked = {"options": {"dropout": 0.1}, "train": {"batch_size": 32}}
+    config = regression_config("points", epochs=2, seed=1, **asked)
+    assert (config.options["dropout"], config.train.batch_size) == (0.1, 32)
+    published = regression_config("cnn", epochs=2, seed=1)
+    assert published.options["dropout"] == read_tuned("cnn").options["dropout"]
+    assert classifier_config("points", epochs=2, seed=1).options["dropout"] > 0.0
+
+
 def test_the_same_question_has_the_same_answer():
     assert regression_config("cnn", epochs=2, seed=1) == regression_config(
         "cnn", epochs=2, seed=1, species="all", options={}, head="energy"
