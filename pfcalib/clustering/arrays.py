@@ -39,7 +39,7 @@ class CellTable(NamedTuple):
 
 class Workspace(NamedTuple):
     """Buffers for one event; -1 in `proto`, `first` and `second` means none, and the kernels leave
-    them so for the next event.
+    them so, `flags` at 0 and `weight` at 1 for the next event.
     """
 
     significance: NDArray[np.float64]  # |E| / sigma of the taken cells
@@ -47,6 +47,7 @@ class Workspace(NamedTuple):
     root: NDArray[np.int32]  # proto-cluster that a proto-cluster was merged into
     number: NDArray[np.int32]  # parent cluster of a root
     taken: NDArray[np.int32]  # cells in clusters, in the order of taking
+    flags: NDArray[np.uint8]  # of a rank: its cell is taken; filled up to eight
     members: NDArray[np.int32]  # the same cells parent by parent
     bounds: NDArray[np.int64]  # (n_cells + 1,) first member of each parent
     front: NDArray[np.int32]  # cells that the clusters grow from
@@ -87,27 +88,28 @@ def cell_table(grid: Grid) -> CellTable:
 def make_workspace(n_cells: int) -> Workspace:
     """Fresh buffers for events of n_cells cells, about 150 bytes a cell."""
 
-    def number(fill: int = -1) -> NDArray[np.int32]:
-        return np.full(n_cells, fill, dtype=np.int32)
+    def numbers() -> NDArray[np.int32]:
+        return np.empty(n_cells, dtype=np.int32)
 
     return Workspace(
-        significance=np.zeros(n_cells),
-        proto=number(),
-        root=number(),
-        number=number(),
-        taken=number(),
-        members=number(),
-        bounds=np.zeros(n_cells + 1, dtype=np.int64),
-        front=number(),
-        following=number(),
-        maxima=number(),
-        shared=number(),
-        first=number(),
-        second=number(),
-        born=number(0),
+        significance=np.empty(n_cells),
+        proto=np.full(n_cells, -1, dtype=np.int32),
+        root=numbers(),
+        number=numbers(),
+        taken=numbers(),
+        flags=np.zeros(-(-n_cells // 8) * 8, dtype=np.uint8),
+        members=numbers(),
+        bounds=np.empty(n_cells + 1, dtype=np.int64),
+        front=numbers(),
+        following=numbers(),
+        maxima=numbers(),
+        shared=numbers(),
+        first=np.full(n_cells, -1, dtype=np.int32),
+        second=np.full(n_cells, -1, dtype=np.int32),
+        born=numbers(),
         weight=np.ones(n_cells),
-        sums=np.zeros((n_cells, 5)),
-        cursor=np.zeros(n_cells + 1, dtype=np.int64),
+        sums=np.empty((n_cells, 5)),
+        cursor=np.empty(n_cells + 1, dtype=np.int64),
     )
 
 
@@ -126,30 +128,35 @@ def sort_falling(
     rank: NDArray[np.int32],
 ) -> None:
     """Sort cells[start:stop] by falling key[cell]; equal keys by rising rank[cell] (Shell sort)."""
+    part = cells[start:stop]
+    keys = key[part]
     for gap in _GAPS:
-        if gap >= stop - start:
-            continue
-        for i in range(start + gap, stop):
-            cell = cells[i]
+        for i in range(gap, part.size):
+            cell, value = part[i], keys[i]
             j = i
-            while j >= start + gap and comes_first(cell, cells[j - gap], key, rank):
-                cells[j] = cells[j - gap]
+            while j >= gap and (
+                value > keys[j - gap]
+                or (value == keys[j - gap] and rank[cell] < rank[part[j - gap]])
+            ):
+                part[j], keys[j] = part[j - gap], keys[j - gap]
                 j -= gap
-            cells[j] = cell
+            part[j], keys[j] = cell, value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sort_by_rank(
-    cells: NDArray[np.int32],
-    start: int,
-    stop: int,
-    rank: NDArray[np.int32],
-    by_rank: NDArray[np.int32],
+def put_in_order(
+    cells: NDArray[np.int32], n_cells: int, table: CellTable, flags: NDArray[np.uint8]
 ) -> None:
-    """Sort cells[start:stop] by rising rank[cell]; by_rank is the inverse of rank."""
-    ranks = np.empty(stop - start, dtype=np.int32)
-    for i in range(start, stop):
-        ranks[i - start] = rank[cells[i]]
-    ranks.sort()
-    for i in range(start, stop):
-        cells[i] = by_rank[ranks[i - start]]
+    """Put cells[:n_cells], all different, in the order of rank: mark each, then look at eight marks
+    at a time; leaves the flags at 0.
+    """
+    for i in range(n_cells):
+        flags[table.rank[cells[i]]] = 1
+    words, n_found = flags.view(np.uint64), 0
+    for word in range(words.size):
+        if words[word]:
+            for rank in range(8 * word, 8 * word + 8):
+                if flags[rank]:
+                    cells[n_found] = table.by_rank[rank]
+                    n_found += 1
+            words[word] = 0

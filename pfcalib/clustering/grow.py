@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pfcalib.clustering.arrays import CellTable, Workspace, sort_by_rank, sort_falling
+from pfcalib.clustering.arrays import CellTable, Workspace, put_in_order, sort_falling
 
 
 class GrowthCuts(NamedTuple):
@@ -110,7 +110,8 @@ def gather_parents(n_seeds: int, n_taken: int, table: CellTable, work: Workspace
         work.bounds,
         work.cursor,
     )
-    taken, members, rank, by_rank = work.taken, work.members, table.rank, table.by_rank
+    taken, members = work.taken, work.members
+    put_in_order(taken, n_taken, table, work.flags)
     n_parents = 0
     for seed in range(n_seeds):
         if root[seed] == seed:
@@ -129,6 +130,4 @@ def gather_parents(n_seeds: int, n_taken: int, table: CellTable, work: Workspace
         parent = proto[taken[i]]
         members[cursor[parent]] = taken[i]
         cursor[parent] += 1
-    for parent in range(n_parents):
-        sort_by_rank(members, bounds[parent], bounds[parent + 1], rank, by_rank)
     return n_parents

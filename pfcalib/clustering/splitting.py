@@ -79,7 +79,7 @@ def _find_maxima(
         for i in range(start, stop):
             cell = members[i]
             if (
-                kind[cell] != role
+                kind[table.layer[cell]] != role
                 or energy[cell] <= cuts.energy
                 or not _is_maximum(cell, energy, cuts.neighbours, table, work.proto)
             ):

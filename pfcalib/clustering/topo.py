@@ -9,6 +9,8 @@ are ordered by sampling, eta and phi, so the numbering of the cells plays no par
 from __future__ import annotations
 
 import dataclasses
+import threading
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -199,15 +201,16 @@ def _require_energies(energy: NDArray[np.float64], sigma: NDArray[np.float64], g
             f"grid {grid.name!r} wants energy (n_events, {grid.n_cells}) and sigma "
             f"({grid.n_cells},), not {energy.shape} and {sigma.shape}"
         )
-    good = np.isfinite(sigma) & (sigma > 0.0)
-    if not good.all():
+    with np.errstate(invalid="ignore", over="ignore"):
+        sums = sigma.sum(), energy.sum()  # finite only if all are
+    sound = np.isfinite(sums[0]) and sigma.min() > 0.0
+    if not sound and not (good := np.isfinite(sigma) & (sigma > 0.0)).all():
         cell = int(np.argmin(good))
         raise ValueError(
             f"sigma[{cell}] = {sigma[cell]} GeV: the noise of every cell must be positive and "
             "finite"
         )
-    finite = np.isfinite(energy)
-    if not finite.all():
+    if not np.isfinite(sums[1]) and not (finite := np.isfinite(energy)).all():
         event, cell = (int(i) for i in np.unravel_index(np.argmin(finite), energy.shape))
         raise ValueError(
             f"energy of event {event}, cell {cell} is {energy[event, cell]}: cell energies must be "
@@ -216,7 +219,7 @@ def _require_energies(energy: NDArray[np.float64], sigma: NDArray[np.float64], g
 
 
 def _maximum_kind(grid: Grid, config: TopoConfig) -> NDArray[np.int8]:
-    """Role of each cell in the splitting: primary, secondary or, as 0, none."""
+    """Role of the cells of each layer in the splitting: primary, secondary or, as 0, none."""
     kinds = [
         PRIMARY
         if layer.name in config.primary
@@ -225,7 +228,13 @@ def _maximum_kind(grid: Grid, config: TopoConfig) -> NDArray[np.int8]:
         else 0
         for layer in grid.layers
     ]
-    return np.array(kinds, dtype=np.int8)[grid.layer]
+    return np.array(kinds, dtype=np.int8)
+
+
+@lru_cache(maxsize=4)
+def _workspace_of(n_cells: int, thread: int) -> Workspace:
+    """The buffers of a thread, which costs more to make than an event to cluster."""
+    return make_workspace(n_cells)
 
 
 def find_clusters(
@@ -281,6 +290,6 @@ def find_clusters(
             float(config.shower_scale),
         ),
         cell_table(grid),
-        make_workspace(grid.n_cells),
+        _workspace_of(grid.n_cells, threading.get_ident()),
     )
     return Clusters(np.repeat(np.arange(count.size), count), offsets, cell, weight)

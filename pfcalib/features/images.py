@@ -119,8 +119,8 @@ class ImageWindow:
         centre: NDArray[np.int64],
         norm: NDArray[np.floating],
     ) -> None:
-        """Add clusters to rows of pixels, in place; safe to call from several threads on different
-        rows.
+        """Write clusters to rows of pixels, whatever these hold; safe to call from several threads
+        on different rows.
 
         Parameters
         ----------
@@ -200,7 +200,7 @@ def build_images(
         raise ValidationError(
             f"cell {sample.cells['cluster_cell_ID'][np.argmin(cell)]} is not in CellGeo"
         )
-    pixels = np.zeros((len(sample), window.n_pixels), dtype=np.float32)
+    pixels = np.empty((len(sample), window.n_pixels), dtype=np.float32)
     rows = np.arange(len(sample))
     centre = window.central_cell(sample["clusterEta"], sample["clusterPhi"])
     energy = sample.cells["cluster_cell_E"]
@@ -250,42 +250,33 @@ def _find_lattices(
 @nb.njit(cache=True, nogil=True)
 def _fill(pixels, place, row, offsets, cell, energy, centre, norm, whole, lattices, shapes):  # type: ignore[no-untyped-def] # pragma: no cover
     """Kernel of `ImageWindow.fill`: one pass over the cells of the clusters, in units of each
-    cell's own size.
+    cell's own size; what a lattice needs is worked out where the lattice changes, as the cells of a
+    layer come together.
     """
-    seen = np.full(len(lattices), -1)  # cluster that the corner of each lattice is right for
-    corner = np.empty((len(lattices), 2), np.int64)  # pixel of place 0 in eta and phi
-    n_turn = lattices[:, 5].astype(np.int64)
     for i in range(len(row)):
         scale = np.float32(1.0 / norm[i])
+        image = pixels[place[i]]
+        image[:] = 0.0
+        lattice = -1
+        start = n_eta = n_phi = n_turn = corner_eta = corner_phi = 0  # corner: pixel of place 0
         for j in range(offsets[row[i]], offsets[row[i] + 1]):
             c = cell[j]
-            lattice = whole[c, 0]
-            if lattice < 0:
-                continue
-            layer = int(lattices[lattice, 0])
-            n_eta, n_phi = shapes[layer, 1], shapes[layer, 2]
-            if seen[lattice] != i:
-                seen[lattice] = i
-                corner[lattice, 0] = int(
-                    np.floor(
-                        lattices[lattice, 1]
-                        - centre[i, 0] * lattices[lattice, 3]
-                        + 0.5 * n_eta
-                        + _EDGE
+            if whole[c, 0] != lattice:
+                lattice, n_eta = whole[c, 0], 0
+                if lattice >= 0:
+                    layer, shift_eta, shift_phi, per_eta, per_phi, turn = lattices[lattice]
+                    start, n_eta, n_phi = shapes[int(layer)]
+                    n_turn = int(turn)
+                    corner_eta = int(
+                        np.floor(shift_eta - centre[i, 0] * per_eta + 0.5 * n_eta + _EDGE)
                     )
-                )
-                corner[lattice, 1] = int(
-                    np.floor(
-                        lattices[lattice, 2]
-                        - centre[i, 1] * lattices[lattice, 4]
-                        + 0.5 * n_phi
-                        + _EDGE
+                    corner_phi = int(
+                        np.floor(shift_phi - centre[i, 1] * per_phi + 0.5 * n_phi + _EDGE)
                     )
-                )
-            k_eta, k_phi = whole[c, 1] + corner[lattice, 0], whole[c, 2] + corner[lattice, 1]
+            k_eta, k_phi = whole[c, 1] + corner_eta, whole[c, 2] + corner_phi
             if k_phi < 0:
-                k_phi += n_turn[lattice]
+                k_phi += n_turn
             elif k_phi >= n_phi:
-                k_phi -= n_turn[lattice]
+                k_phi -= n_turn
             if 0 <= k_eta < n_eta and 0 <= k_phi < n_phi:
-                pixels[place[i], shapes[layer, 0] + k_eta * n_phi + k_phi] += energy[j] * scale
+                image[start + k_eta * n_phi + k_phi] += energy[j] * scale

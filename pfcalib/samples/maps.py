@@ -51,12 +51,12 @@ _pread = types.ExternalFunction(
 
 @nb.njit(cache=True, nogil=True)
 def read_ranges(descriptor, start, length, out) -> int:  # type: ignore[no-untyped-def] # pragma: no cover
-    """Read ranges of an open file one after the other into `out`; safe to call from several
-    threads.
+    """Read ranges of open files one after the other into `out`; safe to call from several threads.
 
     Parameters
     ----------
-    descriptor : int
+    descriptor : array of int32, shape (n,)
+        File of each range.
     start, length : arrays of int64, shape (n,), bytes
     out : array of uint8, shape (sum of lengths,)
 
@@ -69,7 +69,7 @@ def read_ranges(descriptor, start, length, out) -> int:  # type: ignore[no-untyp
     for i in range(len(start)):
         done = 0
         while done < length[i]:
-            count = _pread(descriptor, out[place:].ctypes, length[i] - done, start[i] + done)
+            count = _pread(descriptor[i], out[place:].ctypes, length[i] - done, start[i] + done)
             if count <= 0:
                 return i
             place += count
@@ -101,15 +101,15 @@ class CachedSample:
                 raise ValueError(f"{name} has {found} bytes, expected {n_bytes}")
             if verify and file_sha256(folder / name) != digest:
                 raise ValueError(f"the checksum of {name} is not what it was")
-        self._descriptor = os.open(folder / _ARRAYS, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
-        self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        self.descriptor = os.open(folder / _ARRAYS, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+        self._map = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
         arrays = {
             name: np.frombuffer(self._map, dtype, n, start)
             for name, (dtype, start, n) in index["arrays"].items()
         }
-        self._first_cell = int(index["cells"][0])
-        cells = np.frombuffer(self._map, CELL_RECORD, index["cells"][1], self._first_cell)
+        self.first_cell = int(index["cells"][0])  # byte
+        cells = np.frombuffer(self._map, CELL_RECORD, index["cells"][1], self.first_cell)
         self.cell: NDArray[np.int32] = cells["cell"]
         self.energy: NDArray[np.float32] = cells["energy"]
         self.offsets: NDArray[np.int64] = arrays.pop("offsets")
@@ -124,34 +124,59 @@ class CachedSample:
         """Clusters of the sample."""
         return len(self.offsets) - 1
 
-    def read_cells(
+    def release(self) -> None:
+        """Let go of the pages of the map that are resident; they come back when they are looked
+        at.
+        """
+        self._map.madvise(mmap.MADV_DONTNEED)
+
+
+class CachedCells:
+    """Cells of the clusters of several caches, which are numbered through all of them.
+
+    All clusters of a batch are read in one call, and no page of a map becomes resident; eight bytes
+    a cluster stay in memory.
+
+    Parameters
+    ----------
+    caches : sequence of CachedSample
+    """
+
+    def __init__(self, caches: Sequence[CachedSample]) -> None:
+        self._caches = caches
+        self._first = np.cumsum([0, *(cache.n_clusters for cache in caches)])
+        self._descriptor = np.array([cache.descriptor for cache in caches], dtype=np.int32)
+        # of each cluster and of the end of each file
+        self._byte = np.concatenate(
+            [cache.first_cell + CELL_RECORD.itemsize * cache.offsets for cache in caches]
+        )
+        for cache in caches:
+            cache.release()
+
+    def read(
         self, rows: NDArray[np.integer]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-        """Offsets, rows of CellGeo and energies of the cells of some clusters, read without a page
-        of the map becoming resident.
+        """Offsets, rows of CellGeo and energies of the cells of some clusters.
 
         Raises
         ------
         BadFileError
             If the arrays end before the cells do: they were cut while they were open.
         """
-        start, count = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
-        offsets = np.concatenate([[0], np.cumsum(count)])
+        file = np.searchsorted(self._first, rows, side="right") - 1
+        start = self._byte[rows + file]
+        size = self._byte[rows + file + 1] - start
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(size // CELL_RECORD.itemsize, out=offsets[1:])
         cells = np.empty(offsets[-1], dtype=CELL_RECORD)
-        first, size = self._first_cell + cells.itemsize * start, cells.itemsize * count
-        failed = read_ranges(self._descriptor, first, size, cells.view(np.uint8))
+        failed = read_ranges(self._descriptor[file], start, size, cells.view(np.uint8))
         if failed >= 0:
             raise BadFileError(
-                f"{self.folder / _ARRAYS}: cells of cluster {rows[failed]} cannot be read; the "
-                "cache was changed while it was in use"
+                f"{self._caches[file[failed]].folder / _ARRAYS}: cells of cluster "
+                f"{rows[failed] - self._first[file[failed]]} cannot be read; the cache was changed "
+                "while it was in use"
             )
-        return offsets, np.ascontiguousarray(cells["cell"]), np.ascontiguousarray(cells["energy"])
-
-    def release(self) -> None:
-        """Let go of the pages of the map that are resident; they come back when they are looked
-        at.
-        """
-        self._map.madvise(mmap.MADV_DONTNEED)
+        return offsets, cells["cell"], cells["energy"]
 
 
 def open_cache(

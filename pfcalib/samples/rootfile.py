@@ -291,7 +291,7 @@ def read_geo(path: PathLike, file: Any, *, needed: bool = True) -> CellGeo:
     require_branches(path, tree, list(CELL_GEO))
     require_numbers(path, tree, list(CELL_GEO), depth=1)
     with reading(path, f"{GEO_TREE} cannot be read"):
-        arrays = tree.arrays(list(CELL_GEO), library="ak")
+        arrays = tree.arrays(list(CELL_GEO), library="ak", array_cache=None)
     flat = {
         name.removeprefix(GEO_PREFIX): ak.to_numpy(arrays[name][0]).astype(dtype)
         for name, dtype in CELL_GEO.items()

@@ -19,7 +19,7 @@ from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.samples.faults import require_gev, require_sound
 from pfcalib.samples.layouts.protocol import Reader
 from pfcalib.samples.layouts.recognise import open_reader
-from pfcalib.samples.maps import CachedSample, open_cache
+from pfcalib.samples.maps import CachedCells, CachedSample, open_cache
 from pfcalib.samples.read import STEP, PathLike, read_entries
 from pfcalib.samples.rootfile import entry_offsets, get_tree, identity, open_sample
 from pfcalib.samples.schema import CLUSTER_TREE, CellGeo
@@ -79,20 +79,17 @@ class CacheSource:
     """
 
     def __init__(self, paths: Sequence[PathLike], *, cache_dir: PathLike | None = None) -> None:
-        self._open([open_cache(path, cache_dir=cache_dir) for path in paths])
-        for path, cache in zip(paths[1:], self._caches[1:], strict=True):
-            _require_same_cells(path, cache.geo, paths[0], self.geo)
+        self._open(paths, [open_cache(path, cache_dir=cache_dir) for path in paths])
 
-    def _open(self, caches: list[CachedSample]) -> None:
-        self._caches = caches
-        self._first = np.cumsum([0, *(cache.n_clusters for cache in caches)])
-        self.geo = caches[0].geo
+    def _open(self, paths: Sequence[PathLike], caches: list[CachedSample]) -> None:
+        self.geo = _share_cells(paths, caches)
+        self._caches, self._cells = caches, CachedCells(caches)
 
     def __getstate__(self) -> dict[str, list[Path]]:
         return {"folders": [cache.folder for cache in self._caches]}
 
     def __setstate__(self, state: dict[str, list[Path]]) -> None:
-        self._open([CachedSample(folder) for folder in state["folders"]])
+        self._open(state["folders"], [CachedSample(folder) for folder in state["folders"]])
 
     def scan(self, columns: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """See `Source.scan`; pages are released at once."""
@@ -109,15 +106,9 @@ class CacheSource:
         return order
 
     def cells(self, rows: NDArray[np.integer]) -> Iterator[Cells]:
-        """See `Source.cells`: one part a file."""
-        file = np.searchsorted(self._first, rows, side="right") - 1
-        for i in np.unique(file):
-            place = np.flatnonzero(file == i)
-            yield Cells(
-                place,
-                np.arange(len(place)),
-                *self._caches[i].read_cells(rows[place] - self._first[i]),
-            )
+        """See `Source.cells`: one part."""
+        place = np.arange(len(rows))
+        yield Cells(place, place, *self._cells.read(rows))
 
 
 class _Range(NamedTuple):
@@ -155,8 +146,6 @@ class RootSource:
         self._paths, self._pool_size = list(paths), pool_size
         self._versions = [identity(path) for path in paths]
         self._open()
-        for path, reader in zip(paths[1:], self._readers[1:], strict=True):
-            _require_same_cells(path, reader.geo, paths[0], self.geo)
         self._ranges = [
             _Range(i, *part)
             for i, reader in enumerate(self._readers)
@@ -175,7 +164,7 @@ class RootSource:
         self._pool: OrderedDict[
             int, tuple[NDArray[np.int64], NDArray[np.integer], NDArray[np.float32]]
         ] = OrderedDict()
-        self.geo = self._readers[0].geo
+        self.geo = _share_cells(self._paths, self._readers)
         self._cell_type = np.min_scalar_type(max(len(self.geo) - 1, 0))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -297,6 +286,11 @@ def _require_columns(
             raise ConfigError(f"{where}: no column {name!r}; there are {', '.join(there)}")
 
 
-def _require_same_cells(path: PathLike, geo: CellGeo, first: PathLike, first_geo: CellGeo) -> None:
-    if not geo.same_as(first_geo):
-        raise ValidationError(f"{path} and {first} do not have the same cells (CellGeo)")
+def _share_cells(paths: Sequence[PathLike], files: Sequence[Reader | CachedSample]) -> CellGeo:
+    """The cells of all files, which must be the same and are kept once."""
+    geo = files[0].geo
+    for path, file in zip(paths[1:], files[1:], strict=True):
+        if not file.geo.same_as(geo):
+            raise ValidationError(f"{path} and {paths[0]} do not have the same cells (CellGeo)")
+        file.geo = geo
+    return geo

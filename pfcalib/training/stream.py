@@ -2,7 +2,8 @@
 straight or over a memory-mapped cache.
 
 For each chosen cluster 15 bytes (23 for a regression; 136 more with moments, 8 with points) stay in
-memory, whatever else the files hold; cells are read batch by batch.
+memory, and 8 for each cluster of a cache, whatever else the files hold; cells are read batch by
+batch.
 """
 
 from __future__ import annotations
@@ -342,8 +343,8 @@ class ClusterStream(keras.utils.PyDataset):
         if self.kind == "moments":
             return {}, norm
         n_channels = 2 if self.kind == WITH_SIGNIFICANCE else 1
-        pixels = np.zeros((n_channels, n, self._window.n_pixels), dtype=np.float32)
-        points = np.zeros((n, N_POINTS, len(POINT_FEATURES)), dtype=np.float32)
+        pixels = np.empty((n_channels, n, self._window.n_pixels), dtype=np.float32)
+        points = np.zeros((n * bool(self._points), N_POINTS, len(POINT_FEATURES)), dtype=np.float32)
         centre, sigma = self._centre[chosen].astype(np.int64), self._source.geo.sigma
         rng = (
             np.random.default_rng([self.seed, self.epoch, int(chosen[0])]) if self.augment else None
@@ -443,7 +444,7 @@ def one_hot(em: NDArray[np.bool_]) -> NDArray[np.float32]:
     >>> one_hot(np.array([True, False])).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
-    return np.column_stack([~em, em]).astype(np.float32)
+    return np.equal(em[:, None], [False, True]).astype(np.float32)
 
 
 def scaled(name: str, values: NDArray[Any]) -> NDArray[np.float32]:

@@ -44,6 +44,19 @@ def test_clusters_of_a_batch(batch, benchmark):
         benchmark.extra_info["times_faster_than_reference"] = slow / per_event
 
 
+def test_clusters_of_one_event_alone(batch, benchmark):
+    """What a call costs beside its share of a batch."""
+    grid, energy, sigma = batch
+    clusters = benchmark(find_clusters, energy[:1], sigma, grid)
+    assert not clusters.event.any()
+    if benchmark.stats is not None:
+        start = time.perf_counter()
+        find_clusters(energy, sigma, grid)
+        in_batch = (time.perf_counter() - start) / len(energy)
+        benchmark.extra_info["microseconds"] = 1e6 * benchmark.stats.stats.median
+        benchmark.extra_info["times_its_share_of_a_batch"] = benchmark.stats.stats.median / in_batch
+
+
 def test_moments_of_a_batch(batch, benchmark):
     grid, energy, sigma = batch
     clusters = find_clusters(energy, sigma, grid)

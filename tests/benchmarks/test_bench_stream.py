@@ -42,7 +42,7 @@ def images_alone(stream, path):
     batches = np.array_split(stream._order, len(stream))
     start = time.process_time()
     for chosen in batches:
-        pixels = np.zeros((len(chosen), stream._window.n_pixels), dtype=np.float32)
+        pixels = np.empty((len(chosen), stream._window.n_pixels), dtype=np.float32)
         centre, norm = (
             stream._centre[chosen].astype(np.int64),
             stream._norm[chosen].astype(np.float64),

@@ -3,6 +3,7 @@ symmetry.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -157,6 +158,17 @@ def test_clusters_of_an_event_fall_in_energy_and_events_do_not_mix(rng):
         assert as_dicts(clusters, event) == as_dicts(
             find_clusters(energy[event : event + 1], sigma, RING)
         )
+
+
+def test_events_in_threads_do_not_see_each_other(rng):
+    """Each thread clusters event after event in buffers of its own."""
+    energy, sigma = np.array([simulate_event(SMALL, 3, rng) for _ in range(24)]), noise(SMALL)
+    whole = find_clusters(energy, sigma, SMALL)
+    with ThreadPoolExecutor(4) as pool:
+        alone = list(pool.map(lambda cells: find_clusters(cells[None], sigma, SMALL), energy))
+    assert np.bincount(whole.event).tolist() == [len(part.event) for part in alone]
+    np.testing.assert_array_equal(np.concatenate([part.cell for part in alone]), whole.cell)
+    np.testing.assert_array_equal(np.concatenate([part.weight for part in alone]), whole.weight)
 
 
 def test_two_equal_showers_share_the_cells_between_them_in_halves():

@@ -66,7 +66,7 @@ def test_every_cell_falls_into_the_pixel_that_whole_numbers_give(grid, rng):
     window = ImageWindow(CellGeo.from_grid(grid), layers=LAYER_NAMES)
     everything = np.arange(grid.n_cells)
     for centre in [*rng.choice(emb2, 40, replace=False).tolist(), int(emb2[0]), int(emb2[-1])]:
-        pixels = np.zeros((1, window.n_pixels), dtype=np.float32)
+        pixels = np.full((1, window.n_pixels), np.nan, dtype=np.float32)  # what was there goes
         one = np.zeros(1, dtype=np.int64)
         window.fill(
             pixels,

@@ -15,7 +15,7 @@ from factories import make_sample
 
 from pfcalib.errors import BadFileError
 from pfcalib.geometry import BARREL
-from pfcalib.samples.maps import CachedSample, clear_cache, open_cache
+from pfcalib.samples.maps import CachedCells, CachedSample, clear_cache, open_cache
 from pfcalib.samples.write import write_sample
 
 
@@ -44,14 +44,15 @@ def test_the_arrays_stay_on_disk(rng, tmp_path):
 
 def test_cells_of_any_clusters_can_be_read(sample, path):
     cache, rows = open_cache(path), np.array([299, 0, 7, 7])
-    offsets, cell, energy = cache.read_cells(rows)
+    cells = CachedCells([cache])
+    offsets, cell, energy = cells.read(rows)
     wanted = sample[rows]
     np.testing.assert_array_equal(offsets, wanted.offsets)
     np.testing.assert_array_equal(cell, wanted.cells["cluster_cell_ID"])
     np.testing.assert_array_equal(energy, wanted.cells["cluster_cell_E"])
     cache.release()
     np.testing.assert_array_equal(cache.energy, sample.cells["cluster_cell_E"])
-    assert len(cache.read_cells(rows[:0])[1]) == 0
+    assert len(cells.read(rows[:0])[1]) == 0
 
 
 def test_it_is_built_once_and_shared_by_copies_of_the_same_content(path, monkeypatch):
@@ -150,9 +151,10 @@ def test_a_flipped_bit_is_noticed_when_asked_for(sample, path):
 
 def test_a_cache_that_is_cut_while_open_is_an_error_and_no_crash(path):
     cache = open_cache(path)
+    cells = CachedCells([cache, cache])
     os.truncate(cache.folder / "arrays.bin", (cache.folder / "arrays.bin").stat().st_size - 4000)
     with pytest.raises(BadFileError, match="cells of cluster 299 cannot be read"):
-        cache.read_cells(np.array([299]))
+        cells.read(np.array([0, 599]))
 
 
 def test_what_a_killed_builder_left_is_cleared_away(path):
@@ -164,16 +166,14 @@ def test_what_a_killed_builder_left_is_cleared_away(path):
 
 
 def test_a_cache_can_be_removed_and_a_reader_keeps_what_it_has(sample, path):
-    cache = open_cache(path)
+    cells = CachedCells([open_cache(path)])
     write_sample(path, sample[:100])
     open_cache(path)
     freed = clear_cache(path)
     assert freed > 2 * 300 * 4
     assert folders(path) == []
     assert clear_cache([path]) == 0
-    np.testing.assert_array_equal(
-        cache.read_cells(np.arange(300))[2], sample.cells["cluster_cell_E"]
-    )
+    np.testing.assert_array_equal(cells.read(np.arange(300))[2], sample.cells["cluster_cell_E"])
 
 
 def test_a_cache_of_another_name_is_not_removed(sample, path):
