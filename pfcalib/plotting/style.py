@@ -71,14 +71,16 @@ MODEL_LOOKS = {
     "dnn": Look("#0072b2", "DNN", "o"),
     "cnn": Look("#d55e00", "CNN", "D"),
     "densenet": Look("#cc79a7", "DenseNet", "v"),
+    "gbdt_shapes": Look("#44aa99", "trees, layer shapes too", "v", "--"),
     "mlp": Look("#117733", "MLP on moments", "h"),
-    "points": Look("#aa3377", "cells and moments", "p"),
+    "points": Look("#aa3377", "network on cells", "p"),
+    "points_all": Look("#661100", "its trainings, averaged", "p", "--"),
     "combined_hard": Look("#56b4e9", "combined, hard cut", "<"),
     "combined_soft": Look("#332288", "combined, weighted", ">"),
     "end_to_end": Look("#882255", "one network", "X"),
     "oracle": Look("#777777", "class known", "*", "--"),
 }
-SPARE_COLOURS = ("#44aa99", "#aa4499", "#999933", "#661100", "#6699cc", "#117733")
+SPARE_COLOURS = ("#aa4499", "#999933", "#6699cc", "#ddaa33", "#bb5566")
 SPECIES_LABELS = {
     "pi0": r"$\pi^0$ clusters",
     "pic": r"$\pi^\pm$ clusters",

@@ -10,7 +10,7 @@ from studies.attribution import Attribution, integrated_gradients
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.features.images import IMAGE_LAYERS, IMAGE_SHAPES
 from pfcalib.features.inputs import build_inputs
-from pfcalib.models.families import MODEL_KINDS, build_model
+from pfcalib.models.families import MODEL_KINDS, PUBLISHED, build_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -20,8 +20,6 @@ TINY = {
     "dnn": {"widths": [16, 8]},
     "cnn": {"filters": 4, "branch_width": 8, "merged_width": 8},
     "densenet": {"growth": 2, "block_layers": [1, 1], "head_width": 4},
-    "mlp": {"widths": [8, 4]},
-    "points": {"widths": [8, 4]},
 }
 
 
@@ -49,7 +47,7 @@ def test_a_linear_network_has_weight_times_input_with_one_step(rng):
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5])
-@pytest.mark.parametrize("name", MODEL_KINDS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_attributions_are_complete(name, power, rng):
     """Also where the network takes a root of the pixels, whose gradient is infinite for an empty
     one.

@@ -23,6 +23,7 @@ from pfcalib.training.friend import STEP, open_model, packaged_models, write_fri
 from pfcalib.training.networks import SELECTION, NetworkConfig, export_network, fit_network
 from pfcalib.training.networks import score_network as p_em_of
 from pfcalib.training.regressors import fit_regressor
+from pfcalib.training.settings import classifier_config
 
 # of Keras with numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -191,14 +192,21 @@ def test_from_the_shell_a_regression_is_trained_and_applied(path, tmp_path):
     assert "--force" in str(again.exception)
 
 
-def test_the_shell_and_a_study_find_the_same_network(path):
+@pytest.mark.parametrize("model", ["dnn", "mlp"])
+def test_the_shell_and_a_study_find_the_same_network(model, path):
     """Without --out a training lies where `fit_network` looks for the same settings."""
-    options = ["--model", "dnn", "--option", "widths=[8]", "--epochs", "1", "--seed", "3"]
+    options = ["--model", model, "--option", "widths=[8]", "--epochs", "1", "--seed", "3"]
     rates = ["--batch-size", "64", "--learning-rate", "0.003"]
     result = CliRunner().invoke(cli.app, ["train", str(path), *options, *rates])
     assert result.exit_code == 0, result.output
     lines = []
-    config = replace(CLASSIFIER, train=replace(TRAIN, patience=20))
+    train = {"batch_size": 64, "learning_rate": 0.003, "patience": 20}
+    config = {
+        "dnn": replace(CLASSIFIER, train=replace(TRAIN, patience=20)),
+        "mlp": classifier_config(
+            "mlp", epochs=1, seed=3, options={"widths": [8]}, train=train, select=None
+        ),
+    }[model]
     fit_network(path, config, say=lines.append)
     assert lines == []
 
