@@ -17,11 +17,11 @@ class ShowerConfig(NamedTuple):
     """
 
     # electromagnetic showers
-    em_presampler: float = 5.414  # response of the presampler, all argon
-    em_strips: float = 1.018  # response of EMB1
-    em_lar: float = 1.053  # response of EMB2 and EMB3
+    em_presampler: float = 5.335  # response of the presampler, all argon
+    em_strips: float = 1.012  # response of EMB1
+    em_lar: float = 1.055  # response of EMB2 and EMB3
     em_tile: float = 0.97  # response of the tiles
-    sampling_lar: float = 0.07517  # sampling term, sqrt(GeV)
+    sampling_lar: float = 0.07644  # sampling term, sqrt(GeV)
     sampling_tile: float = 0.2
     spots_per_gev: float = 60.0
     spots_min: float = 4.0  # a shower, at full density
@@ -34,22 +34,22 @@ class ShowerConfig(NamedTuple):
     y_min: float = 3.5  # E/Ec below which the profile stays as it is
     t_shift: float = 0.0  # added to the mean depth of the maximum, X0
     t_min: float = 0.5  # smallest mean depth of the maximum, X0
-    a_scale: float = 0.9584  # factor on the mean shape alpha
+    a_scale: float = 0.9654  # factor on the mean shape alpha
     a_min: float = 1.3  # smallest alpha
-    s_scale: float = 1.027  # factor on the fluctuations of ln T and ln alpha
+    s_scale: float = 1.095  # factor on the fluctuations of ln T and ln alpha
     s_max: float = 0.6  # largest of either
     # least fall-off of the late profile, 1/X0: what attenuates the most penetrating photons
     beta_min: float = 0.3231
-    core_scale: float = 1.322  # factors on the radii of core, of core in the strips, and of tail
-    core_strips: float = 0.6715
-    tail_scale: float = 0.8694
-    tail_more: float = 0.1182  # added share of the tail, as a share of the core
+    core_scale: float = 1.476  # factors on the radii of core, of core in the strips, and of tail
+    core_strips: float = 0.6196
+    tail_scale: float = 0.8524
+    tail_more: float = 0.1162  # added share of the tail, as a share of the core
     # factor on the radii in the tiles of a shower that began in front of them
     gap_spread: float = 5.0
     # energy sent back into the presampler by a 1 GeV shower that starts in the strips
-    albedo: float = 0.00135
-    albedo_growth: float = 0.6463  # its power of the energy
-    albedo_radius: float = 39.88
+    albedo: float = 0.001364
+    albedo_growth: float = 0.6766  # its power of the energy
+    albedo_radius: float = 40.45
     # hadronic cascade
     # interaction length, quasi-elastic ones included, over the nominal inelastic one
     lambda_scale: float = 0.6565
