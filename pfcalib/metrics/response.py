@@ -363,7 +363,8 @@ class Narrowest(NamedTuple):
 
 def narrowest(
     e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask],
-    edges: ArrayLike, *, min_count: int = MIN_COUNT,
+    edges: ArrayLike, *, rng: np.random.Generator, min_count: int = MIN_COUNT,
+    n_bootstrap: int = N_BOOTSTRAP,
 ) -> Narrowest:  # fmt: skip
     """The calibration of smallest resolution in each bin of true energy: a rival that is as strong
     as it can be. Choose on clusters that nothing is judged by.
@@ -371,24 +372,30 @@ def narrowest(
     Parameters
     ----------
     e_pred : mapping of str to array_like, shape (n_clusters,), GeV
-        By calibration; the first one stands where a bin has fewer clusters than min_count.
+        By calibration; another than the first one must be narrower by more than the error of their
+        ratio, and does not count where a bin has fewer clusters than min_count.
     e_true : array_like, shape (n_clusters,), GeV
     species : mapping of str to ndarray of bool, shape (n_clusters,)
     edges : array_like, shape (n_bins + 1,), GeV
-    min_count : int
+    rng : numpy.random.Generator
+    min_count, n_bootstrap : int
     """
     bins, models = np.asarray(edges, dtype=np.float64), list(e_pred)
     ratios = np.stack([response(e_pred[model], e_true) for model in models])
     place = _bins_of(e_true, bins)
-    names = {}
-    for name, mask in species.items():
-        inside = [mask & (place == b) for b in range(len(bins) - 1)]
-        names[name] = tuple(
-            models[int(np.argmin(resolution(ratios[:, here])))]
-            if np.count_nonzero(here) >= min_count
-            else models[0]
-            for here in inside
-        )
+
+    def choose(inside: FloatArray) -> str:
+        if inside.shape[1] < min_count:
+            return models[0]
+        width = resolution(inside)
+        drawn = bootstrap(resolution, inside, n_resamples=n_bootstrap, rng=rng)
+        error = np.std(drawn / drawn[:, :1], axis=0, ddof=1)
+        return models[int(np.argmin(width / width[0] + error))]
+
+    names = {
+        name: tuple(choose(ratios[:, mask & (place == b)]) for b in range(len(bins) - 1))
+        for name, mask in species.items()
+    }
     return Narrowest(bins, names)
 
 

@@ -167,11 +167,13 @@ def open_stream(
     select: SelectionConfig | None = None,
     shuffle: bool = False,
     batch_size: int = 1000,
+    with_target: bool = True,
 ) -> ClusterStream:
     """Clusters of a sample as the network sees them; the seed of its training decides on balancing
     and order.
 
-    Only a shuffled stream, which is one to train on, is augmented.
+    Only a shuffled stream, which is one to train on, is augmented. Without the target of a
+    regression the clusters need no truth.
     """
     return ClusterStream(
         paths,
@@ -182,7 +184,7 @@ def open_stream(
         seed=config.train.seed,
         balance=config.balance if balance is _DEFAULT else balance,
         select=select or config.select,
-        target=config.target,
+        target=config.target if with_target else None,
         scalars=SCALARS if config.options.get("with_scalars") else (),
         moments=config.with_moments,
         augment=config.augment if shuffle else None,
@@ -357,7 +359,7 @@ def network_energy(
     network: Network, paths: Paths, *, split: str, select: SelectionConfig = SELECTION
 ) -> NDArray[np.float64]:
     """Energies of a regression in the order of the files, GeV: the median of a distribution."""
-    stream = open_stream(paths, network.config, split=split, select=select)
+    stream = open_stream(paths, network.config, split=split, select=select, with_target=False)
     output, cluster_e = apply_network(network, stream), stream.column("clusterE")
     return output_energy(network.config.head, network.config.target, output, cluster_e)
 

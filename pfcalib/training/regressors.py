@@ -158,15 +158,20 @@ def fit_apart(
 
 
 def energy_apart(
-    regressors: Mapping[str, Regressor], path: Paths, clusters: Clusters, *, split: str
+    regressors: Mapping[str, Regressor],
+    path: Paths,
+    clusters: Clusters,
+    *,
+    split: str,
+    select: SelectionConfig = SELECTION,
 ) -> NDArray[np.float64]:
     """Energies in GeV where each cluster is given to the regressor of its own species, in the order
-    of the clusters.
+    of the clusters, which were selected likewise.
     """
     energy = np.full(len(clusters.rows), np.nan)
     for key, regressor in regressors.items():
         energy[clusters.species[key]] = regressor.energy(
-            path, split=split, select=replace(SELECTION, species=SPECIES_OF[key])
+            path, split=split, select=replace(select, species=SPECIES_OF[key])
         )
     return energy
 

@@ -279,10 +279,13 @@ def test_the_narrowest_calibration_is_taken_in_each_bin_and_species(rng):
     wide = np.where(soft ^ neutral, 0.2, 0.1)  # "b" is the better one for soft neutral clusters ...
     e_pred = {"a": e_true * (1.0 + 0.15 * noise), "b": e_true * (1.0 + wide * noise)}
     species = species_masks(neutral)
-    found = narrowest(e_pred, e_true, species, [1.0, 10.0, 100.0])
+    found = narrowest(e_pred, e_true, species, [1.0, 10.0, 100.0], rng=rng)
     assert found.names == {"pi0": ("b", "a"), "pic": ("a", "b")}
     energy = found.take(e_pred, e_true, species)
     np.testing.assert_array_equal(energy, np.where(soft == neutral, e_pred["b"], e_pred["a"]))
+    close = {"a": e_pred["a"], "b": e_true * (1.0 + 0.1499 * rng.normal(size=n))}
+    near = narrowest(close, e_true, species, [1.0, 10.0, 100.0], rng=rng)
+    assert set(near.names["pi0"] + near.names["pic"]) == {"a"}  # narrower, but not by its error
     few = {name: mask & (np.arange(n) < 40) for name, mask in species.items()}
-    assert set(narrowest(e_pred, e_true, few, [1.0, 10.0, 100.0]).names["pi0"]) == {"a"}
+    assert set(narrowest(e_pred, e_true, few, [1.0, 10.0, 100.0], rng=rng).names["pi0"]) == {"a"}
     assert np.isnan(found.take(e_pred, e_true, few)[40:]).all()

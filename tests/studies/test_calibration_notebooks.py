@@ -1,6 +1,6 @@
 """The short functions that notebooks 03 and 07 to 09 define: a network is ahead from some size on,
-each step of local cell weighting has its own target and split, and what is chosen or inverted is so
-on the validation split.
+the floor finds its weights, each step of local cell weighting has its own target and split, and
+what is chosen or inverted is so on the validation split.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def test_the_median_against_pileup_is_that_of_the_range_that_is_followed(lcw, rn
 
 @pytest.fixture
 def combined(root):
-    names = {"np": np, "family": "points", "fit_inversion": fit_inversion, "Estimate": Estimate}
+    names = {"np": np, "family": "mlp", "fit_inversion": fit_inversion, "Estimate": Estimate}
     names |= {"species_masks": species_masks, "response_curve": response_curve, "UNKNOWN": UNKNOWN}
     return definitions(root, "09_combined", **names)
 
@@ -137,6 +137,21 @@ def test_combinations_are_judged_by_the_validation_split_and_every_decade_counts
     for found in combined["merits"](energy).values():
         assert found["resolution"].value == pytest.approx(0.15, abs=0.005)
         assert found["bias"].value == pytest.approx(0.0, abs=0.01)
+
+
+def test_the_floor_finds_the_weights_of_what_is_invisible_in_each_bin(root, rng):
+    """Each bin of visible energy has weights of its own; one with few clusters keeps one."""
+    study = definitions(root, "08_regression", np=np, edges=np.array([10.0, 20.0]))
+    sums = rng.exponential(2.0, (3000, 2, 3))
+    bins = study["bins_of"](sums)
+    assert set(bins) == {0, 1, 2}
+    np.testing.assert_array_equal(bins == 0, sums.sum(axis=(1, 2)) < 10.0)
+    weights = np.array([[1.5, 2.0, 1.1], [1.2, 1.4, 1.0], [1.1, 1.2, 1.3]])
+    e_true = np.sum(sums[:, 0] + weights[bins] * sums[:, 1], axis=1)
+    np.testing.assert_allclose(study["fit_floor"](sums, e_true, bins, 3), weights, rtol=1e-8)
+    few = slice(0, 20)
+    found = study["fit_floor"](sums[few], e_true[few], bins[few], 3)
+    np.testing.assert_array_equal(found, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -432,3 +432,18 @@ def test_drawn_weights_and_members_are_mixtures_of_many(paths):
     assert (energy > 0.0).all()
     assert export_network(fit_network(paths[0], ensemble), paths[0]).passed
     assert export_network(network, paths[0]).passed
+
+
+def test_energies_need_no_truth(paths, network, tmp_path):
+    sample = read_sample(paths[0])
+    nothing = np.zeros_like(sample["cluster_ENG_CALIB_TOT"])
+    write_sample(
+        tmp_path / "data.root",
+        replace(sample, scalars={**sample.scalars, "cluster_ENG_CALIB_TOT": nothing}),
+    )
+    whole = replace(SELECTION, min_deposit=0.0)
+    wanted, found = (
+        network_energy(network, path, split="all", select=whole)
+        for path in (paths[0], tmp_path / "data.root")
+    )
+    np.testing.assert_array_equal(found, wanted)
