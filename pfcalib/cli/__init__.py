@@ -20,6 +20,7 @@ from pfcalib.cli.index import index
 from pfcalib.cli.inspect import inspect
 from pfcalib.cli.list import list_studies
 from pfcalib.cli.readme import readme
+from pfcalib.cli.refine_showers import refine_showers
 from pfcalib.cli.report import report
 from pfcalib.cli.run import run
 from pfcalib.cli.simulate import simulate
@@ -31,8 +32,8 @@ from pfcalib.errors import PfcalibError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in [
-    *(simulate, example, inspect, convert, derive_lcw, train, apply, tune, tune_showers, validate),
-    *(run, report, index, readme),
+    *(simulate, example, inspect, convert, derive_lcw, train, apply, tune, tune_showers),
+    *(refine_showers, validate, run, report, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]
 app.command(name="list")(list_studies)

@@ -200,6 +200,7 @@ def simulate_copies(
     *,
     copies: int,
     config: ShowerConfig | None = None,
+    refine: bool = True,
 ) -> tuple[Showers, Hits]:
     """Fast showers of the same particles, each `copies` times in a row, without field; the hits
     carry the calibration truth.
@@ -214,13 +215,15 @@ def simulate_copies(
         At least 1.
     config : ShowerConfig, optional
         The tuned parameters by default.
+    refine : bool
+        See `simulate_showers`.
     """
     if copies < 1:
         raise ValueError(f"copies = {copies}: expected at least 1")
     pdg_id, e_true = np.repeat(showers.pdg_id, copies), np.repeat(showers.e_true, copies)
     eta, phi = np.repeat(showers.eta, copies), np.repeat(showers.phi, copies)
     particles = Particles(np.arange(len(e_true)), pdg_id, e_true, eta, phi)
-    hits = simulate_showers(particles, grid, rng, config=config)
+    hits = simulate_showers(particles, grid, rng, config=config, refine=refine)
     return Showers(pdg_id, e_true, eta, phi, hits.offsets, hits.cell, hits.signal), hits
 
 

@@ -32,6 +32,7 @@ from pfcalib.simulation.kernels import (
 )
 from pfcalib.simulation.parameters import ShowerConfig
 from pfcalib.simulation.particles import Particles, decay_at_origin, measurable_energy, propagate
+from pfcalib.simulation.refine import merge, refine_hits
 from pfcalib.simulation.species import (
     ANTINEUTRON,
     ANTIPROTON,
@@ -86,9 +87,10 @@ def run_events(
     scratch: Scratch,
     rows: NDArray[np.float64],
     starts: NDArray[np.int64],
+    totals: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
     """Showers of consecutive events; rows are (kind, energy, phi_axis, z, ux, uy, uz), starts the
-    first row of each event.
+    first row of each event, totals the energies that the density of spots goes with.
 
     Returns the offsets of the events, the cells, their (signal, em, non_em, invisible, escaped),
     and (dead, leak, to pi0) of the events.
@@ -97,10 +99,9 @@ def run_events(
     offsets, lost = np.zeros(n_events + 1, np.int64), np.zeros((n_events, 3))
     cells, values = np.empty(4096, np.int32), np.empty((4096, 5))
     for event in range(n_events):
-        total = rows[starts[event] : starts[event + 1], 1].sum()
         scratch.event[DEAD] = scratch.event[LEAK] = 0.0
         scratch.event[DENSITY] = min(
-            setup.config.spots_per_gev, setup.config.spots_max / max(total, 1e-3)
+            setup.config.spots_per_gev, setup.config.spots_max / max(totals[event], 1e-3)
         )
         for i in range(starts[event], starts[event + 1]):
             row = rows[i]
@@ -195,8 +196,10 @@ def simulate_showers(
     *,
     field: float = 0.0,
     config: ShowerConfig | None = None,
+    refine: bool = True,
 ) -> Hits:
-    """Showers of a batch of particles in one process.
+    """Showers of a batch of particles in one process: one of each particle, refined, then those of
+    an event added up.
 
     Parameters
     ----------
@@ -209,20 +212,43 @@ def simulate_showers(
     field : float, tesla
         Solenoid up to the coil; what curls up in it counts as energy in dead material.
     config : ShowerConfig, optional
-        The tuned parameters by default.
+        The tuned parameters by default; showers with others are never refined, since the refinement
+        was learned on the default ones.
+    refine : bool
+        False leaves the showers as the parametrisation makes them.
 
     Raises
     ------
     ConfigError
         If a particle is of a kind that has no shower here.
     """
-    incoming = build_rows(particles, rng, field=field)
-    starts = np.searchsorted(incoming.event[incoming.reaches], np.arange(len(incoming.e_total) + 1))
+    number = np.arange(len(particles.event))
+    incoming = build_rows(particles._replace(event=number), rng, field=field)
+    starts = np.searchsorted(incoming.event[incoming.reaches], np.arange(len(number) + 1))
+    totals = np.bincount(particles.event, incoming.e_total)[particles.event]
     setup = Setup(build_slabs(grid), grid_arrays(grid), config or ShowerConfig())
     offsets, cell, values, lost = run_events(
-        rng, setup, new_scratch(grid.n_cells), incoming.rows[incoming.reaches], starts
+        rng, setup, new_scratch(grid.n_cells), incoming.rows[incoming.reaches], starts, totals
     )
     columns = (np.ascontiguousarray(column) for column in (*values.T, *lost.T))
     signal, em, non_em, invisible, escaped, dead, leak, e_pi0 = columns
     e_dead, of_cells = dead + incoming.e_curled, (signal, em, non_em, invisible, escaped)
-    return Hits._make((offsets, cell, *of_cells, e_dead, leak, incoming.e_total, e_pi0))
+    hits = Hits._make((offsets, cell, *of_cells, e_dead, leak, incoming.e_total, e_pi0))
+    if refine and config is None:
+        hits = refine_hits(hits, particles, grid, rng, field=field)
+    return add_up(hits, particles.event, grid)
+
+
+def add_up(hits: Hits, event: NDArray[np.int64], grid: Grid) -> Hits:
+    """Hits of events from those of single particles, whose events are counted from 0 without
+    gaps.
+    """
+    if np.array_equal(event, np.arange(len(event))):
+        return hits
+    n = int(event[-1]) + 1
+    offsets, cell, values = merge(
+        event[hits.event], hits.cell, np.column_stack(hits[2:7]), n, grid.n_cells
+    )
+    of_events = (np.bincount(event, values, n) for values in hits[7:])
+    columns = (np.ascontiguousarray(column) for column in values.T)
+    return Hits._make((offsets, cell, *columns, *of_events))

@@ -1,0 +1,45 @@
+"""The command that learns the step from parametrised showers to those of Geant4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pfcalib.cli.console import Force, Seed, require_free, say
+
+
+def refine_showers(
+    out: Annotated[Path, typer.Option(help="File of the numbers (.npz).", show_default=False)],
+    showers: Annotated[
+        Path | None,
+        typer.Argument(
+            help="ROOT file of Geant4 pions on the window (ShowerTree); the packaged ones by "
+            "default.",
+            show_default=False,
+        ),
+    ] = None,
+    copies: Annotated[
+        int, typer.Option(min=1, help="Parametrised showers for each Geant4 pion.")
+    ] = 4,
+    networks: Annotated[int, typer.Option(min=1, help="Networks of the flow.")] = 5,
+    seed: Seed = 1,
+    force: Force = False,
+) -> None:
+    """Learn to move parametrised showers to where Geant4's lie; one line for every network."""
+    from pfcalib.geometry import WINDOW
+    from pfcalib.samples.packaged import packaged_sample
+    from pfcalib.samples.showerfile import read_showers
+    from pfcalib.simulation.refine import SPECIES, write_refinements
+    from pfcalib.training.refine_fit import RefineFitConfig, fit_refinement
+
+    require_free(out, force)
+    fit = RefineFitConfig(copies=copies, networks=networks, seed=seed)
+    reference, _ = read_showers(showers or packaged_sample("geant4_pions"), WINDOW)
+    made = {}
+    for species in SPECIES:
+        say(species)
+        made[species] = fit_refinement(reference, species, fit, say=say)
+    write_refinements(out, made)
+    say(f"{out}: {out.stat().st_size / 1000:.0f} kB")
