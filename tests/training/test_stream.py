@@ -20,6 +20,8 @@ from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.features.augment import AugmentConfig
 from pfcalib.features.images import build_images
 from pfcalib.features.inputs import INPUT_SHAPES, build_inputs
+from pfcalib.features.points import build_points
+from pfcalib.features.scalars import MOMENT_COLUMNS
 from pfcalib.features.targets import TargetConfig, flat_weights
 from pfcalib.geometry import BARREL, WINDOW
 from pfcalib.samples.schema import concatenate
@@ -52,16 +54,24 @@ def epoch_of(stream):
 
 @pytest.mark.parametrize(
     ("kind", "source"),
-    [*((kind, "cache") for kind in (*INPUT_SHAPES, "layer:EMB2")), ("flat", "root")],
+    [
+        *((kind, "cache") for kind in (*INPUT_SHAPES, "layer:EMB2")),
+        *((kind, "root") for kind in ("flat", "points")),
+    ],
 )
 def test_batches_are_the_inputs_of_the_sample(samples, paths, kind, source):
-    stream = ClusterStream(
-        paths, source=source, kind=kind, split="test", balance=None, shuffle=False, batch_size=16
-    )
+    options = {"split": "test", "balance": None, "shuffle": False, "batch_size": 16}
+    stream = ClusterStream(paths, source=source, kind=kind, moments=True, **options)
     whole = concatenate(samples)
     chosen = whole[choose_clusters(whole.scalars, split="test").rows]
     layers = (kind.removeprefix("layer:"),) if ":" in kind else stream.layers
-    wanted = build_inputs(build_images(chosen, layers=layers), kind)
+    wanted = {"moments": np.column_stack([chosen[name] for name in MOMENT_COLUMNS])}
+    if kind == "points":
+        wanted |= {"points": build_points(chosen)}
+    elif layers:
+        per_sigma = build_images(chosen, layers=layers, normalise_by=None, significance=True)
+        images = build_images(chosen, layers=layers)
+        wanted |= build_inputs(images, kind, significance=per_sigma)
     inputs, labels = epoch_of(stream)
     assert {name: array.shape[1:] for name, array in inputs.items()} == stream.input_shapes
     for name, array in wanted.items():
