@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.features.augment import AugmentConfig
 from pfcalib.features.images import build_images
-from pfcalib.features.inputs import build_inputs
+from pfcalib.features.inputs import INPUT_SHAPES, build_inputs
 from pfcalib.features.points import build_points
 from pfcalib.features.scalars import MOMENT_COLUMNS
 from pfcalib.features.targets import TargetConfig, flat_weights
 from pfcalib.geometry import BARREL, WINDOW
-from pfcalib.samples.schema import Sample, concatenate
+from pfcalib.samples.schema import concatenate
 from pfcalib.samples.select import SelectionConfig, choose_clusters
 from pfcalib.samples.write import write_sample
 from pfcalib.training.stream import ClusterStream
@@ -54,16 +54,24 @@ def epoch_of(stream):
 
 @pytest.mark.parametrize(
     ("kind", "source"),
-    [*((kind, "cache") for kind in ("flat", "layers", "stacks", "layer:EMB2")), ("flat", "root")],
+    [
+        *((kind, "cache") for kind in (*INPUT_SHAPES, "layer:EMB2")),
+        *((kind, "root") for kind in ("flat", "points")),
+    ],
 )
 def test_batches_are_the_inputs_of_the_sample(samples, paths, kind, source):
-    stream = ClusterStream(
-        paths, source=source, kind=kind, split="test", balance=None, shuffle=False, batch_size=16
-    )
+    options = {"split": "test", "balance": None, "shuffle": False, "batch_size": 16}
+    stream = ClusterStream(paths, source=source, kind=kind, moments=True, **options)
     whole = concatenate(samples)
     chosen = whole[choose_clusters(whole.scalars, split="test").rows]
     layers = (kind.removeprefix("layer:"),) if ":" in kind else stream.layers
-    wanted = build_inputs(build_images(chosen, layers=layers), kind)
+    wanted = {"moments": np.column_stack([chosen[name] for name in MOMENT_COLUMNS])}
+    if kind == "points":
+        wanted |= {"points": build_points(chosen)}
+    elif layers:
+        per_sigma = build_images(chosen, layers=layers, normalise_by=None, significance=True)
+        images = build_images(chosen, layers=layers)
+        wanted |= build_inputs(images, kind, significance=per_sigma)
     inputs, labels = epoch_of(stream)
     assert {name: array.shape[1:] for name, array in inputs.items()} == stream.input_shapes
     for name, array in wanted.items():
@@ -71,30 +79,6 @@ def test_batches_are_the_inputs_of_the_sample(samples, paths, kind, source):
     np.testing.assert_array_equal(labels[:, 1], chosen.is_em)
     np.testing.assert_array_equal(labels.sum(axis=1), 1.0)
     np.testing.assert_array_equal(stream.column("truthE"), chosen["truthE"])
-
-
-def test_batches_hold_significances_points_and_moments_of_the_sample(samples, paths):
-    options = {"split": "test", "balance": None, "shuffle": False, "batch_size": 16}
-    whole = concatenate(samples)
-    chosen = whole[choose_clusters(whole.scalars, split="test").rows]
-    over_noise = chosen.cells["cluster_cell_E"] / 0.02
-    per_sigma = Sample(
-        {**chosen.scalars, "clusterE": np.ones(len(chosen), dtype=np.float32)},
-        chosen.offsets,
-        {**chosen.cells, "cluster_cell_E": over_noise.astype(np.float32)},
-        chosen.geo,
-        {},
-    )
-    inputs, _ = epoch_of(ClusterStream(paths, kind="layers+significance", **options))
-    for channel, sample in enumerate((chosen, per_sigma)):
-        for name, image in build_images(sample).items():
-            np.testing.assert_allclose(inputs[name][..., channel], image, rtol=1e-5)
-    inputs, _ = epoch_of(ClusterStream(paths, kind="points", moments=True, **options))
-    np.testing.assert_allclose(inputs["points"], build_points(chosen), rtol=1e-6)
-    for i, name in enumerate(MOMENT_COLUMNS):
-        np.testing.assert_array_equal(inputs["moments"][:, i], chosen[name].astype(np.float32))
-    inputs, _ = epoch_of(ClusterStream(paths, kind="moments", moments=True, **options))
-    assert list(inputs) == ["moments"]
 
 
 @settings(
