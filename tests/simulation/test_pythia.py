@@ -193,7 +193,6 @@ def test_a_missing_extra_is_told(monkeypatch):
         require_pythia()
 
 
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
