@@ -99,11 +99,11 @@ def advance(slabs: Slabs, slab: int, x: float, ux: float, depth: float) -> tuple
         step = (slabs.x_out[slab] - x) / (ux * slabs.x0[slab])
         if depth < step:
             # the mask tells the compiler that no index is negative: spots are five times as fast
-            return slab & 31, x + depth * slabs.x0[slab] * ux
+            return slab & 0xFFFF, x + depth * slabs.x0[slab] * ux
         depth -= step
         x = slabs.x_out[slab]
         slab += 1
-    return slab & 31, x
+    return slab & 0xFFFF, x
 
 
 @inlined

@@ -100,7 +100,9 @@ def leading(rng: np.random.Generator, setup: Setup, kind: int, energy: float, le
     exchange = setup.config.p_exchange + setup.config.p_exchange_low * math.exp(-0.5 * energy)
     if rng.random() < free * exchange:
         return PI0
-    return kind if kind in (PION, PION_MINUS) or rng.random() < 0.5 else PION
+    if kind in (PION, PION_MINUS):
+        return kind
+    return PION if rng.random() < 0.5 else PION_MINUS
 
 
 @kernel
@@ -266,7 +268,7 @@ def hadron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
     life = rng.standard_exponential() * C_TAU[kind] * momentum_of(kind, energy) / mass
     slab = max(find_slab(slabs, x), 0)
     while 0 <= slab < len(slabs.x_out):
-        slab = slab & 31  # as in `em.advance`
+        slab = slab & 0xFFFF  # as in `em.advance`
         edge = slabs.x_out[slab] if ux > 0.0 else slabs.x_in[slab]
         to_edge = abs(edge - x) / max(abs(ux), 1e-3)
         step = min(to_edge, left * slabs.lambda_int[slab], life)

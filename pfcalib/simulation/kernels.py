@@ -128,7 +128,7 @@ def deposit(
     if layer < 0:
         scratch.event[DEAD] += energy
         return
-    cell = find_cell(setup.grid, layer & 7, x, y, z, scratch.event[PHI_AXIS])
+    cell = find_cell(setup.grid, layer & 0xFFFF, x, y, z, scratch.event[PHI_AXIS])
     if cell < 0:
         scratch.event[LEAK] += energy
         return

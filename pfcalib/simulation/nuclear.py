@@ -59,11 +59,13 @@ def slow_neutron(rng: np.random.Generator, setup: Setup, scratch: Scratch, track
     the scintillator's hydrogen.
     """
     config = setup.config
+    in_tile = layer_of(setup.slabs, find_slab(setup.slabs, track.x)) > 3
+    mean_path = config.neutron_path_tile if in_tile else config.neutron_path
     pieces = 1 + int(track.energy / config.neutron_quantum)
     piece = track.energy / pieces
     shape = config.neutron_shape
     for _ in range(pieces):
-        path = config.neutron_path * rng.standard_exponential()
+        path = mean_path * rng.standard_exponential()
         cos_theta, angle = isotropic(rng)
         ux, uy, uz = turn(track.ux, track.uy, track.uz, cos_theta, angle)
         x, y, z = track.x + ux * path, track.y + uy * path, track.z + uz * path

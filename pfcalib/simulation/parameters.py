@@ -80,6 +80,7 @@ class ShowerConfig(NamedTuple):
     neutron_tile: float = 2.306
     neutron_shape: float = 0.5778
     neutron_path: float = 489.2  # mean distance at which slow neutrons give up their energy
+    neutron_path_tile: float = 250.0  # the same of those set free in the tiles, rich in hydrogen
     neutron_quantum: float = 0.004  # energy that it gives up at one place
     mip_scale: float = 1.014  # factor on the response to minimum ionising particles
     mip_shape: float = 14.57  # shape of the gamma distribution of their signal in 25 mm

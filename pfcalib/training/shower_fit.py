@@ -59,7 +59,17 @@ STAGES: dict[str, tuple[int, tuple[str, ...]]] = {  # PDG id of the pions, numbe
     ),
     "nuclei": (211, ("nuclear_scale", "nuclear_slope", "nuclear_power", "binding", "f_gamma")),
     "nucleons": (211, ("proton_lar", "proton_tile", "neutron_lar", "neutron_tile")),
-    "hadron-width": (211, ("pt_mean", "pt_elastic", "neutron_path", "mip_radius", "delta_radius")),
+    "hadron-width": (
+        211,
+        (
+            "pt_mean",
+            "pt_elastic",
+            "neutron_path",
+            "neutron_path_tile",
+            "mip_radius",
+            "delta_radius",
+        ),
+    ),
     "hadron-spread": (211, ("nuclear_shape", "proton_shape", "neutron_shape", "mip_shape")),
 }
 

@@ -20,7 +20,7 @@ from tests.simulation.blocks import build_block, material, per_layer, signal, tr
 
 P_MIN = 1e-3
 # the published formulas without tuning
-PLAIN = ShowerConfig(t_shift=0.0, a_scale=1.0, core_scale=1.0, tail_scale=1.0)
+PLAIN = ShowerConfig(t_shift=0.0, a_scale=1.0, s_scale=1.0, core_scale=1.0, tail_scale=1.0)
 FIXED = PLAIN._replace(s_scale=0.0)  # and without fluctuations
 X0 = material("lead-argon")["x0"]
 E_CRIT = material("lead-argon")["e_crit"]

@@ -124,9 +124,13 @@ class TestHadrons:
         pion, proton = (response(kind, 20.0, rng)[1] for kind in (211, 2212))
         assert proton.e_pi0.mean() < 0.9 * pion.e_pi0.mean()
 
-    def test_neutrons_of_low_energy_leave_less_than_protons(self, rng):
-        proton, neutron = (response(kind, 0.3, rng)[0].mean() for kind in (2212, 2112))
-        assert neutron < 0.7 * proton
+    def test_neutrons_do_not_ionise_the_presampler(self, rng):
+        proton, neutron = (
+            np.mean(per_layer(hits, hits.non_em)[:, 0] > 0.0)
+            for hits in (response(kind, 2.0, rng)[1] for kind in (2212, 2112))
+        )
+        assert proton > 0.8
+        assert neutron < 0.5
 
     def test_antiprotons_at_low_energy_leave_most(self, rng):
         """They annihilate: two nucleon masses more."""
