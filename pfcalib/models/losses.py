@@ -45,12 +45,12 @@ def _log_density(y: Tensor, mixtures: Tensor) -> Tensor:
 
 
 def members(repulsion: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Sum over the members of the negative logarithm of the density of each, and `repulsion` times
+    """Mean over the members of the negative logarithm of the density of each, and `repulsion` times
     what pushes their predictions on a batch apart; shape (n,).
 
     With f_i the means of member i on the clusters of a batch, that is
 
-        sum_i [sum_j k(f_i, f_j) / sum_j k(f_i, f_j)'],   k = exp(-|f_i - f_j|^2 / 2h)
+        mean_i [sum_j k(f_i, f_j) / sum_j k(f_i, f_j)'],   k = exp(-|f_i - f_j|^2 / 2h)
 
     where what has a dash and all f_j are taken as numbers, and h is the median of the squared
     distances over 2 ln(1 + members). With the reciprocal of the number of training clusters as
@@ -65,8 +65,8 @@ def members(repulsion: float) -> Callable[[Tensor, Tensor], Tensor]:
         apart = ops.stop_gradient(square) + 1e-12
         width = ops.median(apart[~np.eye(n_members, dtype=bool)]) / (2.0 * np.log(1.0 + n_members))
         kernel = ops.exp(-square / (2.0 * width))
-        push = ops.sum(ops.sum(kernel, axis=1) / ops.stop_gradient(ops.sum(kernel, axis=1)))
-        return repulsion * push - ops.sum(_log_density(y_true[:, :1, None], y_pred), axis=-1)
+        push = ops.mean(ops.sum(kernel, axis=1) / ops.stop_gradient(ops.sum(kernel, axis=1)))
+        return repulsion * push - ops.mean(_log_density(y_true[:, :1, None], y_pred), axis=-1)
 
     return loss
 
