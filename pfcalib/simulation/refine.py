@@ -428,9 +428,12 @@ def refine_single(
     growth = np.clip(wanted[:, : morph.ETA] / np.maximum(found[:, : morph.ETA], 1e-9), 0.2, 5.0)
     after[~inside] *= growth[owner, layer][~inside]
     factor = np.where(signal > 0.0, after / np.maximum(signal, 1e-12), 1.0)
-    values = showers.values * factor[:, None]
-    have = np.bincount(owner, values[:, 1:].sum(axis=1), n)
-    values[:, 1:] *= np.where(have > 0.0, owned / np.maximum(have, 1e-12), 1.0)[owner, None]
+    truth = showers.values[:, 1:] * factor[:, None]
+    # a shower whose cells with truth have all gone dark keeps the truth where it was
+    dark = np.bincount(owner, truth.sum(axis=1), n) <= 0.0
+    truth = np.where(dark[owner, None], showers.values[:, 1:], truth)
+    have = np.maximum(np.bincount(owner, truth.sum(axis=1), n), 1e-300)
+    values = np.column_stack([signal * factor, truth * (owned / have)[owner, None]])
     return showers._replace(values=values)
 
 
