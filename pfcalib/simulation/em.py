@@ -252,6 +252,6 @@ def shower(rng: np.random.Generator, setup: Setup, scratch: Scratch, track: Trac
             scatter_spot(rng, setup, scratch, aimed, slab, x, scale * core * radius, 0.0, share, 1)
         else:
             # a coarse spot in the tail would look like a particle
-            pieces = 1 + int(share / config.tail_quantum)
+            pieces = 1 + int(economy * share / config.tail_quantum)
             radius *= config.tail_scale * tail
             scatter_spot(rng, setup, scratch, aimed, slab, x, 0.0, radius, share, pieces)

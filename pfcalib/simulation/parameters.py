@@ -27,7 +27,7 @@ class ShowerConfig(NamedTuple):
     spots_min: float = 4.0  # a shower, at full density
     # in one event; above, spots of the core are sparser and carry more energy each
     spots_max: float = 4000.0
-    # GeV, a spot of more in the tail of the radial profile is split into several
+    # GeV, a spot of more in the tail is split into several; grows as spots become sparser
     tail_quantum: float = 0.0025
     # a photon below showers as one electron, not as a pair; more in events of high energy
     e_pair: float = 0.1
