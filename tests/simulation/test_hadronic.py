@@ -81,8 +81,9 @@ class TestInteraction:
 
 class TestIonisation:
     def test_a_pion_that_does_not_interact_is_a_minimum_ionising_particle(self, rng):
-        """Energy per layer = thickness x dE/dx and Bethe's rise, at 20 GeV a fifth to a third (PDG
-        tables); the rest leaks.
+        """Energy per layer = thickness x dE/dx and Bethe's rise: K Z / 2A (ln(2 m T_max / (hbar
+        omega)^2) - 1) of iron is 1.37 times the minimum at 20 GeV; the rest leaks. Electrons
+        knocked out of the aluminium in front come to the presampler and the strips as well.
         """
         hits = simulate_showers(beam(20.0, 200), WINDOW, rng, config=TRANSPARENT)
         lost = per_layer(hits, hits.non_em + hits.em).mean(axis=0)
@@ -90,9 +91,9 @@ class TestIonisation:
             SLABS.layer >= 0
         ]
         rise = lost / expected
-        assert np.all((rise[1:] > 1.05) & (rise[1:] < 1.4))
-        assert rise[0] < 2.0  # electrons knocked out of the aluminium in front come with it
-        assert hits.e_leak.mean() > 20.0 - 1.4 * expected.sum() - hits.e_dead.mean()
+        np.testing.assert_allclose(rise[3:], 1.37, atol=0.15)
+        assert np.all((rise[:3] > 1.2) & (rise[:3] < 2.0))
+        assert hits.e_leak.mean() > 20.0 - 1.6 * expected.sum() - hits.e_dead.mean()
 
     def test_minimum_ionising_particles_are_seen_less_than_electrons_in_argon(self, rng):
         """e/mip: about 0.7 of a muon's loss is seen in lead-argon; e/mu = 0.91 in Tile
