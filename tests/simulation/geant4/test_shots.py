@@ -59,9 +59,11 @@ def test_every_row_has_seeds_of_its_own(rng):
 
 
 def test_particles_without_showers_are_refused(rng):
-    muon = Particles(np.arange(1), np.array([13], np.int32), np.ones(1), np.zeros(1), np.zeros(1))
-    with pytest.raises(ConfigError, match=r"PDG id \[13\]"):
-        build_shots(muon, rng)
+    lambda_ = Particles(
+        np.arange(1), np.array([3122], np.int32), np.ones(1), np.zeros(1), np.zeros(1)
+    )
+    with pytest.raises(ConfigError, match=r"PDG id \[3122\]"):
+        build_shots(lambda_, rng)
 
 
 @pytest.fixture
