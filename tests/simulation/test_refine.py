@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,6 @@ from pfcalib.samples.showerfile import Showers, read_showers
 from pfcalib.simulation import morph
 from pfcalib.simulation.digitise import noise_sigma
 from pfcalib.simulation.particles import Particles
-from pfcalib.simulation.produce import ProduceConfig, produce_sample
 from pfcalib.simulation.refine import point, read_refinements, to_coordinates, to_moments
 from pfcalib.simulation.showers import simulate_showers
 
@@ -87,15 +84,6 @@ def test_particles_that_curl_up_leave_nothing():
     hits = shoot(211, 0.25, 20, grid=BARREL, field=2.0)
     assert truth(hits) + hits.e_dead + hits.e_leak == pytest.approx(hits.e_total, rel=1e-9)
     assert shoot(211, 1.0, 0).n_events == 0
-
-
-def test_the_processes_do_not_matter(tmp_path):
-    config = ProduceConfig(n_events=40, chunk=16, e_max=5.0, seed=3)
-    first, second = (
-        produce_sample(tmp_path / f"{n}.root", dataclasses.replace(config, n_processes=n))
-        for n in (1, 2)
-    )
-    assert first.read_bytes() == second.read_bytes()
 
 
 def test_oblique_showers_keep_their_response():
