@@ -117,8 +117,8 @@ def test_bad_rows_are_refused(job):
     rows, pdg_id, seeds = job
     with pytest.raises(ConfigError, match=r"expected rows \(n, 7\)"):
         require_rows(rows[:, :6], pdg_id, seeds)
-    with pytest.raises(ConfigError, match=r"not \[13\]"):
-        require_rows(rows, np.where(pdg_id == 22, 13, pdg_id), seeds)
+    with pytest.raises(ConfigError, match=r"not \[3122\]"):
+        require_rows(rows, np.where(pdg_id == 22, 3122, pdg_id), seeds)
     with pytest.raises(ConfigError, match="row 3: seeds"):
         require_rows(rows, pdg_id, np.where(np.arange(len(seeds))[:, None] == 3, 0, seeds))
     with pytest.raises(ConfigError, match="row 0: needs finite"):
