@@ -273,11 +273,14 @@ _Sample = tuple[FloatArray, NDArray[np.bool_], FloatArray, NDArray[np.bool_]]
 def flow(
     of: Refinement, fast: _Sample, geant4: _Sample, fit: RefineFitConfig, say: Callable[[str], None]
 ) -> Refinement:
-    """Train one network after the other; samples are (scores, known, log10 E, held out)."""
+    """Train one network after the other and keep those that bring the showers closer, by the AUC
+    of the next network on what was held out; samples are (scores, known, log10 E, held out).
+    """
     x, known, log_e, held = fast
     y, _, log_e_y, held_y = geant4
     is_geant4 = np.concatenate([np.ones(len(y), np.bool_), np.zeros(len(x), np.bool_)])
     out, weight = np.concatenate([held_y, held]), np.where(is_geant4, 1.0, 1.0 / fit.copies)
+    areas: list[float] = []
     for k in range(fit.networks):
         table = np.concatenate([inputs_of(of, y, log_e_y), inputs_of(of, x, log_e)])
         network = train(table[~out], is_geant4[~out], weight[~out], fit)
@@ -291,8 +294,11 @@ def flow(
         score = log_ratio(of, k, table)[0]
         area = auc(score[out], is_geant4[out], weights=weight[out])[0]
         x = flow_step(of, k, x, log_e, known)
+        areas.append(area)
         say(f"network {k + 1}: AUC {area:.3f} on what was held out, before its step")
-    return of
+    kept = int(np.argmin(areas))
+    say(f"{kept} of {fit.networks} networks kept")
+    return Refinement(*of[:-5], *(weights[:kept] for weights in of[-5:]))
 
 
 def train(
