@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pfcalib.cli.console import Force, Seed, require_free, say
+from pfcalib.errors import ConfigError
 
 
 def refine_showers(
@@ -20,10 +21,15 @@ def refine_showers(
             show_default=False,
         ),
     ] = None,
+    species: Annotated[
+        str, typer.Option(help="Of pi0 and pion (charged), such as pi0,pion.")
+    ] = "pi0",
     copies: Annotated[
         int, typer.Option(min=1, help="Parametrised showers for each Geant4 pion.")
     ] = 4,
-    networks: Annotated[int, typer.Option(min=1, help="Networks of the flow.")] = 5,
+    networks: Annotated[
+        int, typer.Option(min=1, help="Networks of the flow; the last only judges.")
+    ] = 5,
     seed: Seed = 1,
     force: Force = False,
 ) -> None:
@@ -35,11 +41,14 @@ def refine_showers(
     from pfcalib.training.refine_fit import RefineFitConfig, fit_refinement
 
     require_free(out, force)
+    wanted = species.split(",")
+    if unknown := set(wanted) - set(SPECIES):
+        raise ConfigError(f"unknown species {sorted(unknown)}; there are {', '.join(SPECIES)}")
     fit = RefineFitConfig(copies=copies, networks=networks, seed=seed)
     reference, _ = read_showers(showers or packaged_sample("geant4_pions"), WINDOW)
     made = {}
-    for species in SPECIES:
-        say(species)
-        made[species] = fit_refinement(reference, species, fit, say=say)
+    for name in wanted:
+        say(name)
+        made[name] = fit_refinement(reference, name, fit, say=say)
     write_refinements(out, made)
     say(f"{out}: {out.stat().st_size / 1000:.0f} kB")

@@ -11,8 +11,9 @@ the space of its moments, and its hits are bent to the new moments.
    Otto, SIAM J. Math. Anal. 29 (1998) 1), with the log ratio of densities from a classifier.
 4. The scores go back to moments by Geant4's distributions, and `morph.bend` gives the hits them.
 
-`training.refine_fit` makes the numbers. Truth moves with the signal, and the truth of the cells of
-a shower is scaled to the sum it had, so that the energy stays balanced.
+`training.refine_fit` makes the numbers; those in the package are of neutral pions, since charged
+ones came no closer to Geant4's by it. Truth moves with the signal, and the truth of the cells of a
+shower is scaled to the sum it had, so that the energy stays balanced.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from pfcalib.simulation.particles import Particles, propagate
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-SPECIES = {"pi0": (111,), "pion": (211, -211)}  # others stay as they are
+SPECIES = {"pi0": (111,), "pion": (211, -211)}  # what can be refined
 WINDOW_SIZE = 0.2  # hits farther from the particle's direction take no part in moments
 SOFT = 0.010  # GeV, hits below are counted as soft
 DRIVE = np.linspace(-3.0, 1.5, 13)  # nodes of `drive`

@@ -44,7 +44,7 @@ def test_a_known_distortion_is_learned_and_kept_in_the_file(distorted, tmp_path)
     particles, reference = distorted
     lines: list[str] = []
     of = fit_refinement(reference, "pi0", FIT, say=lines.append)
-    assert len(lines) == FIT.networks
+    assert len(lines) == FIT.networks + 1
     write_refinements(tmp_path / "refinement.npz", {"pi0": of})
     read = read_refinements(tmp_path / "refinement.npz")
     assert all(np.allclose(a, b, rtol=1e-5) for a, b in zip(read["pi0"], of, strict=True))
