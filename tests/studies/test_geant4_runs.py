@@ -41,4 +41,4 @@ def test_electrons_have_the_resolution_of_the_lead_argon_calorimeter():
 
 def test_a_run_that_fails_says_why():
     with pytest.raises(ConfigError, match=r"(?s)Geant4 ended with code 1: .*PDG ids"):
-        shoot_along_x("slice", 13, 5.0, 1, seed=1)
+        shoot_along_x("slice", 15, 5.0, 1, seed=1)

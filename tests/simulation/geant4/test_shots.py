@@ -29,9 +29,9 @@ def test_the_rows_are_those_of_the_fast_engine(field, rng, monkeypatch):
     particles, seen = mixed(200, rng), {}
     run_events = showers.run_events
 
-    def watch(rng, setup, scratch, rows, starts):
+    def watch(rng, setup, scratch, rows, starts, totals):
         seen.update(rows=rows.copy(), starts=starts.copy())
-        return run_events(rng, setup, scratch, rows, starts)
+        return run_events(rng, setup, scratch, rows, starts, totals)
 
     monkeypatch.setattr(showers, "run_events", watch)
     hits = showers.simulate_showers(particles, BARREL, np.random.default_rng(5), field=field)
