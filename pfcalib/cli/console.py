@@ -23,6 +23,14 @@ MAX_NAMES = 12  # of missing branches and of faults that are shown
 Seed = Annotated[
     int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")
 ]
+Reference = Annotated[
+    Path,
+    typer.Argument(
+        help="ROOT file of Geant4 pions on the window (ShowerTree), other ones than studies judge "
+        "with, which those in the package are.",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 PionSample = Annotated[
     Path,

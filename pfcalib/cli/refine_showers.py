@@ -7,20 +7,13 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Force, Seed, require_free, say
+from pfcalib.cli.console import Force, Reference, Seed, require_free, say
 from pfcalib.errors import ConfigError
 
 
 def refine_showers(
+    showers: Reference,
     out: Annotated[Path, typer.Option(help="File of the numbers (.npz).", show_default=False)],
-    showers: Annotated[
-        Path | None,
-        typer.Argument(
-            help="ROOT file of Geant4 pions on the window (ShowerTree); the packaged ones by "
-            "default.",
-            show_default=False,
-        ),
-    ] = None,
     species: Annotated[
         str, typer.Option(help="Of pi0 and pion (charged), such as pi0,pion.")
     ] = "pi0",
@@ -35,7 +28,6 @@ def refine_showers(
 ) -> None:
     """Learn to move parametrised showers to where Geant4's lie; one line for every network."""
     from pfcalib.geometry import WINDOW
-    from pfcalib.samples.packaged import packaged_sample
     from pfcalib.samples.showerfile import read_showers
     from pfcalib.simulation.refine import SPECIES, write_refinements
     from pfcalib.training.refine_fit import RefineFitConfig, fit_refinement
@@ -45,7 +37,7 @@ def refine_showers(
     if unknown := set(wanted) - set(SPECIES):
         raise ConfigError(f"unknown species {sorted(unknown)}; there are {', '.join(SPECIES)}")
     fit = RefineFitConfig(copies=copies, networks=networks, seed=seed)
-    reference, _ = read_showers(showers or packaged_sample("geant4_pions"), WINDOW)
+    reference, _ = read_showers(showers, WINDOW)
     made = {}
     for name in wanted:
         say(name)

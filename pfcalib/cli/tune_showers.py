@@ -7,19 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Force, Seed, require_free, say
+from pfcalib.cli.console import Force, Reference, Seed, require_free, say
 
 
 def tune_showers(
+    showers: Reference,
     out: Annotated[Path, typer.Option(help="JSON file of the numbers.", show_default=False)],
-    showers: Annotated[
-        Path | None,
-        typer.Argument(
-            help="ROOT file of Geant4 pions on the window (ShowerTree); the packaged ones by "
-            "default.",
-            show_default=False,
-        ),
-    ] = None,
     stages: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +38,6 @@ def tune_showers(
     better trial.
     """
     from pfcalib.geometry import WINDOW
-    from pfcalib.samples.packaged import packaged_sample
     from pfcalib.samples.showerfile import read_showers
     from pfcalib.training.shower_fit import (
         STAGES,
@@ -61,10 +53,9 @@ def tune_showers(
         stages=wanted, n_events=events, copies=copies, evaluations=evaluations, seed=seed
     )
     first = read_fit(start) if start else None
-    path = showers or packaged_sample("geant4_pions")
-    reference, metadata = read_showers(path, WINDOW)
+    reference, metadata = read_showers(showers, WINDOW)
     config, done = fit_showers(reference, fit, start=first, say=say)
-    write_fit(out, config, done, fit=fit, reference=path, metadata=metadata)
+    write_fit(out, config, done, fit=fit, reference=showers, metadata=metadata)
     for stage in done:
         say(f"{stage.name}: chi2 {stage.chi2_before:.3f} to {stage.chi2:.3f}")
     say(f"{out}: {len(config)} numbers, {sum(len(stage.numbers) for stage in done)} of them fitted")

@@ -64,8 +64,9 @@ DELTA_MIN, DELTA_SHOWER = 0.001, 0.005
 # within 5 % in aluminium, argon, iron and lead (PDG review, section 34.2.4)
 DELTA_SHARE = 0.047
 RESTRICTED = 0.97  # loss below DELTA_MIN of fast particles over that of a mip (same, 34.2.6)
-ANNIHILATION = 3.0  # GeV, kinetic energy at which half of the antinucleons annihilate
-STRANGE = 0.6  # of the interactions of a kaon, those that leave a kaon in front
+# estimates, neither fitted nor taken from a table: kinetic energy in GeV at which half of the
+# antinucleons annihilate, and the share of a kaon's interactions that leave a kaon in front
+ANNIHILATION, STRANGE = 3.0, 0.6
 
 
 @kernel

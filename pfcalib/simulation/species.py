@@ -38,7 +38,8 @@ MASS = np.array(
 REST = MASS.copy()
 REST[[ELECTRON, PROTON, NEUTRON]], REST[[ANTIPROTON, ANTINEUTRON]] = 0.0, 2.0 * PROTON_MASS
 CHARGED = np.isin(np.arange(14), (PION, PROTON, PION_MINUS, KAON, KAON_MINUS, ANTIPROTON, MUON))
-# inelastic cross section on nuclei over that of a pion
+# inelastic cross section on nuclei over that of a pion: 1.18 is the ratio of interaction
+# lengths in the PDG tables; those of kaons and antinucleons are estimates of ours
 OPACITY = np.ones(14)
 OPACITY[[PROTON, NEUTRON]], OPACITY[[ANTIPROTON, ANTINEUTRON]] = 1.18, 1.3
 OPACITY[[KAON, KAON_MINUS, KAON_LONG, MUON]] = 0.87, 0.97, 0.92, 1e-9

@@ -203,7 +203,10 @@ class _Epochs(keras.callbacks.CSVLogger):
 
 
 def _swap_averages(model: keras.Model) -> None:
-    """Exchange the weights of a model and their averages over the steps, if there are any."""
+    """Exchange the weights of a model and their averages over the steps, if there are any.
+
+    Keras' SwapEMAWeights does not know after a restart that a checkpoint holds the averages.
+    """
     optimizer = model.optimizer
     if optimizer.use_ema:
         averages = optimizer._model_variables_moving_average

@@ -12,8 +12,9 @@ few numbers at a time: those of electromagnetic showers on neutral pions first, 
 hadronic cascade on charged ones. Every trial has the same random numbers at its start.
 
 The numbers in `simulation.parameters` came from such fits to Geant4 pions of 0.5 to 60 GeV that are
-not in the package, several stages at once; a fit from here finds numbers of its own, close to them
-as far as the comparisons tell numbers apart.
+not in the package, by a script that took several stages at once and, for charged pions, the mean
+shares of the calibration truth besides; a fit from here finds numbers of its own, close to them as
+far as the comparisons tell numbers apart.
 """
 
 from __future__ import annotations

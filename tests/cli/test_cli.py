@@ -140,7 +140,8 @@ def test_bad_input_ends_with_one_line_and_exit_code_1(clone, pfcalib, arguments,
         ("apply", "small-classifier", "in.root", "taken"),
         ("train", "in.root", "--out", "folder"),
         ("tune", "in.root", "--out", "taken.json"),
-        ("tune-showers", "--out", "taken"),
+        ("tune-showers", "in.root", "--out", "taken"),
+        ("refine-showers", "in.root", "--out", "taken"),
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -154,6 +155,17 @@ def test_nothing_is_replaced_unless_forced(clone, pfcalib, arguments):
     name = next(word for word in reversed(arguments) if word.startswith(("taken", "folder")))
     assert errors == f"pfcalib: {name} exists: give another name, or --force to replace it"
     assert {path.read_text() for path in taken} == {"mine"}
+
+
+@pytest.mark.parametrize("verb", ["tune-showers", "refine-showers"])
+def test_showers_are_never_fitted_to_those_that_studies_judge_with(clone, pfcalib, verb):
+    assert pfcalib(verb, "--out", "numbers")[0] == 2  # which showers, must be said
+
+
+def test_only_what_can_be_refined_is(clone, pfcalib):
+    code, _, errors = pfcalib("refine-showers", "in.root", "--out", "new", "--species", "pi0,muon")
+    assert code == 1
+    assert errors == "pfcalib: unknown species ['muon']; there are pi0, pion"
 
 
 def test_a_misspelt_option_is_an_error_of_usage(clone, pfcalib):
