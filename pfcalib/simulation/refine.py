@@ -392,9 +392,14 @@ def flow_step(
 
 
 def standard(of: Refinement, log_e: FloatArray, eta: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and scale of the coordinates of parametrised showers, each (n, D)."""
-    scale = at(of.scale, of.wide, log_e)
-    return at(of.mean, of.wide, log_e) + (np.cosh(eta) - 1.0)[:, None] * of.slope * scale, scale
+    """Mean and scale of the coordinates of parametrised showers, each (n, D); means go on in a
+    straight line beyond the last nodes.
+    """
+    scale, nodes = at(of.scale, of.wide, log_e), of.wide
+    below = np.clip(np.searchsorted(nodes, log_e) - 1, 0, len(nodes) - 2)
+    way = (log_e - nodes[below]) / (nodes[below + 1] - nodes[below])
+    mean = of.mean[below] + way[:, None] * (of.mean[below + 1] - of.mean[below])
+    return mean + (np.cosh(eta) - 1.0)[:, None] * of.slope * scale, scale
 
 
 def transport(

@@ -45,6 +45,15 @@ def test_energy_stays_balanced_and_signals_stay_positive(pdg_id, energy, grid):
     assert np.all(np.diff(keys) > 0)
 
 
+@pytest.mark.parametrize("energy", [100.0, 1000.0, 3000.0])
+def test_the_response_is_that_of_the_parametrisation_where_geant4_was_not_seen(energy):
+    """Beyond the energies of the fit, of the distributions and of all nodes."""
+    raw, refined = (shoot(111, energy, 100, refine=refine) for refine in (False, True))
+    assert refined.signal.sum() / raw.signal.sum() == pytest.approx(1.0, abs=0.01)
+    of_each = np.bincount(refined.event, refined.signal, 100) / energy
+    assert 0.002 < of_each.std() < 0.02
+
+
 def test_species_without_a_step_stay_as_they_are():
     for pdg_id in (11, 22, 211, 2112):
         raw, refined = (shoot(pdg_id, 5.0, 10, refine=refine) for refine in (False, True))
