@@ -201,7 +201,14 @@ def fit_showers(
             return found
 
         with contextlib.suppress(StopIteration):
-            least_squares(pulls, np.ones(len(names)), diff_step=STEP, bounds=(0.2, 3.0))
+            # not "trf": it scales a number by its distance to the bound and underflows there
+            least_squares(
+                pulls,
+                np.ones(len(names)),
+                diff_step=STEP,
+                bounds=(0.2, 3.0),
+                method="dogbox",
+            )
         value, config = min(trials, key=_value)
         numbers = {name: float(getattr(config, name)) for name in names}
         done.append(FittedStage(stage, numbers, trials[0][0], value, len(trials)))
