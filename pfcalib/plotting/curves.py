@@ -446,7 +446,7 @@ def plot_roc(
     ndarray of Axes, shape (n_samples,)
     """
     n = len(samples)
-    _, axes = plt.subplots(1, n, figsize=(4.7 * n, 4.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, n, figsize=(4.7 * n, 4.6), sharey=True, squeeze=False)
     for ax, (title, (scores, is_em)), source in zip(axes[0], samples.items(), sources, strict=True):
         for name, look in looks_of(list(scores)).items():
             curve = roc_curve(scores[name], is_em)
@@ -459,7 +459,7 @@ def plot_roc(
         ax.text(0.04, 0.05, title, transform=ax.transAxes)
         name_source(ax, source)
     axes[0, 0].set_ylabel(r"rejection of $\pi^\pm$ clusters, 1 / efficiency")
-    axes[0, -1].legend(loc="upper right")
+    name_figure(figure, axes, sources[:1])
     return np.asarray(axes[0])
 
 
