@@ -26,7 +26,7 @@ import filelock
 import platformdirs
 
 VERSIONS = {
-    "simulation": 3,  # particles, showers, noise
+    "simulation": 4,  # particles, showers, noise
     "geant4": 1,  # detector, physics and scoring
     "geant4_tables": 1,  # cross sections written from formulas
     "pythia": 2,  # events

@@ -345,19 +345,21 @@ class Narrowest(NamedTuple):
 
     edges: FloatArray  # GeV; what lies outside counts in the first or last bin
     names: dict[str, tuple[str, ...]]  # of the calibration in each bin, by species
+    scales: dict[str, FloatArray]  # (n_bins,) median of the first calibration over that of each
 
     def take(
         self, e_pred: Mapping[str, ArrayLike], e_true: ArrayLike, species: Mapping[str, Mask]
     ) -> FloatArray:
-        """Energies of clusters, GeV, each by the calibration of its species and bin; NaN for those
-        of no species. Arguments as of `narrowest`.
+        """Energies of clusters, GeV, each by the calibration of its species and bin at the median
+        of the first calibration there, so that no step lies between two bins; NaN for those of no
+        species. Arguments as of `narrowest`.
         """
         place = _bins_of(e_true, self.edges)
         energy = np.full(len(place), np.nan)
         for name, mask in species.items():
             for model, values in e_pred.items():
                 here = mask & (np.array(self.names[name]) == model)[place]
-                energy[here] = np.asarray(values)[here]
+                energy[here] = np.asarray(values)[here] * self.scales[name][place[here]]
         return energy
 
 
@@ -384,19 +386,24 @@ def narrowest(
     ratios = np.stack([response(e_pred[model], e_true) for model in models])
     place = _bins_of(e_true, bins)
 
-    def choose(inside: FloatArray) -> str:
+    def choose(inside: FloatArray) -> tuple[str, float]:
         if inside.shape[1] < min_count:
-            return models[0]
-        width = resolution(inside)
+            return models[0], 1.0
+        width, medians = resolution(inside), np.median(inside, axis=1)
         drawn = bootstrap(resolution, inside, n_resamples=n_bootstrap, rng=rng)
         error = np.std(drawn / drawn[:, :1], axis=0, ddof=1)
-        return models[int(np.argmin(width / width[0] + error))]
+        best = int(np.argmin(width / width[0] + error))
+        return models[best], float(medians[0] / medians[best])
 
-    names = {
-        name: tuple(choose(ratios[:, mask & (place == b)]) for b in range(len(bins) - 1))
+    chosen = {
+        name: [choose(ratios[:, mask & (place == b)]) for b in range(len(bins) - 1)]
         for name, mask in species.items()
     }
-    return Narrowest(bins, names)
+    return Narrowest(
+        bins,
+        {name: tuple(model for model, _ in each) for name, each in chosen.items()},
+        {name: np.array([scale for _, scale in each]) for name, each in chosen.items()},
+    )
 
 
 def _bins_of(energy: ArrayLike, edges: FloatArray) -> NDArray[np.int64]:

@@ -11,7 +11,8 @@ the space of its moments, and its hits are bent to the new moments.
    Otto, SIAM J. Math. Anal. 29 (1998) 1), with the log ratio of densities from a classifier.
 4. The scores go back to moments by Geant4's distributions, and `morph.bend` gives the hits them.
 
-`training.refine_fit` makes the numbers; those in the package are of neutral pions, since charged
+Above the energies of Geant4's showers the step fades: bent without a measure, hard showers grow
+second maxima, which become clusters. `training.refine_fit` makes the numbers; those in the package are of neutral pions, since charged
 ones came no closer to Geant4's by it. Truth moves with the signal, and the truth of the cells of a
 shower is scaled to the sum it had, so that the energy stays balanced.
 """
@@ -48,6 +49,7 @@ BANK_EDGES = (0.3, 0.9)  # log10(E / GeV) between the banks of soft hits
 LEVELS = np.linspace(-3.2, 3.2, 41)  # normal scores of the tables of quantiles
 EMPTY = 0.05  # GeV, a shower below has no total
 LARGEST_STEP = 1.5  # in normal scores, of one network
+FADE = (50.0, 200.0)  # GeV, between which the step fades: Geant4's showers were below the first
 _ORDER = (1, 3, 0, 4, 5, 6)  # each layer is compared with EMB2 and those before it
 _TOTAL = morph.MIDDLE  # the coordinate that the energy of EMB2 leaves free
 _ETA, _PHI = slice(morph.ETA, morph.PHI), slice(morph.PHI, morph.CORE)
@@ -170,6 +172,12 @@ def at(table: FloatArray, nodes: FloatArray, x: FloatArray) -> FloatArray:
     return table[below] + way[:, None] * (table[below + 1] - table[below])
 
 
+def strength(energy: FloatArray) -> FloatArray:
+    """Share of the step that showers of an energy in GeV are given: all below FADE, none above."""
+    low, high = np.log(FADE)
+    return np.clip((high - np.log(energy)) / (high - low), 0.0, 1.0)
+
+
 def add_soft(of: Refinement, showers: Single, grid: Grid, rng: np.random.Generator) -> Single:
     """Showers with soft hits added beside hits drawn by their signal; their truth is
     electromagnetic.
@@ -179,7 +187,9 @@ def add_soft(of: Refinement, showers: Single, grid: Grid, rng: np.random.Generat
     node = (place + rng.random(place.shape)).astype(np.int64)
     drawn = rng.integers(of.counts.shape[2], size=place.shape)
     missing = of.counts[node, np.arange(grid.n_layers), drawn] - count_soft(showers, grid)
-    number = np.maximum(missing, 0.0).astype(np.int64) * (np.diff(showers.offsets) > 0)[:, None]
+    missing = np.maximum(missing, 0.0) * strength(showers.energy)[:, None]
+    number = np.floor(missing + rng.random(n)[:, None]).astype(np.int64)
+    number *= (np.diff(showers.offsets) > 0)[:, None]
     owner, layer = np.divmod(np.repeat(np.arange(number.size), number.ravel()), grid.n_layers)
     anchor = draw_hits(showers, owner, rng)
     row = rng.integers(of.bank.shape[2], size=len(layer))
@@ -392,14 +402,9 @@ def flow_step(
 
 
 def standard(of: Refinement, log_e: FloatArray, eta: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and scale of the coordinates of parametrised showers, each (n, D); means go on in a
-    straight line beyond the last nodes.
-    """
-    scale, nodes = at(of.scale, of.wide, log_e), of.wide
-    below = np.clip(np.searchsorted(nodes, log_e) - 1, 0, len(nodes) - 2)
-    way = (log_e - nodes[below]) / (nodes[below + 1] - nodes[below])
-    mean = of.mean[below] + way[:, None] * (of.mean[below + 1] - of.mean[below])
-    return mean + (np.cosh(eta) - 1.0)[:, None] * of.slope * scale, scale
+    """Mean and scale of the coordinates of parametrised showers, each (n, D)."""
+    scale = at(of.scale, of.wide, log_e)
+    return at(of.mean, of.wide, log_e) + (np.cosh(eta) - 1.0)[:, None] * of.slope * scale, scale
 
 
 def transport(
@@ -415,6 +420,7 @@ def transport(
     for k in range(len(of.w1)):
         x = flow_step(of, k, x, log_e, known)
     new = unscored(x, of.reference, of.nodes, log_e) * scale + mean
+    new = coordinates + strength(10.0**log_e)[:, None] * (new - coordinates)
     return to_moments(np.where(known, new, np.nan), moments, cells, jitter)
 
 
@@ -479,7 +485,7 @@ def refine_hits(
     every = Single(hits.offsets, hits.cell, values, particles.energy, axis)
     left, parts = np.ones(hits.n_events, np.bool_), []
     for species, of in (refinements or packaged_refinements()).items():
-        chosen = np.isin(particles.pdg_id, SPECIES[species])
+        chosen = np.isin(particles.pdg_id, SPECIES[species]) & (particles.energy < FADE[1])
         if chosen.any():
             left &= ~chosen
             made = refine_single(of, every.select(chosen), particles.eta[chosen], grid, rng)

@@ -25,6 +25,7 @@ from pfcalib.simulation.particles import Particles
 from pfcalib.simulation.refine import (
     BANK_EDGES,
     DRIVE,
+    FADE,
     LEVELS,
     SOFT,
     SPECIES,
@@ -48,8 +49,8 @@ from pfcalib.simulation.showers import simulate_showers
 FloatArray = NDArray[np.float64]
 
 NODES = np.linspace(-0.3, 2.1, 13)  # log10(E / GeV)
-WIDE = np.linspace(-0.7, 3.3, 17)
-WIDE_ENERGIES = (0.2, 2000.0)  # GeV, of the showers that mean and scale are taken from
+WIDE = np.linspace(-0.7, 2.3, 13)
+WIDE_ENERGIES = (0.2, FADE[1])  # GeV, of the showers that mean and scale are taken from
 NODE_WIDTH = 0.18  # of the weights about a node
 N_SOFT, N_COUNTS = 256, 32  # soft hits kept of each layer and bank, numbers of them of each node
 FEWEST = 100  # showers behind a distribution
