@@ -12,7 +12,9 @@ the space of its moments, and its hits are bent to the new moments.
 4. The scores go back to moments by Geant4's distributions, and `morph.bend` gives the hits them.
 
 Above the energies of Geant4's showers the step fades: bent without a measure, hard showers grow
-second maxima, which become clusters. `training.refine_fit` makes the numbers; those in the package are of neutral pions, since charged
+second maxima, which become clusters.
+
+`training.refine_fit` makes the numbers; those in the package are of neutral pions, since charged
 ones came no closer to Geant4's by it. Truth moves with the signal, and the truth of the cells of a
 shower is scaled to the sum it had, so that the energy stays balanced.
 """
