@@ -11,7 +11,7 @@ the space of its moments, and its hits are bent to the new moments.
    Otto, SIAM J. Math. Anal. 29 (1998) 1), with the log ratio of densities from a classifier.
 4. The scores go back to moments by Geant4's distributions, and `morph.bend` gives the hits them.
 
-Above the energies of Geant4's showers the step fades: bent without a measure, hard showers grow
+Where Geant4's showers become few the step fades: hard showers that are bent without a measure grow
 second maxima, which become clusters.
 
 `training.refine_fit` makes the numbers; those in the package are of neutral pions, since charged
@@ -51,7 +51,7 @@ BANK_EDGES = (0.3, 0.9)  # log10(E / GeV) between the banks of soft hits
 LEVELS = np.linspace(-3.2, 3.2, 41)  # normal scores of the tables of quantiles
 EMPTY = 0.05  # GeV, a shower below has no total
 LARGEST_STEP = 1.5  # in normal scores, of one network
-FADE = (50.0, 200.0)  # GeV, between which the step fades: Geant4's showers were below the first
+FADE = (50.0, 200.0)  # GeV, between which the step fades: few of Geant4's showers were above
 _ORDER = (1, 3, 0, 4, 5, 6)  # each layer is compared with EMB2 and those before it
 _TOTAL = morph.MIDDLE  # the coordinate that the energy of EMB2 leaves free
 _ETA, _PHI = slice(morph.ETA, morph.PHI), slice(morph.PHI, morph.CORE)
@@ -174,10 +174,9 @@ def at(table: FloatArray, nodes: FloatArray, x: FloatArray) -> FloatArray:
     return table[below] + way[:, None] * (table[below + 1] - table[below])
 
 
-def strength(energy: FloatArray) -> FloatArray:
-    """Share of the step that showers of an energy in GeV are given: all below FADE, none above."""
-    low, high = np.log(FADE)
-    return np.clip((high - np.log(energy)) / (high - low), 0.0, 1.0)
+def strength(log_e: FloatArray) -> FloatArray:
+    """Share of the step that showers are given by their energy: all below FADE, none above."""
+    return np.interp(log_e, np.log10(FADE), (1.0, 0.0))
 
 
 def add_soft(of: Refinement, showers: Single, grid: Grid, rng: np.random.Generator) -> Single:
@@ -189,7 +188,7 @@ def add_soft(of: Refinement, showers: Single, grid: Grid, rng: np.random.Generat
     node = (place + rng.random(place.shape)).astype(np.int64)
     drawn = rng.integers(of.counts.shape[2], size=place.shape)
     missing = of.counts[node, np.arange(grid.n_layers), drawn] - count_soft(showers, grid)
-    missing = np.maximum(missing, 0.0) * strength(showers.energy)[:, None]
+    missing = np.maximum(missing, 0.0) * strength(log_e)[:, None]
     number = np.floor(missing + rng.random(n)[:, None]).astype(np.int64)
     number *= (np.diff(showers.offsets) > 0)[:, None]
     owner, layer = np.divmod(np.repeat(np.arange(number.size), number.ravel()), grid.n_layers)
@@ -422,7 +421,7 @@ def transport(
     for k in range(len(of.w1)):
         x = flow_step(of, k, x, log_e, known)
     new = unscored(x, of.reference, of.nodes, log_e) * scale + mean
-    new = coordinates + strength(10.0**log_e)[:, None] * (new - coordinates)
+    new = coordinates + strength(log_e)[:, None] * (new - coordinates)
     return to_moments(np.where(known, new, np.nan), moments, cells, jitter)
 
 

@@ -236,17 +236,14 @@ def standardise(of: Refinement, c: FloatArray, showers: Single, eta: FloatArray)
         if chosen.sum() < FEWEST:
             continue
         x, le = c[chosen, d], log_e[chosen]
-        # a straight line about each node: a mean alone would be bent towards the middle at the ends
-        away = le - WIDE[:, None]
-        weights = np.exp(-0.5 * (away / 0.25) ** 2)
-        w_0, w_1, w_2 = (np.sum(weights * away**power, axis=1) for power in range(3))
-        x_0, x_1 = weights @ x, (weights * away) @ x
-        enough = w_0 > 0.3 * FEWEST
-        det = np.maximum(w_0 * w_2 - w_1**2, 1e-9)
-        means, rise = (w_2 * x_0 - w_1 * x_1) / det, (w_0 * x_1 - w_1 * x_0) / det
-        lines = means[:, None] + rise[:, None] * away
-        variance = np.sum(weights * (x - lines) ** 2, axis=1) / np.maximum(w_0, 1e-9)
-        spread = np.sqrt(np.maximum(variance, 0.0025))
+        weights = np.exp(-0.5 * ((le - WIDE[:, None]) / 0.25) ** 2)
+        enough = weights.sum(axis=1) > 0.3 * FEWEST
+        means, spread = np.full((2, len(WIDE)), np.nan)
+        for k in np.flatnonzero(enough):  # a plain mean would be bent inwards at both ends
+            line = np.polyfit(le - WIDE[k], x, 1, w=np.sqrt(weights[k]))
+            left = x - np.polyval(line, le - WIDE[k])
+            means[k] = line[1]
+            spread[k] = np.sqrt(max(np.average(left**2, weights=weights[k]), 0.0025))
         mean[:, d] = np.interp(WIDE, WIDE[enough], means[enough])
         scale[:, d] = np.interp(WIDE, WIDE[enough], spread[enough])
         left = (x - np.interp(le, WIDE, mean[:, d])) / np.interp(le, WIDE, scale[:, d])

@@ -45,7 +45,7 @@ def test_energy_stays_balanced_and_signals_stay_positive(pdg_id, energy, grid):
     assert np.all(np.diff(keys) > 0)
 
 
-def test_the_step_fades_above_the_energies_of_geant4():
+def test_the_step_fades_where_geant4s_showers_become_few():
     """Beyond, the showers are those of the parametrisation; between, nothing jumps."""
     raw, refined = (shoot(111, 300.0, 10, refine=refine) for refine in (False, True))
     assert refined.cell.tolist() == raw.cell.tolist()
