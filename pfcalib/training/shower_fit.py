@@ -118,6 +118,12 @@ class FittedStage(NamedTuple):
     n_trials: int
 
 
+class _EnoughTrialsError(Exception):
+    """Ends a fit. Not StopIteration: raised inside `map`, it would only end SciPy's loop over the
+    columns of the Jacobian, whose rest is whatever was in the memory.
+    """
+
+
 def shower_pulls(
     reference: Showers, config: ShowerConfig, fit: ShowerFitConfig
 ) -> NDArray[np.float64]:
@@ -188,7 +194,7 @@ def fit_showers(
 
         def pulls(x: NDArray[np.float64]) -> NDArray[np.float64]:
             if len(trials) == fit.evaluations:  # noqa: B023
-                raise StopIteration
+                raise _EnoughTrialsError
             trial_numbers = ((first + offset) * x - offset).tolist()  # noqa: B023
             numbers = dict(zip(names, trial_numbers, strict=True))  # noqa: B023
             trial = config._replace(**numbers)  # noqa: B023
@@ -200,15 +206,8 @@ def fit_showers(
             trials.append((value, trial))  # noqa: B023
             return found
 
-        with contextlib.suppress(StopIteration):
-            # not "trf": it scales a number by its distance to the bound and underflows there
-            least_squares(
-                pulls,
-                np.ones(len(names)),
-                diff_step=STEP,
-                bounds=(0.2, 3.0),
-                method="dogbox",
-            )
+        with contextlib.suppress(_EnoughTrialsError):
+            least_squares(pulls, np.ones(len(names)), diff_step=STEP, bounds=(0.2, 3.0))
         value, config = min(trials, key=_value)
         numbers = {name: float(getattr(config, name)) for name in names}
         done.append(FittedStage(stage, numbers, trials[0][0], value, len(trials)))

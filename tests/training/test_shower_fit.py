@@ -1,10 +1,12 @@
 """The fit of the parametrised showers finds the numbers with which its reference was made."""
 
+import dataclasses
 import json
 import sys
 
 import numpy as np
 import pytest
+from scipy.optimize import least_squares
 
 from pfcalib import cli
 from pfcalib.errors import BadFileError, ConfigError
@@ -13,6 +15,7 @@ from pfcalib.samples.showerfile import Showers, write_showers
 from pfcalib.simulation.parameters import ShowerConfig
 from pfcalib.simulation.particles import simulate_gun
 from pfcalib.simulation.showers import simulate_showers
+from pfcalib.training import shower_fit
 from pfcalib.training.shower_fit import ShowerFitConfig, fit_showers, read_fit, shower_pulls
 
 SHIFTED = ShowerConfig()._replace(em_lar=1.12 * ShowerConfig().em_lar)
@@ -42,6 +45,22 @@ def test_a_known_shift_is_found(reference):
     assert all(getattr(config, name) == getattr(ShowerConfig(), name) for name in unchanged)
 
 
+@pytest.mark.parametrize("evaluations", [3, 6])
+def test_it_ends_at_once_after_its_trials_in_the_midst_of_a_jacobian_too(
+    reference, evaluations, monkeypatch
+):
+    asked = []
+
+    def watched(pulls, *args, **options):
+        return least_squares(lambda x: asked.append(x) or pulls(x), *args, **options)
+
+    monkeypatch.setattr(shower_fit, "least_squares", watched)
+    fit = dataclasses.replace(FIT, n_events=100, evaluations=evaluations)
+    _, (stage,) = fit_showers(reference, fit)
+    assert stage.n_trials == evaluations
+    assert len(asked) == evaluations + 1  # the last one is refused, and none follows
+
+
 def test_chi2_is_about_one_for_the_right_numbers_and_large_for_wrong_ones(reference):
     assert 0.2 < np.mean(shower_pulls(reference, SHIFTED, FIT) ** 2) < 1.5
     assert np.mean(shower_pulls(reference, ShowerConfig(), FIT) ** 2) > 2.0
@@ -62,7 +81,7 @@ def test_the_command_writes_numbers_that_it_can_go_on_from(reference, tmp_path, 
     assert run("--out", out) == 0
     told = json.loads(out.read_text())
     assert told["reference"]["generator"] == "a test"
-    assert told["stages"][0]["n_trials"] <= 5
+    assert told["stages"][0]["n_trials"] == 3
     assert read_fit(out) == ShowerConfig(**told["parameters"])
     assert "em-scale, trial 1: chi2 " in capfd.readouterr().out
     assert run("--out", again, "--start", out) == 0
