@@ -29,11 +29,11 @@ $(STAMP): requirements.lock
 
 install: $(STAMP)  ## only the set-up, .venv from requirements.lock, pfcalib editable
 
-report: $(STAMP)  ## run every study, build reports/index.html (PROFILE=smoke|standard|full)
-	@$(BIN)/pfcalib report --profile $(PROFILE)
+report: $(STAMP)  ## run the core studies, build reports/index.html (PROFILE=smoke|standard|full)
+	@$(BIN)/pfcalib report --core --profile $(PROFILE)
 
 test: $(STAMP)  ## the fast tests, the docstring examples and a smoke run of every notebook
-	@$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup --benchmark-disable --ignore tests/benchmarks
+	@$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup --durations 25 --benchmark-disable --ignore tests/benchmarks
 
 lint: $(STAMP)  ## ruff, codespell, mypy, and no outputs stored in notebooks
 	$(BIN)/ruff check .

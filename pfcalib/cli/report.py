@@ -1,12 +1,19 @@
-"""The command that runs every study and builds the page of all results."""
+"""The command that runs every study, or the core ones, and builds the page of all results."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+import typer
 
 from pfcalib.cli.console import Profile, say
 from pfcalib.errors import ValidationError
 
 
-def report(profile: Profile = "smoke") -> None:
+def report(
+    profile: Profile = "smoke",
+    core: Annotated[bool, typer.Option("--core", help="Only the core studies.")] = False,
+) -> None:
     """Run every study in order, build reports/index.html and tell where it lies; exit code 1 if any
     study failed.
     """
@@ -16,7 +23,8 @@ def report(profile: Profile = "smoke") -> None:
     from pfcalib.reporting.site import build_index
 
     root = find_root()
-    names = order_studies(find_studies(root))
+    studies = find_studies(root)
+    names = [name for name in order_studies(studies) if studies[name].core or not core]
     plans = [plan_study(name, profile=profile, root=root) for name in names]
     failed = []
     for number, plan in enumerate(plans, start=1):

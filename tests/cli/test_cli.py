@@ -260,6 +260,13 @@ def test_report_runs_all_and_builds_the_index_even_if_one_fails(clone, pfcalib):
     assert f"Report: {clone / 'reports' / 'index.html'}" in output
     assert "1 of 2 studies failed: 02_broken" in errors
 
+    notebook = nbformat.read(clone / "notebooks" / "01_tiny.ipynb", as_version=4)
+    notebook.metadata["pfcalib"] = {"core": True}
+    nbformat.write(notebook, clone / "notebooks" / "01_tiny.ipynb")
+    code, output, _ = pfcalib("report", "--core")
+    assert code == 0
+    assert "[1/1] 01_tiny: required checks hold" in output
+
 
 def test_list_shows_the_parameters_of_each_profile(clone, pfcalib):
     code, output, _ = pfcalib("list")
