@@ -33,7 +33,7 @@ VERSIONS = {
     "clustering": 1,  # clusters, their moments and truth
     "maps": 2,  # arrays of a memory-mapped sample
     "features": 1,  # selection, split, images, moments, targets
-    "training": 2,  # networks and how they are trained
+    "training": 3,  # networks and how they are trained
     "lcw": 2,  # tables of local cell weighting
 }
 VARIABLE = "PFCALIB_CACHE"

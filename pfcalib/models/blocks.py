@@ -88,8 +88,9 @@ class QuantileBins(layers.Layer):
         columns = np.asarray(values, dtype=np.float64)
         edges = np.quantile(columns, np.linspace(0.0, 1.0, self.n_bins + 1), axis=0).T
         low, high = edges[:, :-1], edges[:, 1:]
-        least = 1e-3 * np.abs(low) + 1e-4 * np.median(np.abs(columns), axis=0)[:, None]
-        width = np.maximum(high - low, np.maximum(least, 1e-12))
+        size = np.ma.median(np.ma.masked_equal(np.abs(columns), 0.0), axis=0).filled(1.0)
+        least = 1e-3 * (np.abs(low) + size[:, None])
+        width = np.maximum(high - low, least)
         self.low.assign(low.astype(np.float32))
         self.density.assign((1.0 / width).astype(np.float32))
 

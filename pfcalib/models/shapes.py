@@ -25,6 +25,7 @@ SIGNIFICANCES = (0.0, 2.0, 4.0)  # above which the cells of a layer are counted
 N_HOTTEST = 3  # cells of a layer
 RINGS = ((0.5, 1.5), (1.5, 3.5), (3.5, 7.5), (7.5, np.inf))  # around its hottest cell, in cells
 SMALL = 1e-9  # GeV, or clusters: keeps quotients finite
+NO_WIDTH = 1e-3  # cells, of a layer with one cell, whose width rounding does not leave at 0
 _SIZE = np.array([[layer.d_eta, layer.d_phi] for layer in BARREL.layers], dtype=np.float32)
 _SHAPE_NAMES = (
     *(f"cells_above_{cut:g}_sigma" for cut in SIGNIFICANCES),
@@ -78,7 +79,10 @@ class LayerShapes(layers.Layer):
             ops.sum(here * ops.minimum(energy, 0.0), axis=-1) / whole,
             *(hottest[:, :, i] / whole for i in range(N_HOTTEST)),
             *(ops.abs(m) for m in means),
-            *(ops.sqrt(ops.maximum(w, 0.0)) for w in widths),
+            *(
+                ops.sqrt(ops.maximum(w - (NO_WIDTH * size) ** 2, 0.0))
+                for w, size in zip(widths, _SIZE.T, strict=True)
+            ),
             *(mean(_between(away, *ring)) for ring in RINGS),
             *(mean(_between(away_eta, *ring)) for ring in RINGS),
             second / (hottest[:, :, 0] + SMALL),

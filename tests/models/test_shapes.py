@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from factories import make_sample
 
-from pfcalib.features.points import build_points
+from pfcalib.features.points import N_POINTS, POINT_FEATURES, build_points
 from pfcalib.geometry import BARREL
+from pfcalib.models.blocks import QuantileBins
 from pfcalib.models.shapes import SHAPE_FEATURES, shape_table
 
 # of Keras with numpy 2
@@ -65,3 +66,21 @@ def test_shapes_are_those_of_a_plain_count(points):
 def test_mirrored_clusters_have_the_same_shapes(points):
     mirrored = points * np.array([1, 1, -1, -1, 1], dtype=np.float32)
     np.testing.assert_allclose(shape_table(mirrored), shape_table(points), rtol=1e-4, atol=1e-5)
+
+
+def test_a_rounding_of_the_points_is_lost_in_the_bins(points):
+    """Steps at 0 took the last digit of the width of a layer with one cell for a width."""
+    rng, n = np.random.default_rng(1), 500
+    points = np.zeros((n, N_POINTS, len(POINT_FEATURES)), dtype=np.float32)
+    points[:, :3, :2] = rng.lognormal(0.0, 1.0, (n, 3, 2))
+    points[:, :3, 2:4] = rng.normal(0.0, 0.1, (n, 3, 2))
+    points[:, :3, 4] = 2, 6, 6  # one cell in EMB2, two in the last layer, of which
+    points[: n * 2 // 3, 2] = 0.0  # most clusters have one alone
+    table = shape_table(points)
+    bins = QuantileBins(16)
+    bins.build(table.shape)
+    bins.adapt(table)
+    rounded = np.where(points == 0.0, 0.0, np.nextafter(points, np.float32(np.inf)))
+    rounded[:, :, 4] = points[:, :, 4]
+    differences = np.abs(bins(shape_table(rounded.astype(np.float32))) - bins(table))
+    assert differences.max() < 0.01
