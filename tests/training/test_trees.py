@@ -11,8 +11,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 from pfcalib.metrics.roc import auc
 from pfcalib.training.trees import (
+    MAX_BINS,
     BoostedTrees,
     TreesConfig,
+    _bin_edges,
     _from_sklearn,
     fit_trees,
 )
@@ -46,6 +48,35 @@ def test_probabilities_are_those_of_scikit_learn(data, rng):
         np.testing.assert_allclose(
             trees.p_em(rows), model.predict_proba(rows)[:, 1], rtol=0, atol=1e-12
         )
+
+
+def test_trees_of_few_values_with_weights_are_those_of_scikit_learn(data, rng):
+    """At most 255 values a column are bins of their own; beyond, bins hold like weight."""
+    table, is_em = data[0].round(1), data[1]
+    weights = rng.random(len(table))
+    trees = fit_trees(table, is_em, feature_names=NAMES, weights=weights, config=SMALL)
+    model = HistGradientBoostingClassifier(max_iter=30, early_stopping=False, random_state=3)
+    expected = model.fit(table, is_em, sample_weight=weights).predict_proba(table)[:, 1]
+    np.testing.assert_allclose(trees.p_em(table), expected, rtol=0, atol=1e-12)
+
+
+def test_many_values_fall_into_bins_of_like_weight(rng):
+    column, weights = rng.normal(size=20_000), rng.random(20_000)
+    column[rng.random(20_000) < 0.05] = np.nan
+    edges = _bin_edges(column, weights)
+    known = ~np.isnan(column)
+    held = np.bincount(np.searchsorted(edges, column[known]), weights[known]) / weights[known].sum()
+    assert len(held) == MAX_BINS
+    np.testing.assert_allclose(held, 1 / MAX_BINS, atol=1.01 * 2 / weights[known].sum())
+
+
+def test_trees_split_where_the_bins_of_many_values_end(rng):
+    table = rng.normal(size=(20_000, 1))
+    edge = _bin_edges(table[:, 0], None)[100]
+    trees = fit_trees(table, table[:, 0] > edge, feature_names=("a",), config=SMALL)
+    assert set(trees.nodes["num_threshold"][trees.roots]) == {edge}
+    sides = np.array([[edge], [np.nextafter(edge, np.inf)]])
+    assert np.diff(trees.p_em(sides))[0] > 0.5
 
 
 def test_trees_learn_a_product_of_two_features(data):
