@@ -20,8 +20,11 @@ PACKAGES = (
     *("pfcalib", "numpy", "scipy", "numba", "awkward", "uproot", "scikit-learn"),
     *("keras", "tensorflow", "onnx", "onnxruntime", "tf2onnx", "matplotlib", "papermill"),
 )
-# what shows results without making them
-SHOWS = ("pfcalib.cli", "pfcalib.provenance", "pfcalib.reporting")
+# what shows or keeps results without making them
+SHOWS = ("pfcalib.cli", "pfcalib.provenance", "pfcalib.reporting", "pfcalib.cache")
+_OURS = re.compile(r"(pfcalib|studies)(\.\w+)+")
+_ALL = "*"  # every name of a module
+Wanted = tuple[str, str]  # a module and a name in it
 
 
 class Commit(NamedTuple):
@@ -44,44 +47,127 @@ def commit(folder: Path | None = None) -> Commit:
 
 
 def code_digests(notebook: Path) -> dict[str, str]:
-    """What a notebook's results follow from: a digest of the statements of its own cells and of
-    each module of ``pfcalib`` and ``studies`` that it imports, directly or through others.
+    """What a notebook's results follow from: a digest of the statements of its own cells and, of
+    each module of ``pfcalib`` and ``studies``, of the definitions that they use, directly or
+    through others.
 
-    Comments, docstrings and layout change no digest. Modules that only show results are left out.
+    Comments, docstrings and layout change no digest, nor does what is not used. Modules that only
+    show or keep results are left out.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    waiting = {"notebook": re.sub(r"^[%!].*", "", "\n".join(sources), flags=re.MULTILINE)}
-    digests: dict[str, str] = {}
+    text = re.sub(r"^[%!].*", "", "\n".join(sources), flags=re.MULTILINE)
+    modules, used = {"notebook": _parse(text)}, {"notebook": set(range(len(_parse(text).parts)))}
+    waiting = [want for part in modules["notebook"].parts for want in part.wants]
+    waiting += modules["notebook"].imports.values()
+    seen = set(waiting)
     while waiting:
-        name, source = waiting.popitem()
-        digests[name], modules = _look_at(source)
-        for module in modules - digests.keys():
-            path = Path(*module.split(".")).with_suffix(".py")
-            for folder in (Path(__file__).parents[1], notebook.parent):
-                if not module.startswith(SHOWS) and (folder / path).is_file():
-                    waiting[module] = (folder / path).read_text(encoding="utf-8")
-    return dict(sorted(digests.items()))
+        module, name = waiting.pop()
+        inner = f"{module}.{name}"
+        if name != _ALL and (path := _file_of(inner, notebook.parent)):
+            module, name = inner, _ALL
+        elif not (path := _file_of(module, notebook.parent)):
+            continue
+        if module not in modules:
+            modules[module], used[module] = _parse(path.read_text(encoding="utf-8")), set()
+        parsed = modules[module]
+        for number in parsed.needed(name) - used[module]:
+            used[module].add(number)
+            part = parsed.parts[number]
+            found = {*part.wants, *((module, each) for each in part.names & parsed.known)}
+            waiting += found - seen
+            seen |= found
+        if name in parsed.imports and (want := parsed.imports[name]) not in seen:
+            waiting.append(want)
+            seen.add(want)
+    return {
+        module: hashlib.sha256(
+            "".join(modules[module].parts[k].text for k in sorted(numbers)).encode()
+        ).hexdigest()[:12]
+        for module, numbers in sorted(used.items())
+    }
+
+
+class _Part(NamedTuple):
+    """A statement of a module that is no import."""
+
+    defines: frozenset[str]  # empty where it does something else
+    text: str  # without docstrings, comments and layout
+    names: frozenset[str]  # that it uses
+    # what it imports itself, or names in a text of its own, as processes to be started are
+    wants: frozenset[Wanted]
+
+
+class _Module(NamedTuple):
+    parts: tuple[_Part, ...]
+    imports: dict[str, Wanted]  # by the name that they have in the module
+    known: frozenset[str]  # names that are defined or imported
+
+    def needed(self, name: str) -> set[int]:
+        """Statements that define a name, or all where none does, and those that define nothing."""
+        return {
+            number
+            for number, part in enumerate(self.parts)
+            if not part.defines or name in part.defines or name not in self.known
+        }
+
+
+def _file_of(module: str, studies: Path) -> Path | None:
+    """File of a module of the package or of studies; None for others and what only shows."""
+    if not _OURS.fullmatch(module) or module.startswith(SHOWS):
+        return None
+    path = Path(*module.split("."))
+    for folder in (Path(__file__).parents[1], studies):
+        for file in (folder / path.with_suffix(".py"), folder / path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 @functools.cache
-def _look_at(source: str) -> tuple[str, frozenset[str]]:
-    """Start of the SHA-256 of the statements without docstrings, and the modules of the package and
-    of studies that are imported, or named in a text of their own, as processes to be started are.
-    """
-    tree, names = ast.parse(source), set()
-    for node in ast.walk(tree):
+def _parse(source: str) -> _Module:
+    parts: list[_Part] = []
+    imports: dict[str, Wanted] = {}
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            imports |= _imports(statement)
+        elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+            parts.append(_part(statement))
+    known = frozenset().union(imports, *(part.defines for part in parts))
+    return _Module(tuple(parts), imports, known)
+
+
+def _part(statement: ast.stmt) -> _Part:
+    defines: set[str] = set()
+    match statement:
+        case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+            defines = {name}
+        case ast.Assign() | ast.AnnAssign():
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            within = [node for target in targets for node in ast.walk(target)]
+            if all(isinstance(node, ast.Name | ast.Tuple | ast.expr_context) for node in within):
+                defines = {node.id for node in within if isinstance(node, ast.Name)}
+    names: set[str] = set()
+    wants: set[Wanted] = set()
+    for node in ast.walk(statement):
         match node:
-            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 node.body = node.body[ast.get_docstring(node, clean=False) is not None :]
-            case ast.Import():
-                names |= {alias.name for alias in node.names}
-            case ast.ImportFrom(module=str(module)):
-                names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-            case ast.Constant(value=str(text)):
-                names.add(text)
-    ours = frozenset(name for name in names if re.fullmatch(r"(pfcalib|studies)(\.\w+)+", name))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12], ours
+            case ast.Import() | ast.ImportFrom():
+                wants |= set(_imports(node).values())
+            case ast.Name(id=name):
+                names.add(name)
+            case ast.Constant(value=str(text)) if _OURS.fullmatch(text):
+                wants.add((text, _ALL))
+    return _Part(frozenset(defines), ast.dump(statement), frozenset(names), frozenset(wants))
+
+
+def _imports(statement: ast.Import | ast.ImportFrom) -> dict[str, Wanted]:
+    """What is imported, by the name that it gets."""
+    if isinstance(statement, ast.Import):
+        return {alias.asname or alias.name: (alias.name, _ALL) for alias in statement.names}
+    module = statement.module or ""
+    return {alias.asname or alias.name: (module, alias.name) for alias in statement.names}
 
 
 def versions() -> dict[str, str]:

@@ -337,6 +337,37 @@ def test_code_is_followed_through_imports_in_functions_and_names_of_processes(tm
     assert [name for name in before if after[name] != before[name]] == ["studies.worker"]
 
 
+def test_what_a_notebook_does_not_use_of_a_module_changes_no_digest(tmp_path):
+    (tmp_path / "studies").mkdir()
+    module, other = tmp_path / "studies" / "one.py", tmp_path / "studies" / "two.py"
+    text = (
+        "from studies.two import scale, unused\n\nLIMIT = 1\n\n\ndef used(x):\n"
+        "    return scale(x) < LIMIT\n\n\ndef idle(x):\n    return unused(x)\n"
+    )
+    module.write_text(text)
+    other.write_text("def scale(x):\n    return 2 * x\n\n\ndef unused(x):\n    return x\n")
+    cells = [nbformat.v4.new_code_cell("from studies.one import used\n\nused(1)")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_a.ipynb")
+
+    def changed(path, old, new):
+        before, content = provenance.code_digests(tmp_path / "01_a.ipynb"), path.read_text()
+        path.write_text(content.replace(old, new))
+        after = provenance.code_digests(tmp_path / "01_a.ipynb")
+        path.write_text(content)
+        return [name for name in before | after if before.get(name) != after.get(name)]
+
+    assert set(provenance.code_digests(tmp_path / "01_a.ipynb")) == {
+        "notebook", "studies.one", "studies.two",
+    }  # fmt: skip
+    assert changed(module, "return unused(x)", "return -unused(x)") == []
+    assert changed(other, "return x\n", "return -x\n") == []
+    assert changed(module, "def idle", "def newer(x):\n    return 3\n\n\ndef idle") == []
+    assert changed(module, "LIMIT = 1", "LIMIT = 2") == ["studies.one"]
+    assert changed(other, "2 * x", "3 * x") == ["studies.two"]
+    assert changed(module, "LIMIT = 1", "LIMIT = 1\nprint(3)") == ["studies.one"]
+    assert changed(module, "used(x):", "used(x=2):") == ["studies.one"]
+
+
 def test_a_verdict_beside_missed_goals_is_neither_passed_nor_green(clone):
     published, smoke = (
         next(entry for entry in collect_entries(clone) if entry.results["profile"] == profile)
