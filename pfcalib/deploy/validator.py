@@ -32,6 +32,9 @@ BATCHES = (1, 7, 256)
 TOLERANCE = 1e-5
 # by the name of the output: so many of its first columns are probabilities of classes
 N_CLASSES = {"p": 2, "p_and_y": 2}
+# outputs whose first third of columns are logarithms of probabilities, which are compared as such:
+# that of a component that hardly counts differs by more than anything that follows from it
+LOG_WEIGHTS = ("mixture", "members")
 
 
 @dataclass(frozen=True)
@@ -138,11 +141,11 @@ def check_model(
         return ParityReport(
             path, contract.model, n_clusters, tolerance, (), (*problems, *interface)
         )
-    results, n_classes = [], N_CLASSES.get(contract.output.name, 0)
+    results = []
     for batch in batches:
         try:
             output = run_in_batches(session, inputs, batch)
-            results.append(_compare(output, reference, batch, n_classes=n_classes))
+            results.append(_compare(output, reference, batch, contract.output.name))
         except ValidationError as error:
             problems.append(str(error))
     for result in results:
@@ -236,13 +239,16 @@ def run_in_batches(
 
 
 def _compare(
-    output: NDArray[np.float32], reference: NDArray[np.float32], batch: int, *, n_classes: int
+    output: NDArray[np.float32], reference: NDArray[np.float32], batch: int, name: str
 ) -> BatchParity:
-    """Differences of one pass."""
+    """Differences of one pass of an output of some name."""
     if output.shape != reference.shape:
         raise ValidationError(
             f"batch {batch}: output has shape {output.shape}, expected {reference.shape}"
         )
+    n_classes = N_CLASSES.get(name, 0)
+    if name in LOG_WEIGHTS:
+        output, reference = _as_probabilities(output), _as_probabilities(reference)
     output, reference = (x.reshape(len(x), -1) for x in (output, reference))
     finite = np.isfinite(output)
     difference = np.abs(np.where(finite, output, reference).astype(np.float64) - reference).max(
@@ -260,3 +266,9 @@ def _compare(
     return BatchParity(
         batch, float(difference.max()), worst, int(np.count_nonzero(~finite)), int(changed)
     )
+
+
+def _as_probabilities(output: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Outputs with weights in place of their logarithms."""
+    n = output.shape[-1] // 3
+    return np.concatenate([np.exp(output[..., :n]), output[..., n:]], axis=-1)
