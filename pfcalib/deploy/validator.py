@@ -32,9 +32,9 @@ BATCHES = (1, 7, 256)
 TOLERANCE = 1e-5
 # by the name of the output: so many of its first columns are probabilities of classes
 N_CLASSES = {"p": 2, "p_and_y": 2}
-# outputs whose first third of columns are logarithms of probabilities, which are compared as such:
-# that of a component that hardly counts differs by more than anything that follows from it
-LOG_WEIGHTS = ("mixture", "members")
+# outputs of log weights, means and log widths, which are compared as weights, means and widths:
+# probabilities, and lengths on the axis of the logarithm of an energy
+MIXTURES = ("mixture", "members")
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,8 @@ def _compare(
             f"batch {batch}: output has shape {output.shape}, expected {reference.shape}"
         )
     n_classes = N_CLASSES.get(name, 0)
-    if name in LOG_WEIGHTS:
-        output, reference = _as_probabilities(output), _as_probabilities(reference)
+    if name in MIXTURES:
+        output, reference = _without_logarithms(output), _without_logarithms(reference)
     output, reference = (x.reshape(len(x), -1) for x in (output, reference))
     finite = np.isfinite(output)
     difference = np.abs(np.where(finite, output, reference).astype(np.float64) - reference).max(
@@ -268,7 +268,7 @@ def _compare(
     )
 
 
-def _as_probabilities(output: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Outputs with weights in place of their logarithms."""
-    n = output.shape[-1] // 3
-    return np.concatenate([np.exp(output[..., :n]), output[..., n:]], axis=-1)
+def _without_logarithms(output: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weights, means and widths of Gaussians."""
+    log_weights, means, log_widths = np.split(output, 3, axis=-1)
+    return np.concatenate([np.exp(log_weights), means, np.exp(log_widths)], axis=-1)
