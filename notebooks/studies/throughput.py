@@ -35,7 +35,7 @@ from pfcalib.errors import ConfigError, PfcalibError
 from pfcalib.features.images import build_images
 from pfcalib.features.inputs import INPUT_SHAPES, build_inputs
 from pfcalib.models.families import MODEL_KINDS, build_model
-from pfcalib.samples.read import PathLike, iterate_sample, open_sample, read_geo
+from pfcalib.samples.read import PathLike, as_paths, iterate_sample, open_sample, read_geo
 from pfcalib.samples.schema import CLUSTER_TREE, Sample, is_em
 from pfcalib.samples.select import SelectionConfig
 from pfcalib.samples.write import SampleWriter
@@ -178,15 +178,19 @@ def measure_all(
 
 
 def split_sample(
-    path: PathLike, sizes: Sequence[int], folder: PathLike, *, n_parts: int = 3
+    paths: PathLike | Sequence[PathLike],
+    sizes: Sequence[int],
+    folder: PathLike,
+    *,
+    n_parts: int = 3,
 ) -> dict[int, tuple[str, ...]]:
-    """Write the first clusters of a sample to several files, so that those of a smaller size are
+    """Write the first clusters of samples to several files, so that those of a smaller size are
     the first ones of a larger size.
 
     Parameters
     ----------
-    path : path-like
-        Sample of at least as many clusters as the largest size.
+    paths : path-like or sequence of them
+        Samples of at least as many clusters as the largest size, one after the other.
     sizes : sequence of int
         Clusters in all files of a size.
     folder : path-like
@@ -202,32 +206,36 @@ def split_sample(
     Raises
     ------
     ConfigError
-        If the sample is too small.
+        If the samples are too small.
     """
+    samples = as_paths(paths)
     ends = itertools.pairwise([0, *sorted(sizes)])
     edges = sorted({int(edge) for end in ends for edge in np.linspace(*end, n_parts + 1)})
     files = {
-        edge: str(Path(folder) / f"{Path(path).stem}-{start}-{edge}.root")
+        edge: str(Path(folder) / f"{Path(samples[0]).stem}-{start}-{edge}.root")
         for start, edge in itertools.pairwise(edges)
     }
     for start, stop in itertools.pairwise(edges):
         if not Path(files[stop]).exists():
-            _write_part(path, start, stop, files[stop])
+            _write_part(samples, start, stop, files[stop])
     return {size: tuple(file for edge, file in files.items() if edge <= size) for size in sizes}
 
 
-def _write_part(path: PathLike, start: int, stop: int, target: str) -> None:
+def _write_part(samples: Sequence[PathLike], start: int, stop: int, target: str) -> None:
     """Clusters start to stop with all scalars and what images are made of."""
-    chunks = iterate_sample(path, columns=(*SCALARS, *_CELLS), entry_start=start, entry_stop=stop)
+    names = ", ".join(map(str, samples))
+    chunks = iterate_sample(
+        samples, columns=(*SCALARS, *_CELLS), entry_start=start, entry_stop=stop
+    )
     first = next(chunks, None)
     if first is None:
-        raise ConfigError(f"{path} does not have {stop} clusters")
+        raise ConfigError(f"{names}: not {stop} clusters")
     with SampleWriter(target, first.geo, first.metadata, columns=(*SCALARS, *_CELLS)) as writer:
         for chunk in itertools.chain([first], chunks):
             writer.extend(chunk.scalars, chunk.offsets, chunk.cells)
         if writer.n_clusters < stop - start:
             raise ConfigError(
-                f"{path} has only {start + writer.n_clusters} clusters, {stop} are wanted"
+                f"{names}: only {start + writer.n_clusters} clusters, {stop} are wanted"
             )
 
 

@@ -75,8 +75,17 @@ def test_a_sample_that_is_too_small_is_refused(sample, tmp_path):
     write_sample(tmp_path / "small.root", sample[:20])
     with pytest.raises(ConfigError, match="20 clusters, 30 are wanted"):
         split_sample(tmp_path / "small.root", [30], tmp_path, n_parts=1)
-    with pytest.raises(ConfigError, match="does not have 30"):
+    with pytest.raises(ConfigError, match="not 30 clusters"):
         split_sample(tmp_path / "small.root", [20, 30], tmp_path, n_parts=1)
+
+
+def test_a_second_sample_goes_on_where_the_first_ends(sample, tmp_path):
+    for name, part in (("one", sample[:20]), ("two", sample[20:60])):
+        write_sample(tmp_path / f"{name}.root", part)
+    both = [tmp_path / "one.root", tmp_path / "two.root"]
+    files = split_sample(both, [10, 50], tmp_path, n_parts=2)
+    np.testing.assert_array_equal(read_sample(files[50])["clusterE"], sample["clusterE"][:50])
+    assert len(read_sample(files[10])) == 10
 
 
 @pytest.mark.parametrize("name", FEEDS)
