@@ -250,10 +250,10 @@ def _compare(
     n_weights = output.shape[-1] // 3 if name in MIXTURES else 0
     scale = np.ones(output.shape)
     scale[..., :n_weights] = np.maximum(1.0, np.abs(reference[..., :n_weights]))
-    output, reference, scale = (x.reshape(len(x), -1) for x in (output, reference, scale))
+    output, reference = (x.reshape(len(x), -1) for x in (output, reference))
     finite = np.isfinite(output)
     difference = np.abs(np.where(finite, output, reference).astype(np.float64) - reference)
-    difference = (difference / scale).max(axis=1)
+    difference = (difference / scale.reshape(len(scale), -1)).max(axis=1)
     bad = ~finite.all(axis=1)
     worst = int(np.argmax(bad)) if bad.any() else int(np.argmax(difference))
     changed = (
