@@ -16,12 +16,12 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import fastjsonschema
 import jinja2
-import jsonschema
 import numpy as np
 
 from pfcalib import provenance
@@ -274,6 +274,11 @@ def results_schema() -> dict[str, Any]:
     return schema
 
 
+@functools.cache
+def _validator() -> Callable[[Any], Any]:
+    return fastjsonschema.compile(results_schema())
+
+
 def require_results(results: Mapping[str, Any], where: str) -> None:
     """Refuse results that do not fit the schema, or whose status contradicts their checks.
 
@@ -282,11 +287,10 @@ def require_results(results: Mapping[str, Any], where: str) -> None:
     pfcalib.errors.ValidationError
         Naming ``where`` and the offending entry.
     """
-    error = jsonschema.exceptions.best_match(
-        jsonschema.Draft202012Validator(results_schema()).iter_errors(results)
-    )
-    if error is not None:
-        raise ValidationError(f"{where}: {error.json_path}: {error.message}")
+    try:
+        _validator()(results)
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise ValidationError(f"{where}: {error.message}") from None
     if results["status"] == "passed" and not all(
         check["passed"] for check in results["checks"] if check["required"]
     ):

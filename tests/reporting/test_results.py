@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import fastjsonschema
 import nbformat
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def written(report: Report) -> dict:
 
 
 def test_the_schema_is_a_schema():
-    jsonschema.Draft202012Validator.check_schema(results_schema())
+    fastjsonschema.compile(results_schema())
 
 
 def test_everything_recorded_is_written(report):
@@ -176,7 +176,7 @@ def test_a_ragged_table_is_refused(report):
 )
 def test_results_that_do_not_fit_the_schema_are_not_written(tmp_path, damage):
     results = {**empty_results("01_tiny", {"profile": "smoke"}, 1), **damage}
-    with pytest.raises(ValidationError, match=r"results\.json: \$"):
+    with pytest.raises(ValidationError, match=r"results\.json: data"):
         write_results(results, tmp_path)
     assert not list(tmp_path.iterdir())
 
