@@ -38,7 +38,8 @@ class FlowClusters(NamedTuple):
     energy: FloatArray  # (n_clusters,) GeV at the EM scale, as stored
     eta: FloatArray
     phi: FloatArray  # rad
-    scale: FloatArray  # calibrated over EM-scale energy, such as that of local cell weighting; 1 without
+    # calibrated over EM-scale energy, such as that of local cell weighting; 1 where there is none
+    scale: FloatArray
     offsets: IntArray  # (n_clusters + 1,)
     cell: IntArray  # (n_entries,) row in the table of cells
     cell_energy: FloatArray  # (n_entries,) GeV, the share of the cluster in the cell
@@ -69,3 +70,15 @@ class Event(NamedTuple):
     tracks: Tracks
     clusters: FlowClusters
     truth: FlowTruth | None
+
+
+class MatchedSets(NamedTuple):
+    """Tracks that are to be subtracted, in the order in which they are, falling pT, and the cells
+    of the clusters that each was matched to: entries of set i at offsets[i]:offsets[i + 1].
+    """
+
+    track: IntArray  # (n_sets,) row of the tracks
+    offsets: IntArray  # (n_sets + 1,)
+    entry: IntArray  # (n_cells,) entry of the cells of the clusters
+    mean: FloatArray  # (n_sets,) GeV that the track is expected to leave
+    sigma: FloatArray  # (n_sets,) GeV by which that varies
