@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pfcalib.columns import LAYER_NAMES, SAMPLINGS
 from pfcalib.geometry import BARREL
 from pfcalib.samples.schema import CellGeo
+from pfcalib.simulation.detector import build_slabs
 
 # widths dR of the rings: presampler as EMB1, then EMB1-3 and the three layers of tiles
 RING_WIDTHS = np.array([0.0491122, 0.0491122, 0.0175171, 0.0278496, 0.0700683, 0.0700683, 0.111398])
@@ -34,7 +35,8 @@ class RingCells(NamedTuple):
     d_eta: NDArray[np.float64]
     d_phi: NDArray[np.float64]  # rad
     volume: NDArray[np.float64]  # in cubes of a radiation length
-    depth: NDArray[np.float64]  # (n_layers,) centre of each layer in radiation lengths
+    # (n_layers,) interaction lengths from the beam to the back of each layer, with dead material
+    depth: NDArray[np.float64]
 
 
 def ring_cells(geo: CellGeo) -> RingCells:
@@ -48,10 +50,14 @@ def ring_cells(geo: CellGeo) -> RingCells:
     place[[SAMPLINGS.index(name) for name in LAYER_NAMES]] = np.arange(N_LAYERS)
     known = (geo.sampling >= 0) & (geo.sampling < len(SAMPLINGS))
     layer = np.where(known, place[np.where(known, geo.sampling, 0)], -1).astype(np.int64)
-    thickness = np.array([of.x0 for of in BARREL.layers])
-    floats = (getattr(geo, name).astype(np.float64) for name in ("eta", "phi", "deta", "dphi"))
+    eta, phi, d_eta, d_phi = (
+        getattr(geo, name).astype(np.float64) for name in ("eta", "phi", "deta", "dphi")
+    )
     volume = geo.volume.astype(np.float64) * X0_PER_MM[np.maximum(layer, 0)] ** 3
-    return RingCells(layer, *floats, volume, np.cumsum(thickness) - 0.5 * thickness)
+    slabs = build_slabs(BARREL)
+    behind = np.cumsum((slabs.x_out - slabs.x_in) / slabs.lambda_int)
+    depth = np.array([behind[slabs.layer == i][0] for i in range(N_LAYERS)])
+    return RingCells(layer, eta, phi, d_eta, d_phi, volume, depth)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -93,8 +99,8 @@ def densest_layer(
 
     The density of a layer is the sum over cells of E / V, V in cubes of a radiation length, each
     weighted by the integral over the cell of a Gaussian of width DENSITY_RADIUS around the track.
-    Its rise is the difference to the layer before over the distance of their centres in radiation
-    lengths. The presampler has no part.
+    Its rise is the difference to the layer before over that of their depths in interaction lengths,
+    from 0 and 0 in front (arXiv:1703.10485, section 6.3). The presampler has no part.
 
     Parameters
     ----------
