@@ -25,7 +25,8 @@ from iminuit.cost import ExtendedBinnedNLL
 from numba import njit
 from numpy.typing import NDArray
 from particle import Particle
-from scipy.stats import chi2, norm
+from scipy.special import ndtr
+from scipy.stats import chi2
 
 from pfcalib.cache import write_text
 from pfcalib.calibration.lcw_tables import cell_rows
@@ -83,7 +84,7 @@ _DESCRIPTION = (
     "in rings of falling density."
 )
 _PER_BIN, _BINS = 12, (8, 30)  # of a fit: wanted entries a bin, and least and most bins
-_ROUNDS, _STABLE = 30, 0.1  # most rounds of a fit; it ends when they move by less of an error
+_ROUNDS, _STABLE = 40, 0.3  # most rounds of a fit; it ends when one moves by less of an error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -502,36 +503,37 @@ def fit_core(
     Returns
     -------
     CoreFit or None
-        None where there are too few entries or the fit does not converge.
+        None where there are too few entries, where the window reaches down to 0, below which no
+        energy lies, or where the fit does not converge.
     """
     if len(values) < min_entries:
         return None
-    low, mean, high = np.quantile(values, [0.16, 0.5, 0.84])
-    sigma, widest = 0.5 * (high - low), np.ptp(values)
-    for _ in range(_ROUNDS):
-        limits = mean - window[0] * sigma, mean + window[1] * sigma
+    low, centre, high = np.quantile(values, [0.16, 0.5, 0.84])
+    width = 0.5 * (high - low)
+    for k in range(_ROUNDS):
+        limits = centre - window[0] * width, centre + window[1] * width
         inside = values[(values >= limits[0]) & (values < limits[1])]
-        if len(inside) < min_entries:
+        if limits[0] <= 0.0 or len(inside) < min_entries:
             return None
         n_bins = int(np.clip(len(inside) / _PER_BIN, *_BINS))
         counts, edges = np.histogram(inside, bins=n_bins, range=limits)
         cost = ExtendedBinnedNLL(counts, edges, _below)
-        fit = Minuit(cost, total=float(len(inside)), mean=mean, sigma=sigma)
-        fit.limits["total"], fit.limits["sigma"] = (0.0, None), (1e-3 * sigma, widest)
+        fit = Minuit(cost, total=float(len(inside)), mean=centre, sigma=width)
+        fit.limits["total"], fit.limits["sigma"] = (0.0, None), (0.1 * width, 10.0 * width)
         fit.migrad()
-        moved = [abs(fit.values[k] - x) for k, x in (("mean", mean), ("sigma", sigma))]
-        errors = fit.errors["mean"], fit.errors["sigma"]
-        mean, sigma = fit.values["mean"], fit.values["sigma"]
-        if not fit.valid or not abs(mean - np.mean(limits)) < np.ptp(limits):
+        (_, mean, sigma), (_, mean_error, sigma_error) = fit.values, fit.errors
+        if not fit.valid:
             return None
-        if moved[0] < _STABLE * errors[0] and moved[1] < _STABLE * errors[1]:
-            return CoreFit(mean, sigma, *errors, float(fit.fval), n_bins - 3)
+        if max(abs(mean - centre) / mean_error, abs(sigma - width) / sigma_error) < _STABLE:
+            return CoreFit(mean, sigma, mean_error, sigma_error, float(fit.fval), n_bins - 3)
+        step = 2.0 / (k + 4.0)  # ever shorter: no swinging to and fro
+        centre, width = centre + step * (mean - centre), width + step * (sigma - width)
     return None
 
 
 def _below(edges: FloatArray, total: float, mean: float, sigma: float) -> FloatArray:
     """Entries of a Gaussian below each edge."""
-    return np.asarray(total * norm.cdf(edges, mean, sigma))
+    return np.asarray(total * ndtr((edges - mean) / sigma))
 
 
 def fit_eoverp(

@@ -14,6 +14,7 @@ import typer
 import pfcalib
 from pfcalib.cli.apply import apply
 from pfcalib.cli.convert import convert
+from pfcalib.cli.derive_eoverp import derive_eoverp
 from pfcalib.cli.derive_lcw import derive_lcw
 from pfcalib.cli.example import example
 from pfcalib.cli.index import index
@@ -33,7 +34,7 @@ from pfcalib.errors import PfcalibError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in [
     *(simulate, example, inspect, convert, derive_lcw, train, apply, tune, tune_showers),
-    *(refine_showers, validate, run, report, index, readme),
+    *(refine_showers, derive_eoverp, validate, run, report, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]
 app.command(name="list")(list_studies)
