@@ -25,9 +25,8 @@ class Tracks(NamedTuple):
     d0: FloatArray  # mm
     z0: FloatArray  # mm, from the vertex of the hard scattering
     vertex: IntArray  # HARD_SCATTER, the number of a pile-up vertex, or NO_VERTEX
-    eta_at: (
-        FloatArray  # (n_tracks, n_layers) where the track crosses each layer; NaN if it does not
-    )
+    # (n_tracks, n_layers) where the track crosses each layer; NaN where it does not
+    eta_at: FloatArray
     phi_at: FloatArray
     particle: IntArray  # row in the truth of the event, UNLISTED for fakes
 
@@ -78,6 +77,7 @@ class MatchedSets(NamedTuple):
     """
 
     track: IntArray  # (n_sets,) row of the tracks
+    layer: IntArray  # (n_sets,) layer of highest energy density, place in LAYER_NAMES
     offsets: IntArray  # (n_sets + 1,)
     entry: IntArray  # (n_cells,) entry of the cells of the clusters
     mean: FloatArray  # (n_sets,) GeV that the track is expected to leave
