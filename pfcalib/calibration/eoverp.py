@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from importlib import resources
@@ -45,7 +46,7 @@ from pfcalib.calibration.weighting import find_bin
 from pfcalib.columns import LAYER_NAMES
 from pfcalib.errors import BadFileError, ConfigError, PfcalibError, ValidationError
 from pfcalib.geometry import BARREL
-from pfcalib.samples.read import PathLike, iterate_sample
+from pfcalib.samples.read import PathLike, as_paths, iterate_sample, read_sample
 from pfcalib.samples.schema import Sample, concatenate
 from pfcalib.samples.split import split_index, split_of
 from pfcalib.simulation.particles import Particles, propagate
@@ -63,6 +64,7 @@ VERSION = 1  # of the tables in a file
 # where mean and width of a bin come from: a fit of the core, mean and root mean square of its
 # pions, or those of all layers of its p and |eta|
 FITTED, MOMENTS, ALL_LAYERS = 0, 1, 2
+CONTENTS = ("core", "moments")
 QUANTITIES = {
     "mean": "mean of E/p",
     "sigma": "width of E/p",
@@ -83,6 +85,7 @@ _DESCRIPTION = (
     "the momentum, |eta| at the origin and layer of highest energy density; cells are subtracted "
     "in rings of falling density."
 )
+_INNERMOST = re.compile(r"\[[^\[\]{}]+\]")  # lists of numbers, which are written in one line
 _PER_BIN, _BINS = 12, (8, 30)  # of a fit: wanted entries a bin, and least and most bins
 _ROUNDS, _STABLE = 40, 0.3  # most rounds of a fit; it ends when one moves by less of an error
 
@@ -94,31 +97,40 @@ class EoverPConfig:
     Parameters
     ----------
     energy_edges : tuple of float, GeV
-        Edges of the momentum; those published, 1, 3.5, 10, 25, 32.5, 40, are too wide for closure.
+        Edges of the momentum. Inside of the published ones, 1, 3.5, 10, 25, 32.5 and 40, the mean
+        rises by a fifth.
     eta_edges : tuple of float
         Edges of |eta| at the origin.
     cone : float
         Clusters within this dR of the track at EMB2 count.
     window : (float, float)
-        A fit takes what lies within so many widths below and above the mean.
+        A fit takes what lies within so many widths below and above the mean; of windows without the
+        low tail this one closes best.
+    content : str
+        What a bin holds: mean and width of the fit to the core ("core"), or mean and root mean
+        square of all its pions ("moments").
     min_fit, min_moments : int
         Fewest pions for a fit, and for a mean and a root mean square.
+    min_p_value : float
+        A fit that describes the core less well does not count.
 
     Raises
     ------
     ConfigError
-        If edges do not rise or a number is not positive.
+        If edges do not rise, a number is not positive or the content is unknown.
     """
 
     energy_edges: tuple[float, ...] = (
-        *(0.5, 0.75, 1.0, 1.5, 2.0, 2.75, 3.5, 5.0, 7.0),
-        *(10.0, 14.0, 19.0, 25.0, 32.5, 40.0, 60.0),
+        *(0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.25, 5.0),
+        *(6.0, 7.0, 8.5, 10.0, 14.0, 19.0, 25.0, 32.5, 40.0, 60.0),
     )
     eta_edges: tuple[float, ...] = (0.0, 0.5, 0.8)
     cone: float = 0.4
-    window: tuple[float, float] = (1.5, 1.5)
+    window: tuple[float, float] = (1.5, 2.0)
+    content: str = "core"
     min_fit: int = 60
     min_moments: int = 10
+    min_p_value: float = 1e-3
 
     def __post_init__(self) -> None:
         for name in ("energy_edges", "eta_edges"):
@@ -127,6 +139,10 @@ class EoverPConfig:
                 raise ConfigError(f"E/p: {name} must rise from 0 or more, not {edges}")
         if not min(self.cone, *self.window, self.min_fit, self.min_moments) > 0.0:
             raise ConfigError("E/p: cone, window, min_fit and min_moments must be positive")
+        if self.content not in CONTENTS:
+            raise ConfigError(
+                f"E/p: content must be one of {', '.join(CONTENTS)}, not {self.content!r}"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -154,6 +170,11 @@ class CoreFit(NamedTuple):
     sigma_error: float
     chi2: float
     ndf: int
+
+    @property
+    def p_value(self) -> float:
+        """Probability of a larger chi2."""
+        return float(chi2.sf(self.chi2, self.ndf))
 
 
 class EoverPArrays(NamedTuple):
@@ -238,7 +259,8 @@ class EoverPTable:
             description=f"{_DESCRIPTION}\n{_PROVENANCE}{json.dumps(provenance, sort_keys=True)}",
             corrections=self.corrections(),
         )
-        write_text(path, book.model_dump_json(indent=1, exclude_unset=True) + "\n")
+        text = book.model_dump_json(indent=1, exclude_unset=True)
+        write_text(path, _INNERMOST.sub(lambda found: " ".join(found[0].split()), text) + "\n")
 
     def corrections(self) -> list[schemav2.Correction]:
         """The tables one by one, as they are written."""
@@ -322,9 +344,12 @@ def derive_eoverp(
     """
     config = config or EoverPConfig()
     pions = measure_pions(path, config, split=split, progress=progress)
-    paths = [path] if isinstance(path, str | Path) else list(path)  # type: ignore[arg-type]
-    names = [Path(str(name)).name for name in paths]
-    return fit_eoverp(pions, config, provenance={"samples": names, "split": split})
+    made = {
+        Path(str(file)).name: read_sample(file, columns=["eventNumber"], entry_stop=0).metadata
+        for file in as_paths(path)
+    }
+    configs = {name: metadata.get("config") for name, metadata in made.items()}
+    return fit_eoverp(pions, config, provenance={"samples": configs, "split": split})
 
 
 def measure_pions(
@@ -488,7 +513,7 @@ def measure_showers(
 
 
 def fit_core(
-    values: FloatArray, *, window: tuple[float, float] = (1.5, 1.5), min_entries: int = 60
+    values: FloatArray, *, window: tuple[float, float] = (1.5, 2.0), min_entries: int = 60
 ) -> CoreFit | None:
     """Gaussian fit of the core: a binned likelihood of what lies within so many widths below and
     above the mean, again until mean and width are stable.
@@ -568,7 +593,11 @@ def fit_eoverp(
         for layer in range(N_LAYERS):
             values = ratio[here & (pions.layer == layer)]
             place, few = (e, eta, layer), len(values) < config.min_moments
-            core = fit_core(values, window=config.window, min_entries=config.min_fit)
+            core = None
+            if config.content == "core":
+                core = fit_core(values, window=config.window, min_entries=config.min_fit)
+            if core and core.p_value < config.min_p_value:
+                core = None
             all_density = pions.density[e, eta].sum(axis=0) / here.sum()
             density[place] = all_density if few else pions.density[place] / len(values)
             source = FITTED if core else ALL_LAYERS if few else MOMENTS
