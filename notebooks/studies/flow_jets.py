@@ -1,0 +1,199 @@
+"""Jets of clusters, of particle-flow objects and of truth particles for all events of a file, in
+several processes; kept in the cache.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import awkward as ak
+import numpy as np
+from numpy.typing import NDArray
+
+from pfcalib.cache import cache_folder, cache_key, file_sha256, locked, new_file
+from pfcalib.calibration.eoverp import EoverPTable
+from pfcalib.calibration.lcw import LcwTables
+from pfcalib.calibration.rings import ring_cells
+from pfcalib.geometry import BARREL
+from pfcalib.particleflow.files import count_events, iterate_events, read_cells
+from pfcalib.particleflow.flow import (
+    Inputs,
+    cluster_inputs,
+    flow_inputs,
+    run_flow,
+    truth_inputs,
+)
+from pfcalib.particleflow.jets import Jets, find_jets, pile_up_density, subtract_pile_up
+from pfcalib.particleflow.methods import build_method
+from pfcalib.particleflow.truth import require_truth
+from pfcalib.samples.rootfile import content_id
+
+ETA_MAX = -BARREL.eta_min  # where the calorimeter ends
+RECO_PT, TRUTH_PT = 2.0, 4.0  # GeV, softest jets before anything is subtracted
+RANGE = 50  # events a process takes at once
+TRUTH = "truth"
+
+
+class Kind(NamedTuple):
+    """What jets are made of: clusters, or objects of a subtraction."""
+
+    subtraction: str = ""  # of `particleflow.methods.build_method`; none for clusters
+    calibrated: bool = False  # clusters, or neutral objects, at the scale of local cell weighting
+    shares: str = ""  # ONNX file of a learned subtraction
+
+
+class JetSet(NamedTuple):
+    """Jets of all events of a file, of one kind, without masses, areas and constituents."""
+
+    jets: Jets
+    density: NDArray[np.float64]  # (n_events,) GeV a unit of area, that was subtracted
+    charged: NDArray[np.float64]  # (n_jets,) share of pT of charged constituents; NaN of clusters
+
+
+class FileOfJets(NamedTuple):
+    """Jets of all kinds of the events of a file."""
+
+    number: NDArray[np.int64]  # (n_events,)
+    weight: NDArray[np.float64]  # (n_events,)
+    z_pt: NDArray[np.float64]  # (n_events,) GeV of the two hardest muons, as tracks; NaN without
+    z_phi: NDArray[np.float64]  # rad
+    sets: dict[str, JetSet]  # by kind, and TRUTH
+
+
+def find_flow_jets(
+    path: Path,
+    kinds: Mapping[str, Kind],
+    *,
+    eoverp: Path,
+    lcw: Path,
+    n_processes: int = 1,
+    radius: float = 0.4,
+    progress: Callable[[int], None] | None = None,
+) -> FileOfJets:
+    """Jets of each kind with pile-up subtracted by area, and truth jets.
+
+    Parameters
+    ----------
+    path : path
+        Events with truth.
+    kinds : mapping of str to Kind
+    eoverp, lcw : path
+        Tables of E/p and of local cell weighting.
+    n_processes : int
+    radius : float
+    progress : callable, optional
+        Is told how many more events are done.
+    """
+    inputs = [content_id(path), file_sha256(eoverp), file_sha256(lcw)]
+    networks = [file_sha256(kind.shares) for kind in kinds.values() if kind.shares]
+    named = {name: kind._replace(shares="") for name, kind in kinds.items()}
+    key = cache_key("particleflow", inputs=inputs, networks=networks, kinds=named, radius=radius)
+    target = cache_folder() / "jets" / f"{path.stem}-{key}.npz"
+    with locked(target):
+        if not target.exists():
+            work = partial(_range, path, dict(kinds), eoverp, lcw, radius)
+            starts = range(0, count_events(path), RANGE)
+            parts = []
+            for part in _each(work, starts, n_processes):
+                parts.append(part)
+                if progress is not None:
+                    progress(len(part["number"]))
+            joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            with new_file(target) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, **joined)
+    return _unpacked(target)
+
+
+def _each(work: Callable[[int], Any], starts: range, n_processes: int) -> Any:
+    if n_processes == 1:
+        yield from map(work, starts)
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(n_processes, mp_context=context) as pool:
+        yield from pool.map(work, starts)
+
+
+def _range(
+    path: Path, kinds: dict[str, Kind], eoverp: Path, lcw: Path, radius: float, start: int
+) -> dict[str, NDArray[Any]]:
+    """Columns of jets of RANGE events."""
+    cells, table = ring_cells(read_cells(path)), EoverPTable.load(eoverp)
+    methods = {
+        name: build_method(kind.subtraction, table=table, shares=kind.shares or None)
+        for name, kind in kinds.items()
+        if kind.subtraction
+    }
+    events = list(iterate_events(path, tables=LcwTables.load(lcw), start=start, stop=start + RANGE))
+    muons = np.array([_muons(event) for event in events])
+    columns = {
+        "number": np.array([event.number for event in events]),
+        "weight": np.array([event.weight for event in events]),
+        "z_pt": muons[:, 0],
+        "z_phi": muons[:, 1],
+    }
+    for name, kind in kinds.items():
+        if kind.subtraction:
+            flow = ((event, run_flow(event, cells, methods[name])) for event in events)
+            inputs = [flow_inputs(*of, calibrated=kind.calibrated) for of in flow]
+        else:
+            inputs = [cluster_inputs(event, calibrated=kind.calibrated) for event in events]
+        columns |= _jets(name, inputs, radius, RECO_PT, has_area=True)
+    every = [truth_inputs(event) for event in events]
+    return columns | _jets(TRUTH, every, radius, TRUTH_PT, has_area=False)
+
+
+def _muons(event: Any) -> tuple[float, float]:
+    """pT and phi of the two hardest tracks that are muons of the hard scattering."""
+    truth, tracks = require_truth(event), event.tracks
+    known = tracks.particle >= 0
+    is_muon = np.zeros(len(known), dtype=np.bool_)
+    is_muon[known] = np.abs(truth.pdg_id[tracks.particle[known]]) == 13
+    rows = np.flatnonzero(is_muon & (tracks.vertex == 0))
+    rows = rows[np.argsort(-tracks.pt[rows])[:2]]
+    if len(rows) < 2:
+        return np.nan, np.nan
+    momentum = np.sum(tracks.pt[rows] * np.exp(1j * tracks.phi[rows]))
+    return float(np.abs(momentum)), float(np.angle(momentum))
+
+
+def _jets(
+    name: str, inputs: list[Inputs], radius: float, pt_min: float, *, has_area: bool
+) -> dict[str, NDArray[Any]]:
+    """Columns of the jets of one kind."""
+    offsets = np.concatenate([[0], np.cumsum([len(of.e) for of in inputs])])
+    *four, is_charged = (np.concatenate(column) for column in zip(*inputs, strict=True))
+    area_eta = ETA_MAX if has_area else None
+    jets = find_jets(*four, offsets, radius=radius, pt_min=pt_min, area_eta=area_eta)
+    owner = np.repeat(np.arange(len(jets.pt)), ak.to_numpy(ak.num(jets.constituents)))
+    rows, pt = ak.to_numpy(ak.flatten(jets.constituents)), np.hypot(four[0], four[1])
+    sums = [np.bincount(owner, w[rows], len(jets.pt)) for w in (pt * is_charged, pt)]
+    found = {"charged": sums[0] / np.maximum(sums[1], 1e-9), "density": np.zeros(len(inputs))}
+    if has_area:
+        found["density"] = pile_up_density(*four, offsets, eta_max=ETA_MAX)
+        jets = subtract_pile_up(jets, found["density"])
+    found |= {"n": np.diff(jets.offsets), "pt": jets.pt, "eta": jets.eta, "phi": jets.phi}
+    return {f"{name}/{column}": values for column, values in found.items()}
+
+
+def _unpacked(path: Path) -> FileOfJets:
+    """Jets of a file of the cache."""
+    with np.load(path) as stored:
+        columns = {name: stored[name] for name in stored.files}
+    sets = {}
+    for name in dict.fromkeys(full.partition("/")[0] for full in columns if "/" in full):
+        of = {
+            column: columns[f"{name}/{column}"]
+            for column in ("n", "pt", "eta", "phi", "charged", "density")
+        }
+        offsets = np.concatenate([[0], np.cumsum(of["n"])]).astype(np.int64)
+        nothing = np.zeros(len(of["pt"]))
+        jets = Jets(
+            offsets, of["pt"], of["eta"], of["phi"], nothing, np.zeros((0, 4)), ak.Array([])
+        )
+        sets[name] = JetSet(jets, of["density"], of["charged"])
+    return FileOfJets(columns["number"], columns["weight"], columns["z_pt"], columns["z_phi"], sets)
