@@ -51,6 +51,45 @@ def bootstrap(
     return np.asarray(drawn, dtype=np.float64)
 
 
+def bootstrap_events(
+    statistic: Callable[..., ArrayLike],
+    *arrays: ArrayLike,
+    event: ArrayLike,
+    rng: np.random.Generator,
+    n_resamples: int = N_BOOTSTRAP,
+) -> FloatArray:
+    """`bootstrap` whose resamples hold whole events: what lies in one event may be correlated.
+
+    Parameters
+    ----------
+    statistic, *arrays, rng, n_resamples
+        As of `bootstrap`, the last axis over jets, clusters or tracks.
+    event : array_like of int, shape (n_jets,)
+        Any number that tells the events apart; events of which nothing is here do not count.
+
+    Returns
+    -------
+    ndarray, shape (n_resamples, ...)
+
+    Examples
+    --------
+    >>> twice = np.repeat(np.arange(100.0), 2)  # two jets an event that measure the same
+    >>> rng = np.random.default_rng(1)
+    >>> means = bootstrap_events(np.mean, twice, event=twice.astype(int), rng=rng)
+    >>> round(float(np.std(means)), 1)
+    2.9
+    """
+    columns = [np.asarray(array) for array in arrays]
+    names, place = np.unique(event, return_inverse=True)
+    jets = np.arange(place.size)
+
+    def of_events(chosen: NDArray[np.int64]) -> ArrayLike:
+        drawn = np.repeat(jets, np.bincount(chosen, minlength=names.size)[place])
+        return statistic(*(column[..., drawn] for column in columns))
+
+    return bootstrap(of_events, np.arange(names.size), rng=rng, n_resamples=n_resamples)
+
+
 def bootstrap_quantiles(
     ordered: ArrayLike,
     quantiles: ArrayLike,
