@@ -30,6 +30,7 @@ VERSIONS = {
     "geant4": 1,  # detector, physics and scoring
     "geant4_tables": 1,  # cross sections written from formulas
     "pythia": 2,  # events
+    "events": 1,  # collisions, pile-up, tracks
     "clustering": 1,  # clusters, their moments and truth
     "maps": 2,  # arrays of a memory-mapped sample
     "features": 1,  # selection, split, images, moments, targets

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import awkward as ak
 import numpy as np
 import pytest
 from factories import make_sample
@@ -24,6 +25,7 @@ from pfcalib.clustering.topo import find_clusters
 from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.samples.maps import open_cache
 from pfcalib.samples.write import write_sample
+from pfcalib.simulation.crossings import EventsConfig, build_branches, simulate_crossings
 from pfcalib.simulation.digitise import digitise, noise_sigma
 from pfcalib.simulation.geant4.engine import simulate_batches
 from pfcalib.simulation.geant4.formulas import (
@@ -34,6 +36,7 @@ from pfcalib.simulation.geant4.formulas import (
 )
 from pfcalib.simulation.geant4.shots import build_shots
 from pfcalib.simulation.particles import Particles, simulate_gun
+from pfcalib.simulation.pileup import simulate_pool
 from pfcalib.simulation.pythia import DijetConfig, simulate_dijets
 from pfcalib.simulation.showers import simulate_showers
 from pfcalib.training.fit import TrainConfig
@@ -114,6 +117,16 @@ def pythia() -> dict[str, float]:
     return sums({"energy": particles.energy, "eta": particles.eta, "pdg_id": particles.pdg_id})
 
 
+def events() -> dict[str, float]:
+    """Dijets of three slices with a little pile-up."""
+    config = EventsConfig(n_events=3, mu=4.0, n_pool=6, seed=SEED)
+    pool, chunk = simulate_pool(config.pool_config, 0), config.chunks[1]
+    branches = build_branches(config, chunk, simulate_crossings(config, chunk, pool))
+    wanted = ("mcEventWeight", "trackPt", "trackZ0", "trackEta_EMB2", "hitSignal", "hitParticle")
+    flat = {name: ak.to_numpy(ak.flatten(branches[name], axis=None)) for name in wanted}
+    return sums({name: np.maximum(array, -1e3) for name, array in flat.items()})  # not reached
+
+
 def _toy(folder: Path) -> Path:
     path = folder / "toy.root"
     write_sample(path, make_sample(np.random.default_rng(SEED), 400))
@@ -170,10 +183,10 @@ def lcw() -> dict[str, float]:
 
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
-    "geant4_tables": geant4_tables, "pythia": pythia, "maps": maps, "features": features,
-    "training": training, "lcw": lcw,
+    "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
+    "features": features, "training": training, "lcw": lcw,
 }  # fmt: skip
-NEEDS = {"geant4": "geant4_pybind", "pythia": "pythia8mc"}  # extras
+NEEDS = {"geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc"}  # extras
 
 
 def test_every_stage_is_watched():
