@@ -20,11 +20,13 @@ from pfcalib.cli.example import example
 from pfcalib.cli.index import index
 from pfcalib.cli.inspect import inspect
 from pfcalib.cli.list import list_studies
+from pfcalib.cli.pflow import pflow
 from pfcalib.cli.readme import readme
 from pfcalib.cli.refine_showers import refine_showers
 from pfcalib.cli.report import report
 from pfcalib.cli.run import run
 from pfcalib.cli.simulate import simulate
+from pfcalib.cli.simulate_events import simulate_events
 from pfcalib.cli.train import train
 from pfcalib.cli.tune import tune
 from pfcalib.cli.tune_showers import tune_showers
@@ -33,8 +35,8 @@ from pfcalib.errors import PfcalibError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in [
-    *(simulate, example, inspect, convert, derive_lcw, train, apply, tune, tune_showers),
-    *(refine_showers, derive_eoverp, validate, run, report, index, readme),
+    *(simulate, simulate_events, example, inspect, convert, derive_lcw, train, apply, tune),
+    *(tune_showers, refine_showers, derive_eoverp, pflow, validate, run, report, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]
 app.command(name="list")(list_studies)
