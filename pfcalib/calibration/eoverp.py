@@ -46,7 +46,7 @@ from pfcalib.calibration.weighting import find_bin
 from pfcalib.columns import LAYER_NAMES
 from pfcalib.errors import BadFileError, ConfigError, PfcalibError, ValidationError
 from pfcalib.geometry import BARREL
-from pfcalib.samples.read import PathLike, as_paths, iterate_sample, read_sample
+from pfcalib.samples.read import STEP, PathLike, as_paths, iterate_sample, read_sample
 from pfcalib.samples.schema import Sample, concatenate
 from pfcalib.samples.split import split_index, split_of
 from pfcalib.simulation.particles import Particles, propagate
@@ -77,8 +77,9 @@ QUANTITIES = {
     "of all layers of this p and |eta|, for want of pions",
 }
 _DENSITY = "mean energy density around the track, GeV per cube of a radiation length"
-_COLUMNS = ("eventNumber", "truthPdgId", "truthE", "truthEta", "truthPhi", "clusterE", "clusterEta")
-_READ = (*_COLUMNS, "clusterPhi", "cluster_cell_ID", "cluster_cell_E")
+_TRUTH = ("eventNumber", "truthPdgId", "truthE", "truthEta", "truthPhi")
+_CLUSTER = ("clusterE", "clusterEta", "clusterPhi")
+_READ = ("sampleNumber", *_TRUTH, *_CLUSTER, "cluster_cell_ID", "cluster_cell_E")
 _PROVENANCE = "provenance: "  # what follows it in the description of a file is JSON
 _DESCRIPTION = (
     "Expected deposits of charged pions as in arXiv:1703.10485: mean and width of E/p in bins of "
@@ -358,9 +359,11 @@ def measure_pions(
     *,
     split: str = "all",
     progress: Callable[[int], None] | None = None,
+    step: int = STEP,
 ) -> Pions:
     """Energy of the clusters around each charged pion, its layer of highest energy density, and the
-    densities in rings; parameters and errors as in `derive_eoverp`.
+    densities in rings; parameters and errors as in `derive_eoverp`, with `step` entries in memory
+    at once.
 
     The track is the true pion, carried through the field to each layer. Pions that leave nothing at
     all are not in a sample and not among these. Clusters of an event must follow one another.
@@ -368,22 +371,16 @@ def measure_pions(
     number = None if split == "all" else split_index(split)
     density = np.zeros((*config.shape, N_LAYERS, N_RINGS))
     parts = [(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))]
-    for sample in _whole_events(path, progress):
+    for sample in _whole_events(path, step, progress):
         first = _first_clusters(sample)
-        pions = sample[first[:-1]] if len(first) > 1 else sample
-        shot = Particles(
-            np.arange(len(pions)),
-            pions["truthPdgId"],
-            *(pions[name].astype(np.float64) for name in ("truthE", "truthEta", "truthPhi")),
-        )
+        event, pdg_id, *truth = (sample[name][first[:-1]] for name in _TRUTH)
+        shot = Particles(event, pdg_id, *(column.astype(np.float64) for column in truth))
         used = (np.abs(shot.pdg_id) == PION) & propagate(shot, field=FIELD).reaches
         if number is not None:
-            used &= split_of(pions["eventNumber"]) == number
+            used &= split_of(event) == number
         p = np.sqrt(np.maximum(shot.energy**2 - PION_MASS**2, 0.0))
         track_eta, track_phi = point(shot, BARREL, field=FIELD)
-        cluster = np.column_stack(
-            [sample[name].astype(np.float64) for name in ("clusterE", "clusterEta", "clusterPhi")]
-        )
+        cluster = np.column_stack([sample[name].astype(np.float64) for name in _CLUSTER])
         energy, layer = measure_showers(
             ring_cells(sample.geo),
             first,
@@ -403,11 +400,11 @@ def measure_pions(
 
 
 def _whole_events(
-    path: PathLike | Sequence[PathLike], progress: Callable[[int], None] | None
+    path: PathLike | Sequence[PathLike], step: int, progress: Callable[[int], None] | None
 ) -> Iterator[Sample]:
     """Chunks of a sample that end with an event."""
     rest: Sample | None = None
-    for sample in iterate_sample(path, columns=_READ):
+    for sample in iterate_sample(path, step=step, columns=_READ):
         if progress is not None:
             progress(len(sample))
         whole = sample if rest is None else concatenate([rest, sample])
@@ -422,9 +419,7 @@ def _first_clusters(sample: Sample) -> IntArray:
     """First cluster of each event and, last, the number of clusters."""
     if not len(sample):
         return np.zeros(1, dtype=np.int64)
-    event = np.stack(
-        [sample["eventNumber"], sample.scalars.get("sampleNumber", np.zeros(len(sample)))]
-    )
+    event = np.stack([sample["sampleNumber"], sample["eventNumber"]])
     starts = np.flatnonzero(np.any(np.diff(event, axis=1) != 0, axis=0)) + 1
     return np.concatenate([[0], starts, [len(sample)]]).astype(np.int64)
 
