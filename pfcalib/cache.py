@@ -36,6 +36,8 @@ VERSIONS = {
     "features": 1,  # selection, split, images, moments, targets
     "training": 3,  # networks and how they are trained
     "lcw": 2,  # tables of local cell weighting
+    "eoverp": 1,  # tables of E/p
+    "particleflow": 1,  # matching, subtraction, objects, jets
 }
 VARIABLE = "PFCALIB_CACHE"
 _IMPORTS_NUMBA = re.compile(rb"^(from|import) numba\b", re.MULTILINE)

@@ -17,12 +17,17 @@ import awkward as ak
 import numpy as np
 import pytest
 from factories import make_sample
+from particleflow.hand_made import CELLS, random_event
 
 from pfcalib.cache import VERSIONS
+from pfcalib.calibration.eoverp import EoverPConfig, EoverPTable, Pions, fit_eoverp
 from pfcalib.calibration.lcw import apply_lcw, derive_lcw
+from pfcalib.calibration.rings import N_LAYERS, N_RINGS
 from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import find_clusters
 from pfcalib.geometry import GRIDS, WINDOW
+from pfcalib.particleflow.flow import run_flow
+from pfcalib.particleflow.methods import build_method
 from pfcalib.samples.maps import open_cache
 from pfcalib.samples.write import write_sample
 from pfcalib.simulation.crossings import EventsConfig, build_branches, simulate_crossings
@@ -181,10 +186,36 @@ def lcw() -> dict[str, float]:
     return _in_a_folder(compute)
 
 
+def _eoverp() -> EoverPTable:
+    """Table of pions whose E/p is Gaussian."""
+    rng, config = np.random.default_rng(SEED), EoverPConfig(energy_edges=(1.0, 4.0, 16.0))
+    n = 4000
+    p, eta, layer = rng.uniform(1.0, 16.0, n), rng.uniform(-0.8, 0.8, n), rng.integers(1, 7, n)
+    energy = p * rng.normal(0.6, 0.15, n)
+    density = rng.exponential(1.0, (*config.shape, N_LAYERS, N_RINGS))
+    return fit_eoverp(Pions(p, eta, energy, layer, density), config)
+
+
+def eoverp() -> dict[str, float]:
+    """Fits of E/p and the order of the rings."""
+    table = _eoverp()
+    return sums({"mean": table.mean, "sigma": table.sigma, "order": table.arrays.order})
+
+
+def particleflow() -> dict[str, float]:
+    """What tracks take by rings, and what is left."""
+    rng, method = np.random.default_rng(SEED), build_method("rings", table=_eoverp())
+    objects = [run_flow(random_event(rng), CELLS, method) for _ in range(20)]
+    columns = {"removed": [of.removed for of in objects]}
+    columns |= {name: [getattr(of.neutrals, name) for of in objects] for name in ("energy", "eta")}
+    return sums({name: np.concatenate(parts) for name, parts in columns.items()})
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
-    "features": features, "training": training, "lcw": lcw,
+    "features": features, "training": training, "lcw": lcw, "eoverp": eoverp,
+    "particleflow": particleflow,
 }  # fmt: skip
 NEEDS = {"geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc"}  # extras
 

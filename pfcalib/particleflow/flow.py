@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from particle import Particle
 
 from pfcalib.calibration.rings import RingCells, phi_between
 from pfcalib.errors import ValidationError
@@ -70,6 +71,7 @@ class Inputs(NamedTuple):
     py: FloatArray
     pz: FloatArray
     e: FloatArray
+    is_charged: NDArray[np.bool_]
 
 
 def run_flow(event: Event, cells: RingCells, method: Method) -> FlowObjects:
@@ -203,6 +205,7 @@ def flow_inputs(event: Event, objects: FlowObjects, *, calibrated: bool = False)
             tracks.eta[charged],
             tracks.phi[charged],
             np.hypot(momentum, PION_MASS),
+            np.ones(len(charged), dtype=np.bool_),
         ),
         _massless(neutrals.energy * scale, neutrals.eta, neutrals.phi),
     )
@@ -226,14 +229,21 @@ def truth_inputs(event: Event) -> Inputs:
     """
     truth = require_truth(event)
     seen = (truth.vertex == HARD_SCATTER) & ~np.isin(np.abs(truth.pdg_id), UNSEEN)
-    return _four(truth.pt[seen], truth.eta[seen], truth.phi[seen], truth.energy[seen])
+    kinds, kind = np.unique(truth.pdg_id[seen], return_inverse=True)
+    charge = np.array([Particle.from_pdgid(int(pdg_id)).charge for pdg_id in kinds], dtype=float)
+    return _four(
+        truth.pt[seen], truth.eta[seen], truth.phi[seen], truth.energy[seen], charge[kind] != 0.0
+    )
 
 
-def _four(pt: FloatArray, eta: FloatArray, phi: FloatArray, e: FloatArray) -> Inputs:
-    return Inputs(pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), e)
+def _four(
+    pt: FloatArray, eta: FloatArray, phi: FloatArray, e: FloatArray, is_charged: NDArray[np.bool_]
+) -> Inputs:
+    return Inputs(pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), e, is_charged)
 
 
 def _massless(energy: FloatArray, eta: FloatArray, phi: FloatArray) -> Inputs:
     """Of the positive energies."""
     up: NDArray[np.bool_] = energy > 0.0
-    return _four(energy[up] / np.cosh(eta[up]), eta[up], phi[up], energy[up])
+    pt, none = energy[up] / np.cosh(eta[up]), np.zeros(int(up.sum()), dtype=np.bool_)
+    return _four(pt, eta[up], phi[up], energy[up], none)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pfcalib.cache import cache_key, locked
-from pfcalib.calibration.eoverp import EoverPTable, derive_eoverp
+from pfcalib.calibration.eoverp import EoverPConfig, EoverPTable, derive_eoverp
 from pfcalib.calibration.lcw import cached_lcw
 from pfcalib.calibration.rings import ring_cells
 from pfcalib.models.cell_shares import SharesConfig
@@ -21,7 +21,7 @@ from pfcalib.particleflow.files import iterate_events, read_cells
 from pfcalib.particleflow.match import FlowConfig, match
 from pfcalib.samples.rootfile import content_id
 from pfcalib.simulation.collisions import CollisionConfig
-from pfcalib.simulation.events import EventsConfig, cached_events
+from pfcalib.simulation.crossings import EventsConfig, cached_events
 from pfcalib.simulation.produce import ProduceConfig, cached_sample
 from pfcalib.training.fit import Say
 from pfcalib.training.shares import SharesTraining, fit_shares
@@ -50,6 +50,8 @@ class SubtractionConfig:
         Dijets that a network is trained on at each pile-up.
     n_pions : int
         Pions for each table at each pile-up.
+    p_edges : tuple of float, GeV
+        Bins of momentum of the tables of E/p.
     n_pool : int
         Minimum-bias events that pile-up is drawn from.
     n_processes : int
@@ -61,6 +63,7 @@ class SubtractionConfig:
     pt_hat: tuple[float, ...] = (12.0, 20.0, 32.0, 50.0, 80.0, 130.0, 220.0, 500.0)
     n_train: int = 3000
     n_pions: int = 100_000
+    p_edges: tuple[float, ...] = EoverPConfig().energy_edges
     n_pool: int = 5000
     n_processes: int = 1
     epochs: int = 20
@@ -98,11 +101,12 @@ def cached_tables(config: SubtractionConfig, mu: float) -> Tables:
     both calibrations know the thresholds of the clusters.
     """
     tracks = config.pions(mu, ("pi+", "pi-"), *E_TRACKS)
-    key = cache_key("eoverp", sample=content_id(tracks))
+    bins = EoverPConfig(energy_edges=config.p_edges)
+    key = cache_key("eoverp", sample=content_id(tracks), config=bins)
     target = tracks.parent / "calibrations" / f"eoverp-{tracks.stem}-{key}.json"
     with locked(target):
         if not target.exists():
-            derive_eoverp(tracks).save(target)
+            derive_eoverp(tracks, bins).save(target)
     clusters = config.pions(mu, ("pi0", "pi0", "pi+", "pi-"), 0.2, 2000.0)
     return Tables(target, cached_lcw(clusters, split="all"))
 
