@@ -30,6 +30,7 @@ from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
 from pfcalib.samples.maps import open_cache
 from pfcalib.samples.write import write_sample
+from pfcalib.simulation.collisions import cross_section
 from pfcalib.simulation.crossings import EventsConfig, build_branches, simulate_crossings
 from pfcalib.simulation.digitise import digitise, noise_sigma
 from pfcalib.simulation.geant4.engine import simulate_batches
@@ -126,7 +127,8 @@ def events() -> dict[str, float]:
     """Dijets of three slices with a little pile-up."""
     config = EventsConfig(n_events=3, mu=4.0, n_pool=6, seed=SEED)
     pool, chunk = simulate_pool(config.pool_config, 0), config.chunks[1]
-    branches = build_branches(config, chunk, simulate_crossings(config, chunk, pool))
+    normal = cross_section(config.collisions, chunk.part)
+    branches = build_branches(config, chunk, simulate_crossings(config, chunk, pool), normal)
     wanted = ("mcEventWeight", "trackPt", "trackZ0", "trackEta_EMB2", "hitSignal", "hitParticle")
     flat = {name: ak.to_numpy(ak.flatten(branches[name], axis=None)) for name in wanted}
     return sums({name: np.maximum(array, -1e3) for name, array in flat.items()})  # not reached

@@ -25,10 +25,16 @@ from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL
 from pfcalib.samples.layouts.mltree import CLUSTER, EVENT_TREE
 from pfcalib.samples.schema import CONTENT, GEO_TREE, METADATA, CellGeo
-from pfcalib.simulation.collisions import CollisionConfig, cross_section, simulate_collisions
+from pfcalib.simulation.collisions import (
+    CollisionConfig,
+    CrossSection,
+    cross_section,
+    simulate_collisions,
+)
 from pfcalib.simulation.digitise import Hits, NoiseConfig, noise_sigma
 from pfcalib.simulation.particles import Particles
 from pfcalib.simulation.pileup import (
+    N_STREAMS,
     NO_POOL,
     STAGES,
     UNLISTED,
@@ -267,7 +273,9 @@ def _add_up(
     return offsets, cell, particle, by_particle, Hits._make((of_cells, lit, *columns, *lost))
 
 
-def build_branches(config: EventsConfig, chunk: Chunk, crossings: Crossings) -> dict[str, Any]:
+def build_branches(
+    config: EventsConfig, chunk: Chunk, crossings: Crossings, normal: CrossSection
+) -> dict[str, Any]:
     """Branches of EventTree: crossings with noise, clusters, and all the rest by event.
 
     Beside those of MLTree there are truthPartVertex and trackVertex (0 the hard scattering, k the
@@ -280,9 +288,11 @@ def build_branches(config: EventsConfig, chunk: Chunk, crossings: Crossings) -> 
     config : EventsConfig
     chunk : Chunk
     crossings : Crossings
+    normal : CrossSection
+        Of the slice; the weights of its events sum to it, in mb.
     """
     n, number = chunk.n_events, np.arange(chunk.first_event, chunk.first_event + chunk.n_events)
-    stream = np.random.SeedSequence(config.seed, spawn_key=(chunk.number,)).spawn(5)[-1]
+    stream = np.random.SeedSequence(config.seed, spawn_key=(chunk.number,)).spawn(N_STREAMS)[-1]
     # of the particles one an event is enough, as MLTree does not say which made a cluster
     anyone = crossings.particles.event.searchsorted(np.arange(n))
     scalars, offsets, cells = cluster_hits(
@@ -298,15 +308,14 @@ def build_branches(config: EventsConfig, chunk: Chunk, crossings: Crossings) -> 
     particles, tracks = crossings.particles, crossings.tracks
     n_particles, n_tracks = (np.bincount(of.event, minlength=n) for of in (particles, tracks))
     n_pileup = np.diff(crossings.overlay.offsets)
-    normalisation = cross_section(config.collisions, chunk.part)
-    weight = normalisation.value * crossings.weight / normalisation.mean_weight
+    unit = normal.value / (normal.mean_weight * config.events_of_slices[chunk.part])
     scalar: dict[str, tuple[str, Any]] = {
         "runNumber": ("int32", np.full(n, config.seed)),
         "eventNumber": ("int64", number),
         "lumiBlock": ("int32", np.ones(n)),
         "mcEventNumber": ("int32", number),
         "mcChannelNumber": ("int32", np.full(n, chunk.part)),
-        "mcEventWeight": ("float32", weight / config.events_of_slices[chunk.part]),
+        "mcEventWeight": ("float32", unit * crossings.weight),
         "NPV": ("int32", 1 + _count_vertices(tracks, n)),
         "actualInteractionsPerCrossing": ("float32", n_pileup),
         "averageInteractionsPerCrossing": ("float32", np.full(n, config.mu)),
@@ -378,9 +387,11 @@ def _count_vertices(tracks: FoundTracks, n_events: int) -> IntArray:
     return np.bincount(found[0, counts >= 2], minlength=n_events)
 
 
-def _make_chunk(config: EventsConfig, pool: Path | None, chunk: Chunk) -> dict[str, Any]:
+def _make_chunk(
+    config: EventsConfig, pool: Path | None, slices: list[CrossSection], chunk: Chunk
+) -> dict[str, Any]:
     crossings = simulate_crossings(config, chunk, read_pool(pool) if pool else NO_POOL)
-    return build_branches(config, chunk, crossings)
+    return build_branches(config, chunk, crossings, slices[chunk.part])
 
 
 def produce_events(
@@ -428,7 +439,7 @@ def produce_events(
         new_file(path) as temporary,
         uproot.recreate(temporary, compression=uproot.ZSTD(3)) as file,
     ):
-        make = functools.partial(_make_chunk, config, pool)
+        make = functools.partial(_make_chunk, config, pool, slices)
         for chunk, branches in zip(
             config.chunks, in_order(make, config.chunks, config.n_processes), strict=True
         ):

@@ -105,16 +105,14 @@ class Overlay(NamedTuple):
     z: FloatArray  # (n,) mm, of its vertex from the centre of the beam spot
 
 
-def shower_particles(
-    collisions: Collisions, rng: np.random.Generator, *, grid: Grid = BARREL, field: float = FIELD
-) -> tuple[IntArray, Hits]:
-    """One shower of each particle that showers: their rows among the particles, and the hits, in
-    whose place of events these particles stand.
+def shower_particles(collisions: Collisions, rng: np.random.Generator) -> tuple[IntArray, Hits]:
+    """One shower in the barrel of each particle that showers: their rows among the particles, and
+    the hits, in whose place of events these particles stand.
     """
     row = np.flatnonzero(collisions.showers)
     particles = Particles._make(values[row] for values in collisions.particles)
     alone = particles._replace(event=np.arange(len(row)))
-    return row, simulate_showers(alone, grid, rng, field=field)
+    return row, simulate_showers(alone, BARREL, rng, field=FIELD)
 
 
 def simulate_pool(config: PoolConfig, number: int) -> Pool:

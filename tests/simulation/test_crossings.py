@@ -63,7 +63,7 @@ def crossings(path, cache):
 @pytest.fixture(scope="module")
 def branches(crossings):
     return [
-        build_branches(CONFIG, chunk, made)
+        build_branches(CONFIG, chunk, made, cross_section(CONFIG.collisions, chunk.part))
         for chunk, made in zip(CONFIG.chunks, crossings, strict=True)
     ]
 
