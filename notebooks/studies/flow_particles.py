@@ -53,8 +53,9 @@ def judge(event: Event, objects: FlowObjects) -> JudgedTracks:
     """Compare what tracks took with what their particles left.
 
     In each cell of a cluster the tracks together take R, where their particles left C and all
-    others N at the EM scale: max(C - R, 0) is left by mistake, min(max(R - C, 0), N) removed by
-    mistake. The first is shared among the tracks by what they left, the second by what they took.
+    others N at the EM scale: min(max(C - R, 0), C) is left by mistake, min(max(R - C, 0), N)
+    removed by mistake. The first is shared among the tracks by what they left, the second by what
+    they took.
     """
     truth, tracks, clusters = require_truth(event), event.tracks, event.clusters
     sets, n = objects.matches.sets, len(clusters.cell)
@@ -67,7 +68,7 @@ def judge(event: Event, objects: FlowObjects) -> JudgedTracks:
     charged, taken = np.bincount(entry, signal, n), np.bincount(sets.entry, objects.removed, n)
     every = np.bincount(truth.hit_cell, truth.hit_signal, clusters.cell.max(initial=0) + 1)
     others = np.maximum(every[clusters.cell] * clusters.weight - charged, 0.0)
-    left = np.maximum(charged - taken, 0.0) / np.where(charged > 0.0, charged, 1.0)
+    left = np.clip(charged - taken, 0.0, charged) / np.where(charged > 0.0, charged, 1.0)
     over = np.clip(taken - charged, 0.0, others) / np.where(taken > 0.0, taken, 1.0)
     owner = np.repeat(np.arange(len(rows)), np.diff(offsets))
     of_track = np.bincount(

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pfcalib.cache import file_sha256
 from pfcalib.calibration.rings import RingCells
 from pfcalib.deploy.contract import read_contract
 from pfcalib.deploy.validator import open_session, run_in_batches
 from pfcalib.errors import ValidationError
-from pfcalib.particleflow.event import Event, FloatArray, MatchedSets
+from pfcalib.particleflow.event import Event, FloatArray, IntArray, MatchedSets
 from pfcalib.particleflow.subtract import Removed
 from pfcalib.particleflow.surroundings import BUILDERS, KIND, MEANINGS
 
@@ -23,7 +24,9 @@ def open_learned(path: str | os.PathLike[str], *, n_threads: int = 1) -> Removed
     """Subtraction by an ONNX file of `pfcalib.training.shares`.
 
     Each track takes its share of the energy of each cell, of negative ones too; where the shares of
-    several tracks in one entry sum to more than 1 they are scaled to 1.
+    several tracks in one entry sum to more than 1 they are scaled to 1. Of cells that a network on
+    points does not see, as there are too many, a track takes its mean share of all others; of those
+    outside of an image it takes none.
 
     Parameters
     ----------
@@ -62,7 +65,18 @@ def open_learned(path: str | os.PathLike[str], *, n_threads: int = 1) -> Removed
         shares = run_in_batches(session, inputs, BATCH)[:, :, 0].astype(np.float64)
         owner = np.repeat(np.arange(len(sets.track)), np.diff(sets.offsets))
         share = np.where(slot >= 0, shares[owner, slot], 0.0)
+        if form == "points":
+            share = np.where(slot >= 0, share, _mean_shares(share, energy, owner, slot >= 0)[owner])
         total = np.bincount(sets.entry, share)[sets.entry]
         return share / np.maximum(total, 1.0) * energy
 
     return removed
+
+
+def _mean_shares(
+    share: FloatArray, energy: FloatArray, owner: IntArray, seen: NDArray[np.bool_]
+) -> FloatArray:
+    """Mean share of the entries of each set that the network sees, weighted by abs(E)."""
+    size = np.abs(energy) * seen
+    total = np.bincount(owner, size)
+    return np.bincount(owner, size * share) / np.where(total > 0.0, total, 1.0)

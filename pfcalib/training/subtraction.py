@@ -26,7 +26,8 @@ from pfcalib.simulation.produce import ProduceConfig, cached_sample
 from pfcalib.training.fit import Say
 from pfcalib.training.shares import SharesTraining, fit_shares
 
-E_TRACKS = (0.6, 80.0)  # GeV, of the charged pions that E/p is taken from
+# GeV, of the pions that E/p, and that local cell weighting, is taken from
+E_TRACKS, E_CLUSTERS = (0.6, 80.0), (0.2, 500.0)
 _TRAIN_SEED = 1000  # added to the seed: networks are trained on other events
 
 
@@ -62,7 +63,7 @@ class SubtractionConfig:
     seed: int = 1
     pt_hat: tuple[float, ...] = (12.0, 20.0, 32.0, 50.0, 80.0, 130.0, 220.0, 500.0)
     n_train: int = 3000
-    n_pions: int = 100_000
+    n_pions: int = 60_000
     p_edges: tuple[float, ...] = EoverPConfig().energy_edges
     n_pool: int = 5000
     n_processes: int = 1
@@ -107,7 +108,7 @@ def cached_tables(config: SubtractionConfig, mu: float) -> Tables:
     with locked(target):
         if not target.exists():
             derive_eoverp(tracks, bins).save(target)
-    clusters = config.pions(mu, ("pi0", "pi0", "pi+", "pi-"), 0.2, 2000.0)
+    clusters = config.pions(mu, ("pi0", "pi0", "pi+", "pi-"), *E_CLUSTERS)
     return Tables(target, cached_lcw(clusters, split="all"))
 
 

@@ -117,7 +117,9 @@ def random_event(rng: np.random.Generator, *, n_clusters: int = 6, n_tracks: int
 
 def _shared(clusters: FlowClusters) -> FlowClusters:
     """A cell of several clusters belongs to each in parts that add up to one."""
-    total = np.bincount(clusters.cell, clusters.cell_energy, BARREL.n_cells)[clusters.cell]
-    alone = np.bincount(clusters.cell, minlength=BARREL.n_cells)[clusters.cell] == 1
-    weight = np.where(alone, 1.0, clusters.cell_energy / np.where(total == 0.0, 1.0, total))
-    return clusters._replace(weight=weight)
+    cell, energy = clusters.cell, clusters.cell_energy
+    size, total = (np.bincount(cell, e, BARREL.n_cells)[cell] for e in (np.abs(energy), energy))
+    weight = np.abs(energy) / size
+    owner = np.repeat(np.arange(len(clusters.energy)), np.diff(clusters.offsets))
+    sums = np.bincount(owner, total * weight, len(clusters.energy))
+    return clusters._replace(energy=sums, cell_energy=total * weight, weight=weight)

@@ -1,0 +1,50 @@
+"""Jets of a file do not depend on the number of processes, and come back from the cache."""
+
+import numpy as np
+import pytest
+from studies.flow_jets import TRUTH, Kind, find_flow_jets
+
+from pfcalib.calibration.lcw import derive_lcw
+from pfcalib.simulation.collisions import CollisionConfig
+from pfcalib.simulation.crossings import EventsConfig, produce_events
+from pfcalib.simulation.produce import ProduceConfig, produce_sample
+
+pytest.importorskip("fastjet")
+pytest.importorskip("pythia8mc")
+KINDS = {"em": Kind(), "lcw": Kind(calibrated=True), "pflow": Kind("rings"), "ideal": Kind("truth")}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Events, table of E/p and tables of local cell weighting."""
+    folder = tmp_path_factory.mktemp("jets")
+    pions = produce_sample(folder / "pions.root", ProduceConfig(n_events=300, e_max=50.0))
+    derive_lcw(pions, split="all").save(folder / "lcw.json")
+    collisions = CollisionConfig(pt_hat=(50.0, 80.0))
+    config = EventsConfig(n_events=6, collisions=collisions, chunk=6, seed=2)
+    return produce_events(folder / "events.root", config), folder / "lcw.json"
+
+
+def test_jets_are_found_near_truth_jets_and_kept(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
+    from pfcalib.calibration import eoverp
+
+    table = tmp_path / "eoverp.json"
+    eoverp.EoverPTable.load().save(table)
+    events, lcw = files
+    done: list[int] = []
+    found = find_flow_jets(events, KINDS, eoverp=table, lcw=lcw, progress=done.append)
+    assert sum(done) == 6
+    hard = found.sets[TRUTH].jets
+    for name in KINDS:
+        jets = found.sets[name].jets
+        for truth in np.flatnonzero((hard.pt > 40.0) & (np.abs(hard.eta) < 0.4)):
+            d_phi = np.angle(np.exp(1j * (jets.phi - hard.phi[truth])))
+            near = np.hypot(jets.eta - hard.eta[truth], d_phi) < 0.3
+            near &= jets.event == hard.event[truth]
+            assert jets.pt[near].max(initial=0.0) > 0.3 * hard.pt[truth], name
+    charged = found.sets["pflow"].charged
+    assert 0.2 < charged[found.sets["pflow"].jets.pt > 30.0].mean() < 0.9
+    again = find_flow_jets(events, KINDS, eoverp=table, lcw=lcw, progress=done.append)
+    assert sum(done) == 6, "the jets were found anew"
+    np.testing.assert_array_equal(again.sets["pflow"].jets.pt, found.sets["pflow"].jets.pt)

@@ -1,0 +1,63 @@
+"""Mistakes of a subtraction are those that a loop over all cells counts, and none in the ideal
+case.
+"""
+
+import numpy as np
+import pytest
+from particleflow.hand_made import CELLS, random_event
+from studies.flow_particles import iterate_pions, judge, judge_all
+
+from pfcalib.particleflow.flow import run_flow
+from pfcalib.particleflow.methods import build_method
+from pfcalib.simulation.produce import ProduceConfig, produce_sample
+
+RINGS, TRUTH = build_method("rings"), build_method("truth")
+
+
+def count(event, objects):
+    """GeV left and removed by mistake, cell by cell."""
+    clusters, truth, sets = event.clusters, event.truth, objects.matches.sets
+    of_tracks = set(event.tracks.particle[objects.charged].tolist())
+    left = removed = 0.0
+    for entry, cell in enumerate(clusters.cell):
+        charged = neutral = 0.0
+        for hit in np.flatnonzero(truth.hit_cell == cell):
+            signal = truth.hit_signal[hit] * clusters.weight[entry]
+            if truth.hit_particle[hit] in of_tracks:
+                charged += signal
+            else:
+                neutral += signal
+        taken = objects.removed[sets.entry == entry].sum()
+        left += min(max(charged - taken, 0.0), charged)
+        removed += min(max(taken - charged, 0.0), neutral)
+    return left, removed
+
+
+def test_mistakes_are_those_of_a_plain_count(rng):
+    n_mistakes = 0
+    for _ in range(30):
+        event = random_event(rng, n_clusters=3)
+        objects = run_flow(event, CELLS, RINGS)
+        found, (left, removed) = judge(event, objects), count(event, objects)
+        assert found.left.sum() == pytest.approx(left, abs=1e-9)
+        assert found.over.sum() == pytest.approx(removed, abs=1e-9)
+        n_mistakes += (left > 0.1) + (removed > 0.1)
+    assert n_mistakes > 10
+
+
+def test_the_ideal_case_makes_no_mistakes(rng):
+    found = judge_all([random_event(rng) for _ in range(20)], CELLS, TRUTH)
+    assert found.true.sum() > 10.0
+    np.testing.assert_allclose(found.left, 0.0, atol=1e-12)
+    np.testing.assert_allclose(found.over, 0.0, atol=1e-12)
+
+
+def test_pions_of_a_sample_are_events_with_one_track(tmp_path):
+    """Hard isolated pions are found by their tracks, and most of their energy goes with them."""
+    config = ProduceConfig(n_events=40, particles=("pi+", "pi0"), e_min=20.0, e_max=30.0, seed=3)
+    events = list(iterate_pions(produce_sample(tmp_path / "pions.root", config)))
+    assert 5 < len(events) < 35
+    done = [run_flow(event, CELLS, RINGS) for event in events]
+    assert all(len(event.tracks.pt) == 1 for event in events)
+    before = sum(event.clusters.energy.sum() for event in events)
+    assert sum(objects.removed.sum() for objects in done) > 0.6 * before
