@@ -50,7 +50,8 @@ from pfcalib.training.networks import NetworkConfig, fit_network
 from pfcalib.training.stream import ClusterStream
 
 RECORD = Path(__file__).with_name("stages.json")
-TOLERANCE = {"training": 2e-3, "geant4": 1e-3}  # relative: rounding depends on the processor
+# relative: rounding depends on the processor, and moves a cluster to the next bin of a table
+TOLERANCE = {"training": 2e-3, "geant4": 1e-3, "lcw": 1e-3}
 SEED = 11
 
 
