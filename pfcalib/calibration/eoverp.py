@@ -50,7 +50,7 @@ from pfcalib.samples.read import STEP, PathLike, as_paths, iterate_sample, read_
 from pfcalib.samples.schema import Sample, concatenate
 from pfcalib.samples.split import split_index, split_of
 from pfcalib.simulation.particles import Particles, propagate
-from pfcalib.simulation.produce import FIELD
+from pfcalib.simulation.produce import FIELD, MIN_CLUSTER_E
 from pfcalib.simulation.refine import point
 
 FloatArray = NDArray[np.float64]
@@ -104,6 +104,8 @@ class EoverPConfig:
         Edges of |eta| at the origin.
     cone : float
         Clusters within this dR of the track at EMB2 count.
+    threshold : float, GeV
+        Least energy of a cluster in the sample; the window of a fit must not reach down to it.
     window : (float, float)
         A fit takes what lies within so many widths below and above the mean; of windows without the
         low tail this one closes best.
@@ -127,6 +129,7 @@ class EoverPConfig:
     )
     eta_edges: tuple[float, ...] = (0.0, 0.5, 0.8)
     cone: float = 0.4
+    threshold: float = MIN_CLUSTER_E
     window: tuple[float, float] = (1.5, 2.0)
     content: str = "core"
     min_fit: int = 60
@@ -138,8 +141,12 @@ class EoverPConfig:
             edges = getattr(self, name)
             if len(edges) < 2 or edges[0] < 0.0 or not np.all(np.diff(edges) > 0.0):
                 raise ConfigError(f"E/p: {name} must rise from 0 or more, not {edges}")
+        if not self.energy_edges[0] > 0.0:
+            raise ConfigError("E/p: the first of energy_edges must be above 0 GeV")
         if not min(self.cone, *self.window, self.min_fit, self.min_moments) > 0.0:
             raise ConfigError("E/p: cone, window, min_fit and min_moments must be positive")
+        if not min(self.threshold, self.min_p_value) >= 0.0:
+            raise ConfigError("E/p: threshold and min_p_value must not be negative")
         if self.content not in CONTENTS:
             raise ConfigError(
                 f"E/p: content must be one of {', '.join(CONTENTS)}, not {self.content!r}"
@@ -298,10 +305,10 @@ class EoverPTable:
             config = _CONFIG.validate_python(provenance.pop("config"))
             found: dict[str, Any] = {}
             for name in (*QUANTITIES, "density"):
-                layers = (2, 3) if name == "density" else 2
-                moved = np.moveaxis(_content(stored[name].data), range(np.size(layers)), layers)
+                layers = (2, 3) if name == "density" else (2,)
+                moved = np.moveaxis(_content(stored[name].data), range(len(layers)), layers)
                 whole = name in ("ndf", "entries", "source")
-                found[name] = moved.astype(np.int64 if whole else np.float64)
+                found[name] = np.ascontiguousarray(moved, np.int64 if whole else np.float64)
             table = cls(config, **found, provenance=provenance)
         except (OSError, AttributeError, KeyError, ValueError, TypeError, PfcalibError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -508,7 +515,11 @@ def measure_showers(
 
 
 def fit_core(
-    values: FloatArray, *, window: tuple[float, float] = (1.5, 2.0), min_entries: int = 60
+    values: FloatArray,
+    *,
+    window: tuple[float, float] = (1.5, 2.0),
+    min_entries: int = 60,
+    lowest: float = 0.0,
 ) -> CoreFit | None:
     """Gaussian fit of the core: a binned likelihood of what lies within so many widths below and
     above the mean, again until mean and width are stable.
@@ -519,12 +530,14 @@ def fit_core(
     window : (float, float)
     min_entries : int
         Fewest in the window.
+    lowest : float
+        Below it nothing is seen.
 
     Returns
     -------
     CoreFit or None
-        None where there are too few entries, where the window reaches down to 0, below which no
-        energy lies, or where the fit does not converge.
+        None where there are too few entries, where the window reaches down to the lowest value that
+        is seen, or where the fit does not converge.
     """
     if len(values) < min_entries:
         return None
@@ -533,7 +546,7 @@ def fit_core(
     for k in range(_ROUNDS):
         limits = centre - window[0] * width, centre + window[1] * width
         inside = values[(values >= limits[0]) & (values < limits[1])]
-        if limits[0] <= 0.0 or len(inside) < min_entries:
+        if limits[0] <= lowest or len(inside) < min_entries:
             return None
         n_bins = int(np.clip(len(inside) / _PER_BIN, *_BINS))
         counts, edges = np.histogram(inside, bins=n_bins, range=limits)
@@ -546,7 +559,7 @@ def fit_core(
             return None
         if max(abs(mean - centre) / mean_error, abs(sigma - width) / sigma_error) < _STABLE:
             return CoreFit(mean, sigma, mean_error, sigma_error, float(fit.fval), n_bins - 3)
-        step = 2.0 / (k + 4.0)  # ever shorter: no swinging to and fro
+        step = 2.0 / (k + 4.0)  # ever shorter, so that it does not swing
         centre, width = centre + step * (mean - centre), width + step * (sigma - width)
     return None
 
@@ -590,7 +603,12 @@ def fit_eoverp(
             place, few = (e, eta, layer), len(values) < config.min_moments
             core = None
             if config.content == "core":
-                core = fit_core(values, window=config.window, min_entries=config.min_fit)
+                core = fit_core(
+                    values,
+                    window=config.window,
+                    min_entries=config.min_fit,
+                    lowest=config.threshold / config.energy_edges[e],
+                )
             if core and core.p_value < config.min_p_value:
                 core = None
             all_density = pions.density[e, eta].sum(axis=0) / here.sum()

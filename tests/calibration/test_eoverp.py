@@ -169,6 +169,9 @@ def test_what_has_no_core_is_not_fitted(rng):
     assert fit_core(rng.normal(0.7, 0.1, 50)) is None  # too few
     assert fit_core(rng.exponential(0.3, 2000)) is None  # piled up at 0
     assert fit_core(np.full(200, 0.5)) is None  # no width
+    above = rng.normal(0.7, 0.1, 400)
+    assert fit_core(above, lowest=0.4)
+    assert fit_core(above, lowest=0.6) is None  # cut off in the window
 
 
 def toys(rng, n=4000):
@@ -353,6 +356,8 @@ def test_the_packaged_table_is_sound():
         ({"energy_edges": (1.0,)}, "energy_edges must rise"),
         ({"energy_edges": (2.0, 1.0)}, "energy_edges must rise"),
         ({"eta_edges": (-0.1, 0.8)}, "eta_edges must rise from 0"),
+        ({"energy_edges": (0.0, 1.0)}, "first of energy_edges must be above 0 GeV"),
+        ({"threshold": -0.1}, "threshold and min_p_value must not be negative"),
         ({"cone": 0.0}, "cone, window, min_fit and min_moments must be positive"),
         ({"window": (1.5, -2.0)}, "must be positive"),
         ({"content": "median"}, "content must be one of core, moments, not 'median'"),
