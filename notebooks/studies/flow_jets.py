@@ -4,8 +4,6 @@ several processes; kept in the cache.
 
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -32,6 +30,7 @@ from pfcalib.particleflow.jets import Jets, find_jets, pile_up_density, subtract
 from pfcalib.particleflow.methods import build_method
 from pfcalib.particleflow.truth import require_truth
 from pfcalib.samples.rootfile import content_id
+from pfcalib.simulation.pileup import in_order
 
 ETA_MAX = -BARREL.eta_min  # where the calorimeter ends
 RECO_PT, TRUTH_PT = 2.0, 4.0  # GeV, softest jets before anything is subtracted
@@ -99,7 +98,7 @@ def find_flow_jets(
             work = partial(_range, path, dict(kinds), eoverp, lcw, radius)
             starts = range(0, count_events(path), RANGE)
             parts = []
-            for part in _each(work, starts, n_processes):
+            for part in in_order(work, starts, n_processes):
                 parts.append(part)
                 if progress is not None:
                     progress(len(part["number"]))
@@ -107,15 +106,6 @@ def find_flow_jets(
             with new_file(target) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **joined)
     return _unpacked(target)
-
-
-def _each(work: Callable[[int], Any], starts: range, n_processes: int) -> Any:
-    if n_processes == 1:
-        yield from map(work, starts)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(n_processes, mp_context=context) as pool:
-        yield from pool.map(work, starts)
 
 
 def _range(

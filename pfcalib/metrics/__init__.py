@@ -3,5 +3,5 @@
 ``curve`` has a value with its error (`Estimate`) and such values in bins (`Curve`); ``bootstrap``
 their errors by resampling; ``response`` linearity and resolution; ``roc`` areas, accuracy and
 rejection; ``uncertainty`` pulls, coverage and quantiles of mixtures; ``fidelity`` two shower
-simulations against each other.
+simulations against each other; ``jetperformance`` jets and jets of pile-up.
 """

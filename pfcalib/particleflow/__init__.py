@@ -2,5 +2,5 @@
 
 Doors: `event` (what an event is), `files` (events of an MLTree file), `methods` (named ways to
 subtract), `flow` (one event to objects), `stored` (objects in files, decisions made again),
-`jets`.
+`learned` (subtraction by a network), `jets`, `jetscale`.
 """

@@ -4,5 +4,6 @@ stream: ClusterStream, MixedStream (batches of any number of files); fit: fit_mo
 networks: NetworkConfig, fit_network, open_stream, score_network, network_energy, export_network;
 trees: fit_trees, BoostedTrees; regressors: fit_regressor, fit_energy_trees, read_clusters;
 settings: regression_config, classifier_config, read_tuned; tuning: tune_network, importances;
-friend: open_model, write_friend.
+friend: open_model, write_friend; shares: fit_shares (networks that subtract tracks);
+subtraction: SubtractionConfig, cached_tables, cached_shares.
 """
