@@ -120,6 +120,15 @@ def _shared(clusters: FlowClusters) -> FlowClusters:
     cell, energy = clusters.cell, clusters.cell_energy
     size, total = (np.bincount(cell, e, BARREL.n_cells)[cell] for e in (np.abs(energy), energy))
     weight = np.abs(energy) / size
-    owner = np.repeat(np.arange(len(clusters.energy)), np.diff(clusters.offsets))
-    sums = np.bincount(owner, total * weight, len(clusters.energy))
-    return clusters._replace(energy=sums, cell_energy=total * weight, weight=weight)
+    n, part = len(clusters.energy), total * weight
+    owner = np.repeat(np.arange(n), np.diff(clusters.offsets))
+    share = np.abs(part) / np.bincount(owner, np.abs(part), n)[owner]
+    d_phi = np.angle(np.exp(1j * (BARREL.phi[cell] - clusters.phi[owner])))
+    phi = clusters.phi + np.bincount(owner, share * d_phi, n)
+    return clusters._replace(
+        energy=np.bincount(owner, part, n),
+        eta=np.bincount(owner, share * BARREL.eta[cell], n),
+        phi=np.angle(np.exp(1j * phi)),
+        cell_energy=part,
+        weight=weight,
+    )

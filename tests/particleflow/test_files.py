@@ -84,7 +84,7 @@ def test_files_without_events_or_tracks_are_refused_by_name(tmp_path, foreign):
 def test_a_hit_in_no_cell_is_refused_with_its_entry(tmp_path, foreign):
     """Of a file with truth whose hits name a cell that CellGeo does not have."""
     with uproot.open(foreign[0]) as file:
-        names = [name for name in file["EventTree"] if "Jets" not in name]
+        names = [of.name for of in file["EventTree"].branches if "Jets" not in of.name]
         tree = {name: file["EventTree"][name].array() for name in names}
         geo = file["CellGeo"].arrays()
     n = len(tree["eventNumber"])
