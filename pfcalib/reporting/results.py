@@ -362,12 +362,14 @@ def format_value(value: Any, error: float | None = None) -> str:
 
     >>> format_value(0.97123, 0.0123), format_value(1234.5678), format_value(None)
     ('0.971 ± 0.012', '1235', '–')
+    >>> format_value([0.5, 2])
+    '[0.5, 2]'
     """
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, str | int):
+    if isinstance(value, str | int | list | dict):  # the last two are parameters
         return str(value)
     if not error:
         return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
