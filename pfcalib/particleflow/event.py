@@ -7,12 +7,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pfcalib.simulation.pileup import UNLISTED
+from pfcalib.simulation.tracks import HARD_SCATTER, NO_VERTEX
+
+__all__ = [
+    "HARD_SCATTER",  # vertex of tracks and particles of the collision that is looked at
+    "NO_VERTEX",
+    "UNLISTED",  # particle of a fake track, or of a hit of pile-up that left no track
+    "Event",
+    "FloatArray",
+    "FlowClusters",
+    "FlowTruth",
+    "IntArray",
+    "MatchedSets",
+    "Tracks",
+]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-HARD_SCATTER = 0  # vertex of tracks and particles of the collision that is looked at
-NO_VERTEX = -1
-UNLISTED = -1  # particle of a fake track, or of a hit of pile-up that left no track
 
 
 class Tracks(NamedTuple):

@@ -9,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 from particle import Particle
 
+from pfcalib.calibration.eoverp import PION_MASS
 from pfcalib.calibration.rings import RingCells, phi_between
 from pfcalib.errors import ValidationError
 from pfcalib.particleflow.event import (
@@ -23,7 +24,6 @@ from pfcalib.particleflow.match import SUBTRACTED, UNMATCHED, Matches
 from pfcalib.particleflow.methods import Method
 from pfcalib.particleflow.truth import require_truth
 
-PION_MASS = 0.13957039  # GeV, of all charged objects
 UNSEEN = (12, 13, 14, 16)  # neutrinos and muons have no part in truth jets
 
 
