@@ -40,6 +40,7 @@ class JudgedTracks(NamedTuple):
     """Charged objects of the hard scattering that a particle made; arrays of shape (n,)."""
 
     event: IntArray  # number of the event
+    track: IntArray  # row of the track
     pt: FloatArray  # GeV
     nearest: FloatArray  # dR at EMB2 to the nearest neutral particle above MIN_NEUTRAL
     true: FloatArray  # GeV at the EM scale that the particle left in clusters
@@ -77,7 +78,7 @@ def judge(event: Event, objects: FlowObjects) -> JudgedTracks:
     )  # fmt: skip
     kept = tracks.vertex[rows] == HARD_SCATTER
     found = JudgedTracks(
-        np.full(len(rows), event.number), tracks.pt[rows], _nearest_neutral(event, rows),
+        np.full(len(rows), event.number), rows, tracks.pt[rows], _nearest_neutral(event, rows),
         np.bincount(owner, signal, len(rows)), np.bincount(owner, signal * left[entry], len(rows)),
         of_track[rows], objects.matches.status[rows] == SUBTRACTED,
         objects.matches.cluster[rows] == _fullest_cluster(clusters, offsets, entry, signal),
@@ -105,6 +106,13 @@ def _nearest_neutral(event: Event, rows: IntArray) -> FloatArray:
     d_eta = tracks.eta_at[rows, EMB2, None] - truth.eta[neutral]
     d_phi = np.angle(np.exp(1j * (tracks.phi_at[rows, EMB2, None] - truth.phi[neutral])))
     return np.asarray(np.hypot(d_eta, d_phi).min(axis=1, initial=np.inf))
+
+
+def among(tracks: JudgedTracks, others: JudgedTracks) -> JudgedTracks:
+    """Those that are among others too, judged by another method."""
+    n = 1 + max(tracks.track.max(initial=0), others.track.max(initial=0))
+    same = np.isin(tracks.event * n + tracks.track, others.event * n + others.track)
+    return JudgedTracks(*(column[same] for column in tracks))
 
 
 def judge_all(

@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 
 import numpy as np
+from numba import njit
 
-from pfcalib.calibration.eoverp import EoverPTable, expected_deposit
+from pfcalib.calibration.eoverp import EoverPArrays, EoverPTable, expected_deposit
 from pfcalib.calibration.rings import RingCells
 from pfcalib.deploy.validator import open_session
 from pfcalib.errors import ValidationError
@@ -32,12 +33,19 @@ def table_deposit(table: EoverPTable) -> Deposit:
     def expected(
         event: Event, cells: RingCells, tracks: IntArray, layers: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        p, eta = event.tracks.p[tracks], np.abs(event.tracks.eta[tracks])
-        pairs = [expected_deposit(arrays, *of) for of in zip(p, eta, layers, strict=True)]
-        mean, sigma = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+        mean, sigma = _deposits(arrays, event.tracks.p[tracks], event.tracks.eta[tracks], layers)
         return mean, sigma
 
     return expected
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _deposits(table: EoverPArrays, p: FloatArray, eta: FloatArray, layers: IntArray) -> FloatArray:
+    """Means and widths in GeV, (2, n)."""
+    found = np.empty((2, len(p)))
+    for i in range(len(p)):
+        found[0, i], found[1, i] = expected_deposit(table, p[i], abs(eta[i]), layers[i])
+    return found
 
 
 def truth_deposit(table: EoverPTable) -> Deposit:

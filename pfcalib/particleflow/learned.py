@@ -73,6 +73,24 @@ def open_learned(path: str | os.PathLike[str], *, n_threads: int = 1) -> Removed
     return removed
 
 
+def read_cone(path: str | os.PathLike[str]) -> float:
+    """dR of the cells around a track that a network was trained on; 0 where it saw those of matched
+    clusters.
+
+    Raises
+    ------
+    ValidationError
+        If the contract cannot be read or does not tell it.
+    """
+    cone = read_contract(Path(path)).training.get("cone")
+    if not isinstance(cone, int | float):
+        raise ValidationError(
+            f"{path}: its contract does not tell which cells around a track the network was "
+            "trained on (training: cone)"
+        )
+    return cone
+
+
 def _mean_shares(
     share: FloatArray, energy: FloatArray, owner: IntArray, seen: NDArray[np.bool_]
 ) -> FloatArray:

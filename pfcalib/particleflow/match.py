@@ -7,12 +7,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from pfcalib.calibration.rings import RingCells, densest_layer, phi_between
+from pfcalib.calibration.rings import RingCells, densest_layer, distance_to, phi_between
 from pfcalib.errors import ConfigError
 from pfcalib.particleflow.event import (
     Event,
@@ -167,18 +168,21 @@ def find_nearest(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def find_layers(
-    tracks: Tracks, rows: IntArray, nearest: IntArray, clusters: FlowClusters, cells: RingCells
+    tracks: Tracks,
+    rows: IntArray,
+    starts: IntArray,
+    stops: IntArray,
+    cell: IntArray,
+    energy: FloatArray,
+    cells: RingCells,
 ) -> IntArray:
-    """Layer of highest energy density of each track in the cells of its nearest cluster."""
+    """Layer of highest energy density of each track in its cells, starts:stops of those given."""
     layers = np.empty(len(rows), np.int64)
     for i in range(len(rows)):
-        start, stop = clusters.offsets[nearest[i]], clusters.offsets[nearest[i] + 1]
+        own = slice(starts[i], stops[i])
+        track = rows[i]
         layers[i] = densest_layer(
-            cells,
-            clusters.cell[start:stop],
-            clusters.cell_energy[start:stop],
-            tracks.eta_at[rows[i]],
-            tracks.phi_at[rows[i]],
+            cells, cell[own], energy[own], tracks.eta_at[track], tracks.phi_at[track]
         )
     return layers
 
@@ -232,6 +236,80 @@ def is_dense(
         return np.asarray(excess > slope * (LOG_DENSE - np.log10(1e3 * pt)))
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def gather_cones(
+    tracks: Tracks, rows: IntArray, clusters: FlowClusters, cells: RingCells, radius: float
+) -> tuple[IntArray, IntArray]:
+    """Offsets and entries of the cells of any clusters within dR < `radius` of where each track
+    crosses their layer.
+    """
+    n_clusters, n = len(clusters.energy), 0
+    size = np.zeros(n_clusters)  # of each cluster, from its barycentre
+    for c in range(n_clusters):
+        for k in range(clusters.offsets[c], clusters.offsets[c + 1]):
+            cell = clusters.cell[k]
+            d_phi = phi_between(cells.phi[cell], clusters.phi[c])
+            size[c] = max(size[c], abs(cells.eta[cell] - clusters.eta[c]), abs(d_phi))
+    offsets, entry = np.zeros(len(rows) + 1, np.int64), np.empty(len(clusters.cell), np.int64)
+    for i in range(len(rows)):
+        eta_at, phi_at = tracks.eta_at[rows[i]], tracks.phi_at[rows[i]]
+        spread = 0.0  # of where the track crosses the layers
+        for layer in range(len(eta_at)):
+            if math.isfinite(eta_at[layer]) and math.isfinite(phi_at[layer]):
+                d_phi = phi_between(phi_at[layer], phi_at[EMB2])
+                spread = max(spread, abs(eta_at[layer] - eta_at[EMB2]), abs(d_phi))
+        for c in range(n_clusters):
+            far = radius + spread + size[c]
+            if abs(clusters.eta[c] - eta_at[EMB2]) > far:
+                continue
+            if abs(phi_between(clusters.phi[c], phi_at[EMB2])) > far:
+                continue
+            for k in range(clusters.offsets[c], clusters.offsets[c + 1]):
+                if distance_to(cells, clusters.cell[k], eta_at, phi_at) < radius:
+                    if n == len(entry):
+                        entry = np.concatenate((entry, np.empty_like(entry)))
+                    entry[n] = k
+                    n += 1
+        offsets[i + 1] = n
+    return offsets, entry[:n]
+
+
+def match_cones(
+    event: Event, cells: RingCells, deposit: Deposit, config: FlowConfig, *, radius: float
+) -> Matches:
+    """Give each track all cells of clusters around it, whichever clusters they belong to: for a
+    subtraction that finds out itself what belongs to the track.
+
+    No surroundings are too dense. A track without any cell is unmatched.
+
+    Parameters
+    ----------
+    event : Event
+    cells : RingCells
+    deposit : callable
+        As of `match`.
+    config : FlowConfig
+        Its cuts on pT and eta.
+    radius : float
+        dR in each layer.
+    """
+    tracks, clusters, n = event.tracks, event.clusters, len(event.tracks.pt)
+    rows = select_tracks(tracks, config)
+    offsets, entry = gather_cones(tracks, rows, clusters, cells, radius)
+    some = np.diff(offsets) > 0
+    status, (mean, sigma) = np.full(n, UNSELECTED), np.full((2, n), np.nan)
+    status[rows] = np.where(some, SUBTRACTED, UNMATCHED)
+    rows, offsets = rows[some], np.append(offsets[:-1][some], offsets[-1])
+    layers = find_layers(
+        tracks, rows, offsets[:-1], offsets[1:],
+        clusters.cell[entry], clusters.cell_energy[entry], cells,
+    )  # fmt: skip
+    mean[rows], sigma[rows] = deposit(event, cells, rows, layers)
+    sets = MatchedSets(rows, layers, offsets, entry, mean[rows], sigma[rows])
+    nothing = np.full(n, np.nan)
+    return Matches(status, np.full(n, -1), nothing + np.inf, mean, sigma, nothing, sets)
+
+
 def match(event: Event, cells: RingCells, deposit: Deposit, config: FlowConfig) -> Matches:
     """Match the tracks of an event to clusters.
 
@@ -256,7 +334,10 @@ def match(event: Event, cells: RingCells, deposit: Deposit, config: FlowConfig) 
     near = far < config.max_distance
     rows, found = rows[near], found[near]
     cluster[rows], distance[rows], density[rows] = found, far[near], around[near]
-    layers = find_layers(tracks, rows, found, clusters, cells)
+    layers = find_layers(
+        tracks, rows, clusters.offsets[found], clusters.offsets[found + 1],
+        clusters.cell, clusters.cell_energy, cells,
+    )  # fmt: skip
     mean[rows], sigma[rows] = deposit(event, cells, rows, layers)
     dense = is_dense(density[rows], mean[rows], sigma[rows], tracks.pt[rows], config.dense_slope)
     status[rows] = np.where(dense, DENSE, SUBTRACTED)
@@ -265,3 +346,12 @@ def match(event: Event, cells: RingCells, deposit: Deposit, config: FlowConfig) 
     offsets, entry = gather_sets(tracks, rows, found, clusters, lacking, config.split_radius)
     sets = MatchedSets(rows, layers, offsets, entry, mean[rows], sigma[rows])
     return Matches(status, cluster, distance, mean, sigma, density, sets)
+
+
+def matching(
+    deposit: Deposit, config: FlowConfig, *, cone: float = 0.0
+) -> Callable[[Event, RingCells], Matches]:
+    """`match` with some deposit and cuts, or `match_cones` where a radius is given."""
+    if cone > 0.0:
+        return partial(match_cones, deposit=deposit, config=config, radius=cone)
+    return partial(match, deposit=deposit, config=config)

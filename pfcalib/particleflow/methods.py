@@ -12,8 +12,8 @@ from pfcalib.calibration.rings import RingCells
 from pfcalib.errors import ConfigError
 from pfcalib.particleflow.deposit import network_deposit, table_deposit, truth_deposit
 from pfcalib.particleflow.event import Event
-from pfcalib.particleflow.learned import open_learned
-from pfcalib.particleflow.match import FlowConfig, Matches, match
+from pfcalib.particleflow.learned import open_learned, read_cone
+from pfcalib.particleflow.match import FlowConfig, Matches, matching
 from pfcalib.particleflow.subtract import Removed, remove_whole, subtract_rings
 from pfcalib.particleflow.truth import match_truth, remove_truth
 
@@ -42,8 +42,9 @@ def build_method(
     Parameters
     ----------
     subtraction : str
-        ``rings``, the published one; ``whole`` clusters; ``learned``, shares of cells by a network;
-        ``truth``, the ideal case, which looks at neither deposits nor matches.
+        ``rings``, the published one; ``whole`` clusters; ``learned``, shares of cells by a network,
+        of the cells that it was trained on, around the track or of matched clusters; ``truth``, the
+        ideal case, which looks at neither deposits nor matches.
     deposit : str
         What a track is expected to leave: by the ``table`` of E/p, by a ``network`` of Athena's
         format, or the ``truth``.
@@ -71,12 +72,12 @@ def build_method(
         expected = network_deposit(_given(network, "deposit 'network'"), table)
     else:
         expected = {"table": table_deposit, "truth": truth_deposit}[deposit](table)
-    removed = {
-        "rings": lambda: subtract_rings(table, config.whole_sigma),
-        "whole": lambda: remove_whole,
-        "learned": lambda: open_learned(_given(shares, "subtraction 'learned'")),
-    }[subtraction]()
-    return Method(partial(match, deposit=expected, config=config), removed)
+    if subtraction == "learned":
+        network_of_shares = _given(shares, "subtraction 'learned'")
+        cone = read_cone(network_of_shares)
+        return Method(matching(expected, config, cone=cone), open_learned(network_of_shares))
+    removed = remove_whole if subtraction == "whole" else subtract_rings(table, config.whole_sigma)
+    return Method(matching(expected, config), removed)
 
 
 def _given(path: str | os.PathLike[str] | None, what: str) -> str | os.PathLike[str]:

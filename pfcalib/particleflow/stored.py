@@ -117,11 +117,10 @@ def decide_again(event: StoredEvent, config: FlowConfig) -> StoredEvent:
     tracks, of = event.tracks, event.tracks.cluster
     used = (tracks.pt > config.pt_min) & (tracks.pt < config.pt_max)
     used &= np.abs(tracks.eta) < config.eta_max
-    near = (of >= 0) & (tracks.distance < config.max_distance)
+    near = tracks.distance < config.max_distance
+    near |= (of < 0) & (tracks.status == SUBTRACTED)  # the ideal case and cones match no clusters
     dense = is_dense(tracks.density, tracks.mean, tracks.sigma, tracks.pt, config.dense_slope)
     status = np.where(dense, DENSE, SUBTRACTED)
-    if not (of >= 0).any():  # the ideal case matches no clusters
-        near, status = tracks.status == SUBTRACTED, tracks.status
     status = np.where(used, np.where(near, status, UNMATCHED), UNSELECTED)
     more = (status == SUBTRACTED) & (tracks.status != SUBTRACTED)
     if more.any():

@@ -34,6 +34,7 @@ from pfcalib.training.fit import ArrayBatches, Arrays, Say, TrainConfig, fit_mod
 FRACTIONS = (0.8, 0.1, 0.1)  # of the events, for training, validation and test
 N_REFERENCE = 500  # sets that the export is validated on
 EVERY = 500  # events a line of progress
+ALL_PT = 3.0  # GeV; of softer tracks pT / ALL_PT are drawn and count for all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,9 @@ class SharesTraining:
     max_sets : int
         Tracks in memory; where there are more, that many are drawn from all of them. One takes 4 kB
         as points and 11 kB as images.
+    cone : float
+        Cells within this dR of a track are its set, see `pfcalib.particleflow.match.match_cones`; 0
+        for those of its matched clusters. The contract tells it to whoever uses the network.
     """
 
     network: SharesConfig = field(default_factory=SharesConfig)
@@ -57,6 +61,7 @@ class SharesTraining:
         )
     )
     max_sets: int = 100_000
+    cone: float = 0.2
 
     def __post_init__(self) -> None:
         if self.train.loss != "crossentropy":
@@ -65,10 +70,13 @@ class SharesTraining:
             )
         if self.max_sets < 1:
             raise ConfigError(f"SharesTraining: max_sets = {self.max_sets!r}, expected above 0")
+        if not 0.0 <= self.cone < 1.0:
+            raise ConfigError(f"SharesTraining: cone = {self.cone!r}, expected 0 to 1")
 
 
 class DrawnSets:
-    """Sets drawn from a stream of events, each with the same chance, in half precision.
+    """Sets drawn from a stream of events in half precision, each with the same chance but for soft
+    tracks, of which a part stands for all: most tracks of pile-up are soft.
 
     Parameters
     ----------
@@ -94,14 +102,17 @@ class DrawnSets:
         """Look at the sets of an event (Vitter, ACM TOMS 11 (1985) 37, algorithm R)."""
         inputs, slot = BUILDERS[self.form](event, cells, sets)
         share, energy = build_targets(event, sets, slot, N_SLOTS[self.form])
-        place = np.arange(self.n_seen, self.n_seen + len(sets.track))
+        chance = np.minimum(event.tracks.pt[sets.track] / ALL_PT, 1.0)
+        drawn = np.flatnonzero(self.rng.random(len(chance)) < chance)
+        energy /= chance[:, None]
+        place = np.arange(self.n_seen, self.n_seen + len(drawn))
         late = place >= self.size
         place[late] = self.rng.integers(0, place[late] + 1)
         kept = place < self.size
         arrays: dict[str, NDArray[Any]] = {**inputs, "share": share, "energy": energy}
         for name, array in arrays.items():
-            self.arrays[name][place[kept]] = array[kept]
-        self.n_seen += len(sets.track)
+            self.arrays[name][place[kept]] = array[drawn[kept]]
+        self.n_seen += len(drawn)
 
     def take(self) -> Arrays:
         """Inputs, shares and energies in GeV of the sets that were drawn."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from pfcalib.models.cell_shares import SharesConfig
 from pfcalib.particleflow.deposit import table_deposit
 from pfcalib.particleflow.event import Event, MatchedSets
 from pfcalib.particleflow.files import iterate_events, read_cells
-from pfcalib.particleflow.match import FlowConfig, match
+from pfcalib.particleflow.match import FlowConfig, matching
 from pfcalib.samples.rootfile import content_id
 from pfcalib.simulation.collisions import CollisionConfig
 from pfcalib.simulation.crossings import EventsConfig, cached_events
@@ -58,6 +57,8 @@ class SubtractionConfig:
     n_processes : int
     epochs, width, max_sets : int
         Of networks of shares, see `models.cell_shares` and `training.shares`.
+    cone : float
+        dR of the cells that they see, likewise.
     """
 
     seed: int = 1
@@ -70,6 +71,7 @@ class SubtractionConfig:
     epochs: int = 20
     width: int = 32
     max_sets: int = 150_000
+    cone: float = 0.2
 
     def events(
         self, mu: float, n_events: int, *, process: str = "dijets", train: bool = False
@@ -94,7 +96,7 @@ class SubtractionConfig:
         """A network of shares that sees points or images."""
         default = SharesTraining(network=SharesConfig(form=form, width=self.width))
         train = dataclasses.replace(default.train, epochs=self.epochs, seed=self.seed)
-        return dataclasses.replace(default, train=train, max_sets=self.max_sets)
+        return dataclasses.replace(default, train=train, max_sets=self.max_sets, cone=self.cone)
 
 
 def cached_tables(config: SubtractionConfig, mu: float) -> Tables:
@@ -123,7 +125,7 @@ def cached_shares(
     """Network of shares trained on dijets at some pile-up, or at several together; returns the path
     of the ONNX file.
 
-    Tracks are matched, and their deposits expected, by the table of E/p of the same pile-up.
+    What tracks are expected to leave is told by the table of E/p of the same pile-up.
     """
     paths = {
         mu: cached_events(config.events(mu, config.n_train, train=True), progress=progress)
@@ -134,11 +136,8 @@ def cached_shares(
 
     def sets() -> Iterator[tuple[Event, MatchedSets]]:
         for mu in mus:
-            find = partial(
-                match,
-                deposit=table_deposit(EoverPTable.load(tables[mu])),
-                config=FlowConfig(),
-            )
+            deposit = table_deposit(EoverPTable.load(tables[mu]))
+            find = matching(deposit, FlowConfig(), cone=config.cone)
             for event in iterate_events(paths[mu]):
                 yield event, find(event, cells).sets
 

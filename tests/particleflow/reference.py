@@ -75,6 +75,16 @@ def sets_by_hand(event, cells, config, mean_of, sigma_of):
     return sets, status
 
 
+def cones_by_hand(event, cells, config, radius):
+    """{track: entries of cells within the radius}, tracks in falling pT."""
+    tracks, cell, sets = event.tracks, event.clusters.cell, {}
+    for track in sorted(range(len(tracks.pt)), key=lambda t: -tracks.pt[t]):
+        entries = [k for k in range(len(cell)) if distance(cells, cell[k], tracks, track) < radius]
+        if config.pt_min < tracks.pt[track] < config.pt_max and entries:
+            sets[track] = entries
+    return sets
+
+
 def subtract_by_hand(event, cells, sets, order_of, mean_of, sigma_of, whole_sigma):
     """{(track, entry): GeV} that each track takes, ring by ring."""
     left, taken = dict(enumerate(event.clusters.cell_energy.tolist())), {}

@@ -11,18 +11,22 @@ import pytest
 from particleflow.flow_toys import CHARGED, moved, order_within, overlap, shuffled
 from particleflow.hand_made import CELLS, random_event, sets_of, share_deposit
 
+from pfcalib.calibration.eoverp import EoverPTable
 from pfcalib.deploy.contract import contract_path
 from pfcalib.deploy.export import export_onnx
 from pfcalib.deploy.validator import check_stored_model
 from pfcalib.errors import ValidationError
 from pfcalib.models.cell_shares import SharesConfig, build_cell_shares
+from pfcalib.particleflow.deposit import table_deposit
 from pfcalib.particleflow.event import MatchedSets
 from pfcalib.particleflow.learned import open_learned
-from pfcalib.particleflow.match import FlowConfig, match
+from pfcalib.particleflow.match import FlowConfig, match, matching
+from pfcalib.particleflow.methods import build_method
 from pfcalib.particleflow.surroundings import BUILDERS, INPUT_SHAPES, KIND, MEANINGS
 
 # of Keras with numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+TABLE = EoverPTable.load()
 
 
 def event_with_sets(seed=1):
@@ -99,6 +103,31 @@ def test_events_without_sets_and_sets_without_cells(path):
     assert np.isfinite(some).all()
 
 
+@pytest.mark.parametrize(("training", "cone"), [({"cone": 0.2}, 0.2), ({"cone": 0}, 0.0)])
+def test_the_contract_tells_which_cells_tracks_are_given(path, training, cone, tmp_path):
+    copy = with_contract(path, {"training": training}, tmp_path)
+    event, _ = event_with_sets()
+    found = build_method("learned", table=TABLE, shares=copy).match(event, CELLS)
+    expected = matching(table_deposit(TABLE), FlowConfig(), cone=cone)(event, CELLS)
+    assert found.sets.entry.tolist() == expected.sets.entry.tolist()
+    assert (found.cluster >= 0).any() == (cone == 0.0)
+
+
+def test_a_contract_that_does_not_tell_the_cells_is_refused(path):
+    with pytest.raises(ValidationError, match="training: cone"):
+        build_method("learned", table=TABLE, shares=path)
+
+
+def with_contract(path, change, folder):
+    """A copy of a network with another contract."""
+    for file in path.parent.iterdir():
+        shutil.copy(file, folder)
+    copy = folder / path.name
+    contract = json.loads(contract_path(copy).read_text("utf-8")) | change
+    contract_path(copy).write_text(json.dumps(contract), encoding="utf-8")
+    return copy
+
+
 def test_a_cell_that_is_not_a_number_is_refused_with_its_event(path):
     event, sets = event_with_sets()
     event.clusters.cell_energy[sets.entry[0]] = np.nan
@@ -115,10 +144,5 @@ def test_a_cell_that_is_not_a_number_is_refused_with_its_event(path):
     ],
 )
 def test_another_file_is_refused(path, change, told, tmp_path):
-    for file in path.parent.iterdir():
-        shutil.copy(file, tmp_path)
-    copy = tmp_path / path.name
-    contract = json.loads(contract_path(copy).read_text("utf-8")) | change
-    contract_path(copy).write_text(json.dumps(contract), encoding="utf-8")
     with pytest.raises(ValidationError, match=told):
-        open_learned(copy)
+        open_learned(with_contract(path, change, tmp_path))

@@ -12,7 +12,7 @@ from particleflow.hand_made import (
     share_deposit,
     tracks_of,
 )
-from particleflow.reference import sets_by_hand
+from particleflow.reference import cones_by_hand, sets_by_hand
 
 from pfcalib.errors import ConfigError
 from pfcalib.particleflow.match import (
@@ -22,6 +22,8 @@ from pfcalib.particleflow.match import (
     UNSELECTED,
     FlowConfig,
     match,
+    match_cones,
+    matching,
     select_tracks,
 )
 
@@ -127,6 +129,32 @@ def test_a_slow_obvious_program_finds_the_same_on_200_random_events(rng):
         assert found.sets.entry.tolist() == [k for entries in sets.values() for k in entries]
         seen |= set(status.values())
     assert seen >= {"subtracted", "unmatched"}
+
+
+def test_a_slow_obvious_program_finds_the_same_cones_on_200_random_events(rng):
+    config, n_met = FlowConfig(), 0
+    for _ in range(200):
+        event = random_event(rng)
+        bent = event.tracks.phi_at + np.linspace(0.0, rng.normal(0.0, 0.2), 7)
+        tracks = event.tracks._replace(phi_at=np.mod(bent + np.pi, 2.0 * np.pi) - np.pi)
+        event = event._replace(tracks=tracks)
+        found = match_cones(event, CELLS, share_deposit(0.7, 0.3), config, radius=0.15)
+        sets = cones_by_hand(event, CELLS, config, 0.15)
+        assert found.sets.track.tolist() == list(sets)
+        assert found.sets.entry.tolist() == [k for entries in sets.values() for k in entries]
+        np.testing.assert_allclose(found.mean[found.sets.track], 0.7 * tracks.p[found.sets.track])
+        n_met += len(sets)
+    assert n_met > 500
+
+
+def test_a_cone_takes_cells_of_any_cluster_also_in_dense_surroundings():
+    tracks = tracks_of({"pt": 10.0, "eta": 0.0, "phi": 0.0}, {"pt": 10.0, "eta": 0.6, "phi": 0.0})
+    event = event_of(tracks, clusters_of(spot(0.01, 0.0, 400.0), spot(0.1, 0.0, 0.1)))
+    deposit = share_deposit(0.8, 0.2)
+    found = matching(deposit, FlowConfig(), cone=0.2)(event, CELLS)
+    assert found.status.tolist() == [SUBTRACTED, UNMATCHED]
+    assert found.sets.entry.tolist() == [0, 1]
+    assert matching(deposit, FlowConfig())(event, CELLS).status.tolist() == [DENSE, UNMATCHED]
 
 
 @pytest.mark.parametrize("cuts", [{"pt_min": -1.0}, {"pt_min": 50.0}, {"min_width": 0.0}])

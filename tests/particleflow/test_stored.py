@@ -7,10 +7,12 @@ from particleflow.hand_made import CELLS, clusters_of, event_of, random_event, t
 
 from pfcalib.calibration.eoverp import EoverPTable
 from pfcalib.errors import BadFileError, ConfigError
+from pfcalib.particleflow.deposit import table_deposit
 from pfcalib.particleflow.flow import run_flow
-from pfcalib.particleflow.match import UNSELECTED, FlowConfig
-from pfcalib.particleflow.methods import build_method
+from pfcalib.particleflow.match import SUBTRACTED, UNSELECTED, FlowConfig, matching
+from pfcalib.particleflow.methods import Method, build_method
 from pfcalib.particleflow.stored import decide_again, read_stored, stored, write_objects
+from pfcalib.particleflow.subtract import subtract_rings
 
 TABLE = EoverPTable.load()
 STRICTER = {
@@ -80,6 +82,18 @@ def test_stricter_cuts_remade_are_stricter_cuts_made(cuts, rng):
                 getattr(remade.neutrals, name), getattr(again.neutrals, name), atol=1e-6
             )
     assert n_changed >= 3
+
+
+def test_tracks_that_took_from_a_cone_keep_it_under_the_same_cuts(rng):
+    method = Method(
+        matching(table_deposit(TABLE), FlowConfig(), cone=0.2), subtract_rings(TABLE, 1.5)
+    )
+    event = random_event(rng)
+    kept = stored(event, run_flow(event, CELLS, method))
+    assert np.count_nonzero(kept.tracks.status == SUBTRACTED) >= 2
+    assert_same(decide_again(kept, FlowConfig()), kept)
+    harder = decide_again(kept, FlowConfig(pt_min=float(np.median(event.tracks.pt))))
+    assert harder.neutrals.energy.sum() > kept.neutrals.energy.sum()
 
 
 def test_a_looser_cut_is_refused(rng):

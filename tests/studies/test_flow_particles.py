@@ -5,7 +5,7 @@ case.
 import numpy as np
 import pytest
 from particleflow.hand_made import CELLS, random_event
-from studies.flow_particles import iterate_pions, judge, judge_all
+from studies.flow_particles import among, iterate_pions, judge, judge_all
 
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
@@ -50,6 +50,19 @@ def test_the_ideal_case_makes_no_mistakes(rng):
     assert found.true.sum() > 10.0
     np.testing.assert_allclose(found.left, 0.0, atol=1e-12)
     np.testing.assert_allclose(found.over, 0.0, atol=1e-12)
+
+
+def test_tracks_of_one_method_are_found_among_those_of_another(rng):
+    """Rings use no track in dense surroundings, truth all but those without energy."""
+    events = [random_event(rng)._replace(number=number) for number in range(20)]
+    rings, truth = (judge_all(events, CELLS, method) for method in (RINGS, TRUTH))
+    common = among(truth, rings)
+    expected = set(zip(rings.event, rings.track, strict=True))
+    assert set(zip(common.event, common.track, strict=True)) == expected
+    both = among(rings, common)
+    np.testing.assert_array_equal(both.track, rings.track)
+    dropped = among(truth, judge_all(events[::2], CELLS, TRUTH))
+    assert set(dropped.event) == set(range(0, 20, 2))
 
 
 def test_pions_of_a_sample_are_events_with_one_track(tmp_path):

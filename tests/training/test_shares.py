@@ -16,7 +16,14 @@ from pfcalib.particleflow.surroundings import BUILDERS, KIND, N_SLOTS, true_shar
 from pfcalib.particleflow.truth import remove_truth
 from pfcalib.samples.split import split_of
 from pfcalib.training.fit import TrainConfig
-from pfcalib.training.shares import FRACTIONS, DrawnSets, SharesTraining, build_targets, fit_shares
+from pfcalib.training.shares import (
+    ALL_PT,
+    FRACTIONS,
+    DrawnSets,
+    SharesTraining,
+    build_targets,
+    fit_shares,
+)
 
 # of Keras with numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -156,7 +163,23 @@ def test_every_set_has_the_same_chance_to_be_drawn(rng):
     assert chi2 < 40.0
 
 
-@pytest.mark.parametrize("wrong", [{"max_sets": 0}, {"train": TrainConfig(loss="mse")}])
+def test_a_part_of_soft_tracks_stands_for_all(rng):
+    """Energies of what is drawn sum to those of all; hard tracks are all there."""
+    soft, hard, size = (DrawnSets("points", 3000, rng) for _ in range(3))
+    for event, sets in overlaps(1, range(1000), pdg_ids=KINDS[1]):
+        size.add(event, CELLS, sets)
+        for drawn, pt in ((soft, 0.5 * ALL_PT), (hard, 1.1 * ALL_PT)):
+            tracks = event.tracks._replace(pt=np.full_like(event.tracks.pt, pt))
+            drawn.add(event._replace(tracks=tracks), CELLS, sets)
+    assert len(hard) == len(size) == 1000
+    assert abs(len(soft) - 500) < 60
+    total = size.take()[2].sum(dtype=float)
+    assert soft.take()[2].sum(dtype=float) == pytest.approx(total, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_sets": 0}, {"train": TrainConfig(loss="mse")}, {"cone": -0.1}]
+)
 def test_a_config_out_of_range_is_refused(wrong):
-    with pytest.raises(ConfigError, match=r"SharesTraining: (max_sets|loss)"):
+    with pytest.raises(ConfigError, match=r"SharesTraining: (max_sets|loss|cone)"):
         SharesTraining(**wrong)
