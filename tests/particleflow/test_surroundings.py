@@ -86,7 +86,7 @@ def test_energy_around_a_cell_is_summed_within_two_radii_and_by_depth():
     at = 0.0125, np.pi / 256
     event = event_of(
         tracks_of({"pt": 10.0, "eta": 0.0, "phi": 0.0}),
-        clusters_of([(EMB2, *at, 2.0), (EMB1, *at, 1.0), (EMB2, 0.0625, at[1], 4.0)]),
+        clusters_of([(EMB2, *at, 2.0), (EMB1, *at, 1.0), (EMB2, 0.0875, at[1], 4.0)]),
     )
     (inputs, slot) = build_points(event, CELLS, sets_of([0], [[0, 1, 2]], [5.0], [2.0]))
     points = dict(zip(POINT_FEATURES, inputs["cells"][0].T, strict=True))
