@@ -27,16 +27,12 @@ from pfcalib.particleflow.event import (
 from pfcalib.particleflow.match import EMB2
 from pfcalib.particleflow.truth import require_truth, true_signal
 
-N_POINTS = 128  # cells of a set, by falling abs(E) exp(-dR / CLOSE)
-CLOSE = 0.07
+N_POINTS = 128  # cells of a set, by falling abs(E)
 N_PIXELS, PIXEL_ETA, PIXEL_PHI = 16, 0.025, 2.0 * math.pi / 256  # cells of EMB2
-# layers whose energies around a cell are summed, PreSamplerB and EMB1, EMB2, EMB3, the tiles
-DEPTHS = np.array([0, 0, 1, 2, 3, 3, 3])
-N_DEPTHS = 4
+N_EM = 4  # layers before the tiles
 ENERGY = 0.05  # GeV, scale of the logarithms
 LENGTH = 0.1  # dR, scale of distances
-NEAR = 0.05  # dR, width of the momentum around a cell
-AROUND = (0.05, 0.1)  # dR of the energy around a cell; cells of EMB1 are 0.1 long in phi
+NEAR, AROUND = 0.05, 0.04  # dR, width of the momentum around a cell, radius of the energy
 REACH = 0.4  # dR at EMB2 beyond which another track is not looked at
 
 POINT_FEATURES = (
@@ -49,10 +45,9 @@ POINT_FEATURES = (
     "others",  # momentum of other tracks, weighted by a Gaussian in their distance from the cell
     "nearest_distance",  # of the other track that is nearest to the cell
     "nearest_momentum",
-    # energy of the points within each of AROUND of the cell, one number for each of the DEPTHS
-    *(f"around{near}_{depth}" for near in range(len(AROUND)) for depth in range(N_DEPTHS)),
+    "around",  # energy of the set within dR < 0.04 of the cell, in all layers
+    "around_em",  # that before the tiles
 )
-N_OWN = len(POINT_FEATURES) - len(AROUND) * N_DEPTHS  # features that come first
 TRACK_FEATURES = (
     "momentum",
     "eta",
@@ -84,7 +79,7 @@ _SCALES = (
 KIND = "cell_shares_"  # of the contract of a network, before the form
 # what goes into a network of each form: a network can only be applied to what it was trained on
 MEANINGS = {
-    "points": f"cells: {', '.join(POINT_FEATURES)}; falling abs(E) exp(-dR / {CLOSE}); {_SCALES}",
+    "points": f"cells: {', '.join(POINT_FEATURES)}; {_SCALES}",
     "images": f"images: pixels of {PIXEL_ETA} x {PIXEL_PHI:.4f}, energy of each layer, momentum of "
     f"other tracks; {_SCALES}",
 }
@@ -205,21 +200,12 @@ def _points(
     points = np.zeros((len(sets.track), N_POINTS, len(POINT_FEATURES)), np.float32)
     slot = np.full(len(sets.entry), -1)
     place = np.empty((N_POINTS, 3))  # eta, phi, energy
-    around = np.empty((N_POINTS, len(AROUND), N_DEPTHS))
     for s in range(len(sets.track)):
         track, start = sets.track[s], sets.offsets[s]
         sign = math.copysign(1.0, tracks.eta[track])
         momentum, away = _others(tracks, at, track, sign)
         of_set = sets.entry[start : sets.offsets[s + 1]]
-        rank = np.zeros(len(of_set))
-        for i in range(len(of_set)):
-            cell = clusters.cell[of_set[i]]
-            if cells.layer[cell] >= 0:
-                centre = at[track, cells.layer[cell]]
-                d_eta, d_phi = _offset(cells.eta[cell], cells.phi[cell], centre, 1.0)
-                far = math.exp(-math.hypot(d_eta, d_phi) / CLOSE)
-                rank[i] = -abs(clusters.cell_energy[of_set[i]]) * far
-        order = np.argsort(rank, kind="mergesort")
+        order = np.argsort(-np.abs(clusters.cell_energy[of_set]), kind="mergesort")
         n = 0
         for i in order:
             entry = of_set[i]
@@ -248,19 +234,15 @@ def _points(
             here[5] = min(math.hypot(d_eta, d_phi) / LENGTH, 5.0)
             here[6], here[7], here[8] = _log(others), math.sqrt(nearest) / LENGTH, _log(best)
             n += 1
-        around[:n] = 0.0
         for i in range(n):
-            for j in range(i, n):
+            around = before_tiles = 0.0
+            for j in range(n):
                 d_eta, d_phi = place[i, 0] - place[j, 0], place[i, 1] - place[j, 1]
-                square = d_eta * d_eta + d_phi * d_phi
-                for r in range(len(AROUND)):
-                    if square < AROUND[r] ** 2:
-                        around[i, r, DEPTHS[int(points[s, j, 0]) - 1]] += place[j, 2]
-                        if j > i:
-                            around[j, r, DEPTHS[int(points[s, i, 0]) - 1]] += place[i, 2]
-        for i in range(n):
-            for k, energy in enumerate(around[i].ravel()):
-                points[s, i, N_OWN + k] = _log(energy)
+                if d_eta * d_eta + d_phi * d_phi < AROUND**2:
+                    around += place[j, 2]
+                    if points[s, j, 0] <= N_EM:
+                        before_tiles += place[j, 2]
+            points[s, i, 9], points[s, i, 10] = _log(around), _log(before_tiles)
     return points, slot
 
 
@@ -327,7 +309,7 @@ def _prepare(
 
 
 def build_points(event: Event, cells: RingCells, sets: MatchedSets) -> Surroundings:
-    """The sets of an event as points: the N_POINTS cells of largest abs(E) exp(-dR / CLOSE).
+    """The sets of an event as points: the N_POINTS cells of largest abs(E) of each.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from pfcalib.deploy.contract import contract_path
 from pfcalib.deploy.export import export_onnx
 from pfcalib.errors import ConfigError
 from pfcalib.models.cell_shares import SharesConfig, build_cell_shares
-from pfcalib.particleflow.event import Event, MatchedSets
+from pfcalib.particleflow.event import HARD_SCATTER, Event, MatchedSets
 from pfcalib.particleflow.surroundings import (
     BUILDERS,
     INPUT_SHAPES,
@@ -34,7 +34,7 @@ from pfcalib.training.fit import ArrayBatches, Arrays, Say, TrainConfig, fit_mod
 FRACTIONS = (0.8, 0.1, 0.1)  # of the events, for training, validation and test
 N_REFERENCE = 500  # sets that the export is validated on
 EVERY = 500  # events a line of progress
-ALL_PT = 3.0  # GeV; of softer tracks pT / ALL_PT are drawn and count for all
+PILE_UP_PART = 0.125  # of the tracks of other vertices that are drawn, and count for all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,8 @@ class SharesTraining:
 
 
 class DrawnSets:
-    """Sets drawn from a stream of events in half precision, each with the same chance but for soft
-    tracks, of which a part stands for all: most tracks of pile-up are soft.
+    """Sets drawn from a stream of events in half precision, each with the same chance but for
+    tracks of pile-up, of which a part stands for all.
 
     Parameters
     ----------
@@ -102,7 +102,8 @@ class DrawnSets:
         """Look at the sets of an event (Vitter, ACM TOMS 11 (1985) 37, algorithm R)."""
         inputs, slot = BUILDERS[self.form](event, cells, sets)
         share, energy = build_targets(event, sets, slot, N_SLOTS[self.form])
-        chance = np.minimum(event.tracks.pt[sets.track] / ALL_PT, 1.0)
+        is_hard = event.tracks.vertex[sets.track] == HARD_SCATTER
+        chance = np.where(is_hard, 1.0, PILE_UP_PART)
         drawn = np.flatnonzero(self.rng.random(len(chance)) < chance)
         energy /= chance[:, None]
         place = np.arange(self.n_seen, self.n_seen + len(drawn))

@@ -55,24 +55,22 @@ def test_points_of_an_event_made_by_hand():
     )
     event = event_of(tracks, clusters)
     (inputs, slot) = build_points(event, CELLS, sets_of([0], [[0, 1, 2]], [5.0], [2.0]))
-    assert slot.tolist() == [0, 2, 1]  # 2, 0.5 and -1.2 GeV by exp(-dR / 0.07)
+    assert slot.tolist() == [1, 2, 0]
     points = dict(zip(POINT_FEATURES, inputs["cells"][0].T, strict=True))
-    assert points["layer"][:4].tolist() == [EMB2 + 1, TILE0 + 1, EMB2 + 1, 0]
-    np.testing.assert_allclose(energy_of(points["energy"][:4]), [2.0, -3.0, 1.0, 0.0], rtol=1e-5)
-    np.testing.assert_allclose(points["d_eta"][:3:2], 0.0, atol=1e-6)
-    np.testing.assert_allclose(points["d_phi"][:3:2], [0.0, 10 * np.pi / 64], atol=1e-5)
-    np.testing.assert_allclose(points["distance"][:3:2], [0.0, 10 * np.pi / 64], atol=1e-5)
+    assert points["layer"][:4].tolist() == [TILE0 + 1, EMB2 + 1, EMB2 + 1, 0]
+    np.testing.assert_allclose(energy_of(points["energy"][:4]), [-3.0, 2.0, 1.0, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(points["d_eta"][1:3], 0.0, atol=1e-6)
+    np.testing.assert_allclose(points["d_phi"][1:3], [0.0, 10 * np.pi / 64], atol=1e-5)
+    np.testing.assert_allclose(points["distance"][1:3], [0.0, 10 * np.pi / 64], atol=1e-5)
     far = np.hypot(1.0, 10 * np.pi / 64)  # of the second track from the last cell, in tenths
-    np.testing.assert_allclose(points["nearest_distance"][:3:2], [1.0, far], rtol=1e-5)
+    np.testing.assert_allclose(points["nearest_distance"][1:3], [1.0, far], rtol=1e-5)
     p = tracks.p[1]
-    np.testing.assert_allclose(energy_of(points["nearest_momentum"][:3:2]), p, rtol=1e-5)
+    np.testing.assert_allclose(energy_of(points["nearest_momentum"][1:3]), p, rtol=1e-5)
     np.testing.assert_allclose(
-        energy_of(points["others"][:3:2]), p * np.exp(-2.0 * np.array([1.0, far**2])), rtol=1e-4
+        energy_of(points["others"][1:3]), p * np.exp(-2.0 * np.array([1.0, far**2])), rtol=1e-4
     )
-    # the tile is between 0.05 and 0.1 away from both others
-    tiles = energy_of(np.stack([points["around0_3"], points["around1_3"]]))[:, :3]
-    np.testing.assert_allclose(tiles, [[0.0, -3.0, 0.0], [-3.0, -3.0, -3.0]], rtol=1e-5)
-    np.testing.assert_allclose(energy_of(points["around1_1"][:3]), 3.0, rtol=1e-5)
+    # the tile is 0.0375 away in eta, and its centre half a tower in phi
+    np.testing.assert_allclose(energy_of(points["around"][1:3]), [2.0, 1.0], rtol=1e-5)
     track = dict(zip(TRACK_FEATURES, inputs["track"][0], strict=True))
     assert energy_of(track["momentum"]) == pytest.approx(tracks.p[0], rel=1e-5)
     assert energy_of(track["mean"]) == pytest.approx(5.0, rel=1e-5)
@@ -82,23 +80,15 @@ def test_points_of_an_event_made_by_hand():
     assert track["claimed"] == 0.0
 
 
-def test_energy_around_a_cell_is_summed_within_two_radii_and_by_depth():
+def test_energy_around_a_cell_is_that_of_all_layers_near_it():
     at = 0.0125, np.pi / 256
     event = event_of(
         tracks_of({"pt": 10.0, "eta": 0.0, "phi": 0.0}),
-        clusters_of([(EMB2, *at, 2.0), (EMB1, *at, 1.0), (EMB2, 0.0875, at[1], 4.0)]),
+        clusters_of([(EMB2, *at, 2.0), (EMB1, *at, 1.0), (EMB2, 0.0625, at[1], 4.0)]),
     )
     (inputs, slot) = build_points(event, CELLS, sets_of([0], [[0, 1, 2]], [5.0], [2.0]))
     points = dict(zip(POINT_FEATURES, inputs["cells"][0].T, strict=True))
-    for radius, depth, expected in (
-        (0, 0, [1.0, 1.0, 0.0]),
-        (0, 1, [2.0, 2.0, 4.0]),
-        (1, 0, [1.0, 1.0, 1.0]),
-        (1, 1, [6.0, 6.0, 6.0]),
-        (1, 3, [0.0, 0.0, 0.0]),
-    ):
-        found = energy_of(points[f"around{radius}_{depth}"][slot])
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(energy_of(points["around"][slot]), [3.0, 3.0, 4.0], rtol=1e-5)
 
 
 def test_images_hold_the_energy_of_the_cells_inside(rng):
@@ -165,16 +155,13 @@ def test_without_tracks_or_cells_there_is_nothing_to_see(form, rng):
     assert len(slot) == 0
 
 
-def test_soft_and_far_cells_beyond_the_last_point_are_left_out(rng):
+def test_the_softest_cells_beyond_the_last_point_are_left_out(rng):
     event, sets = overlap(rng, 1, pdg_ids=(CHARGED, NEUTRAL, CHARGED))
     n = np.diff(sets.offsets)[0]
     assert n > N_SLOTS["points"]
     slots = build_points(event, CELLS, sets).slot.reshape(2, n)
-    clusters, tracks = event.clusters, event.tracks
-    for track, slot in zip(sets.track, slots, strict=True):
-        d_eta = CELLS.eta[clusters.cell] - tracks.eta[track]
-        d_phi = np.angle(np.exp(1j * (CELLS.phi[clusters.cell] - tracks.phi[track])))
-        size = np.abs(clusters.cell_energy) * np.exp(-np.hypot(d_eta, d_phi) / 0.07)
+    size = np.abs(event.clusters.cell_energy)
+    for slot in slots:
         assert sorted(slot[slot >= 0]) == list(range(N_SLOTS["points"]))
         assert size[slot < 0].max() <= size[slot >= 0].min()
         assert np.all(np.diff(size[np.argsort(np.where(slot < 0, n, slot))][:128]) <= 0.0)

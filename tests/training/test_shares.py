@@ -17,8 +17,8 @@ from pfcalib.particleflow.truth import remove_truth
 from pfcalib.samples.split import split_of
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.shares import (
-    ALL_PT,
     FRACTIONS,
+    PILE_UP_PART,
     DrawnSets,
     SharesTraining,
     build_targets,
@@ -163,18 +163,18 @@ def test_every_set_has_the_same_chance_to_be_drawn(rng):
     assert chi2 < 40.0
 
 
-def test_a_part_of_soft_tracks_stands_for_all(rng):
-    """Energies of what is drawn sum to those of all; hard tracks are all there."""
-    soft, hard, size = (DrawnSets("points", 3000, rng) for _ in range(3))
+def test_a_part_of_the_tracks_of_pile_up_stands_for_all(rng):
+    """Energies of what is drawn sum to those of all; of the hard scattering all are drawn."""
+    hard, pile_up = (DrawnSets("points", 3000, rng) for _ in range(2))
     for event, sets in overlaps(1, range(1000), pdg_ids=KINDS[1]):
-        size.add(event, CELLS, sets)
-        for drawn, pt in ((soft, 0.5 * ALL_PT), (hard, 1.1 * ALL_PT)):
-            tracks = event.tracks._replace(pt=np.full_like(event.tracks.pt, pt))
-            drawn.add(event._replace(tracks=tracks), CELLS, sets)
-    assert len(hard) == len(size) == 1000
-    assert abs(len(soft) - 500) < 60
-    total = size.take()[2].sum(dtype=float)
-    assert soft.take()[2].sum(dtype=float) == pytest.approx(total, rel=0.15)
+        hard.add(event, CELLS, sets)
+        tracks = event.tracks._replace(vertex=np.full_like(event.tracks.vertex, 3))
+        pile_up.add(event._replace(tracks=tracks), CELLS, sets)
+    n = PILE_UP_PART * 1000
+    assert len(hard) == 1000
+    assert abs(len(pile_up) - n) < 4.0 * np.sqrt(n)
+    total = hard.take()[2].sum(dtype=float)
+    assert pile_up.take()[2].sum(dtype=float) == pytest.approx(total, rel=0.4)
 
 
 @pytest.mark.parametrize(
