@@ -439,6 +439,8 @@ def produce_events(
         new_file(path) as temporary,
         uproot.recreate(temporary, compression=uproot.ZSTD(3)) as file,
     ):
+        # first: uproot 5.7 cannot begin an RNTuple beyond 2 GB
+        file.mkrntuple(GEO_TREE, {name: ak.Array(v[None]) for name, v in geo.items()})
         make = functools.partial(_make_chunk, config, pool, slices)
         for chunk, branches in zip(
             config.chunks, in_order(make, config.chunks, config.n_processes), strict=True
@@ -452,7 +454,6 @@ def produce_events(
                     digest.update(name.encode() + np.ascontiguousarray(part).tobytes())
             if progress:
                 progress(chunk.n_events)
-        file.mkrntuple(GEO_TREE, {name: ak.Array(v[None]) for name, v in geo.items()})
         file[CONTENT] = digest.hexdigest()
         file[METADATA] = json.dumps(metadata, sort_keys=True)
     return Path(path)
