@@ -274,6 +274,16 @@ def gather_cones(
     return offsets, entry[:n]
 
 
+def keep_filled(
+    n_tracks: int, rows: IntArray, offsets: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Status of all tracks, where those with cells are subtracted; rows and offsets of these."""
+    some = np.diff(offsets) > 0
+    status = np.full(n_tracks, UNSELECTED)
+    status[rows] = np.where(some, SUBTRACTED, UNMATCHED)
+    return status, rows[some], np.append(offsets[:-1][some], offsets[-1])
+
+
 def match_cones(
     event: Event, cells: RingCells, deposit: Deposit, config: FlowConfig, *, radius: float
 ) -> Matches:
@@ -296,18 +306,15 @@ def match_cones(
     tracks, clusters, n = event.tracks, event.clusters, len(event.tracks.pt)
     rows = select_tracks(tracks, config)
     offsets, entry = gather_cones(tracks, rows, clusters, cells, radius)
-    some = np.diff(offsets) > 0
-    status, (mean, sigma) = np.full(n, UNSELECTED), np.full((2, n), np.nan)
-    status[rows] = np.where(some, SUBTRACTED, UNMATCHED)
-    rows, offsets = rows[some], np.append(offsets[:-1][some], offsets[-1])
+    status, rows, offsets = keep_filled(n, rows, offsets)
     layers = find_layers(
         tracks, rows, offsets[:-1], offsets[1:],
         clusters.cell[entry], clusters.cell_energy[entry], cells,
     )  # fmt: skip
+    mean, sigma, nothing = np.full((3, n), np.nan)
     mean[rows], sigma[rows] = deposit(event, cells, rows, layers)
     sets = MatchedSets(rows, layers, offsets, entry, mean[rows], sigma[rows])
-    nothing = np.full(n, np.nan)
-    return Matches(status, np.full(n, -1), nothing + np.inf, mean, sigma, nothing, sets)
+    return Matches(status, np.full(n, -1), np.full(n, np.inf), mean, sigma, nothing, sets)
 
 
 def match(event: Event, cells: RingCells, deposit: Deposit, config: FlowConfig) -> Matches:

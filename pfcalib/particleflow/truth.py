@@ -18,14 +18,7 @@ from pfcalib.particleflow.event import (
     IntArray,
     MatchedSets,
 )
-from pfcalib.particleflow.match import (
-    SUBTRACTED,
-    UNMATCHED,
-    UNSELECTED,
-    FlowConfig,
-    Matches,
-    select_tracks,
-)
+from pfcalib.particleflow.match import FlowConfig, Matches, keep_filled, select_tracks
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -118,15 +111,12 @@ def match_truth(event: Event, cells: RingCells, config: FlowConfig) -> Matches:
     truth, tracks, n = require_truth(event), event.tracks, len(event.tracks.pt)
     rows = select_tracks(tracks, config)
     offsets, entry = entries_of_particles(event.clusters, truth, tracks.particle[rows])
-    some = np.diff(offsets) > 0
-    status, nothing = np.full(n, UNSELECTED), np.full(n, np.nan)
-    status[rows] = np.where(some, SUBTRACTED, UNMATCHED)
-    rows, offsets = rows[some], np.append(offsets[:-1][some], offsets[-1])
+    status, rows, offsets = keep_filled(n, rows, offsets)
     none = np.zeros(len(rows))
     sets = MatchedSets(rows, np.zeros(len(rows), np.int64), offsets, entry, none, none)
     found = true_signal(event.clusters, truth, tracks.particle[rows], sets)
     owner = np.repeat(np.arange(len(rows)), np.diff(offsets))
-    mean = nothing.copy()
+    mean, nothing = np.full((2, n), np.nan)
     mean[rows] = np.bincount(owner, found, len(rows))
     sets = sets._replace(mean=mean[rows])
-    return Matches(status, np.full(n, -1), nothing + np.inf, mean, nothing, nothing, sets)
+    return Matches(status, np.full(n, -1), np.full(n, np.inf), mean, nothing, nothing, sets)
