@@ -4,8 +4,10 @@ several processes; kept in the cache.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from pfcalib.cache import cache_folder, cache_key, file_sha256, locked, new_file
 from pfcalib.calibration.eoverp import EoverPTable
 from pfcalib.calibration.lcw import LcwTables
-from pfcalib.calibration.rings import ring_cells
+from pfcalib.calibration.rings import RingCells, ring_cells
 from pfcalib.geometry import BARREL
 from pfcalib.particleflow.files import count_events, iterate_events, read_cells
 from pfcalib.particleflow.flow import (
@@ -34,7 +36,7 @@ from pfcalib.simulation.pileup import in_order
 
 ETA_MAX = -BARREL.eta_min  # where the calorimeter ends
 RECO_PT, TRUTH_PT = 2.0, 4.0  # GeV, softest jets before anything is subtracted
-RANGE = 50  # events a process takes at once
+RANGE = 1000  # events a process takes at once; to open a large file takes seconds
 TRUTH = "truth"
 
 
@@ -95,10 +97,13 @@ def find_flow_jets(
     target = cache_folder() / "jets" / f"{path.stem}-{key}.npz"
     with locked(target):
         if not target.exists():
-            work = partial(_range, path, dict(kinds), eoverp, lcw, radius)
-            starts = range(0, count_events(path), RANGE)
-            parts = []
-            for part in in_order(work, starts, n_processes):
+            n_events, parts = count_events(path), []
+            n_parts = n_processes * math.ceil(n_events / (RANGE * n_processes))
+            edges = np.linspace(0, n_events, n_parts + 1).astype(int).tolist()
+            work = partial(
+                _range, path, ring_cells(read_cells(path)), dict(kinds), eoverp, lcw, radius
+            )
+            for part in in_order(work, pairwise(edges), n_processes):
                 parts.append(part)
                 if progress is not None:
                     progress(len(part["number"]))
@@ -109,32 +114,35 @@ def find_flow_jets(
 
 
 def _range(
-    path: Path, kinds: dict[str, Kind], eoverp: Path, lcw: Path, radius: float, start: int
-) -> dict[str, NDArray[Any]]:
-    """Columns of jets of RANGE events."""
-    cells, table = ring_cells(read_cells(path)), EoverPTable.load(eoverp)
+    path: Path, cells: RingCells, kinds: dict[str, Kind], eoverp: Path, lcw: Path, radius: float,
+    events: tuple[int, int],
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    """Columns of the jets of some events."""
+    table = EoverPTable.load(eoverp)
     methods = {
         name: build_method(kind.subtraction, table=table, shares=kind.shares or None)
         for name, kind in kinds.items()
         if kind.subtraction
     }
-    events = list(iterate_events(path, tables=LcwTables.load(lcw), start=start, stop=start + RANGE))
-    muons = np.array([_muons(event) for event in events])
-    columns = {
-        "number": np.array([event.number for event in events]),
-        "weight": np.array([event.weight for event in events]),
-        "z_pt": muons[:, 0],
-        "z_phi": muons[:, 1],
-    }
-    for name, kind in kinds.items():
-        if kind.subtraction:
-            flow = ((event, run_flow(event, cells, methods[name])) for event in events)
-            inputs = [flow_inputs(*of, calibrated=kind.calibrated) for of in flow]
-        else:
-            inputs = [cluster_inputs(event, calibrated=kind.calibrated) for event in events]
-        columns |= _jets(name, inputs, radius, RECO_PT, has_area=True)
-    every = [truth_inputs(event) for event in events]
-    return columns | _jets(TRUTH, every, radius, TRUTH_PT, has_area=False)
+    inputs: dict[str, list[Inputs]] = {name: [] for name in (*kinds, TRUTH)}
+    rows = []
+    start, stop = events
+    for event in iterate_events(path, tables=LcwTables.load(lcw), start=start, stop=stop):
+        rows.append((event.number, event.weight, *_muons(event)))
+        for name, kind in kinds.items():
+            if kind.subtraction:
+                objects = run_flow(event, cells, methods[name])
+                found = flow_inputs(event, objects, calibrated=kind.calibrated)
+            else:
+                found = cluster_inputs(event, calibrated=kind.calibrated)
+            inputs[name].append(found)
+        inputs[TRUTH].append(truth_inputs(event))
+    names = ("number", "weight", "z_pt", "z_phi")
+    columns = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
+    for name, of in inputs.items():
+        pt_min = TRUTH_PT if name == TRUTH else RECO_PT
+        columns |= _jets(name, of, radius, pt_min, has_area=name != TRUTH)
+    return columns
 
 
 def _muons(event: Any) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from pfcalib.particleflow.event import (
 from pfcalib.samples.layouts.mltree import EVENT_TREE
 from pfcalib.samples.layouts.protocol import ENTRY, Reader
 from pfcalib.samples.layouts.recognise import open_reader
-from pfcalib.samples.objects import read_objects
+from pfcalib.samples.objects import mltree_objects
 from pfcalib.samples.rootfile import (
     PathLike,
     get_tree,
@@ -106,8 +106,9 @@ def iterate_events(
     BadFileError
         If the file cannot be read, lacks a branch, or refers to a cell that it does not have.
     """
-    with open_reader(path) as reader:
+    with open_reader(path) as reader, open_sample(path) as file:
         _require_layout(path, reader)
+        tree = get_tree(path, file, EVENT_TREE)
         end = reader.n_entries if stop is None else min(stop, reader.n_entries)
         wanted = [*_COLUMNS, "clusterECalib"]
         if tables is not None:
@@ -115,7 +116,7 @@ def iterate_events(
         for first in range(start, end, step):
             last = min(first + step, end)
             sample = reader.read(first, last, list(dict.fromkeys(wanted)))
-            yield from _events(path, sample, first, last, tables)
+            yield from _events(path, tree, sample, first, last, tables)
 
 
 def _require_layout(path: PathLike, reader: Reader) -> Reader:
@@ -128,16 +129,16 @@ def _require_layout(path: PathLike, reader: Reader) -> Reader:
 
 
 def _events(
-    path: PathLike, sample: Sample, first: int, last: int, tables: LcwTables | None
+    path: PathLike, tree: Any, sample: Sample, first: int, last: int, tables: LcwTables | None
 ) -> Iterator[Event]:
     """Events of a chunk whose clusters were read."""
     n = last - first
-    objects = read_objects(path, entry_start=first, entry_stop=last, jets=())
+    objects = mltree_objects(path, tree, first, last)
     names = set(objects.tracks.fields)
     if missing := [name for name in _NEEDED if name not in names]:
         reasons = "; ".join(objects.missing.get(f"tracks.{name}", name) for name in missing)
         raise BadFileError(f"{path}: particle flow needs tracks: {reasons}")
-    extra = _read_extra(path, first, last)
+    extra = _read_extra(path, tree, first, last)
     tracks, truth = _flat(objects.tracks), _flat(objects.truth)
     if "trackVertex" in extra:
         tracks.columns["vertex"] = _matching(path, extra["trackVertex"], tracks, "trackVertex")
@@ -162,14 +163,12 @@ def _events(
         )
 
 
-def _read_extra(path: PathLike, first: int, last: int) -> dict[str, ak.Array]:
+def _read_extra(path: PathLike, tree: Any, first: int, last: int) -> dict[str, ak.Array]:
     """Branches of pfcalib's simulation that other files do not have."""
-    with open_sample(path) as file:
-        tree = get_tree(path, file, EVENT_TREE)
-        there = [name for name in (*_VERTICES, *HITS) if name in set(tree.keys())]
-        require_numbers(path, tree, there, depth=1)
-        arrays = read_branches(path, tree, there, first, last) if there else {}
-        return {name: arrays[name] for name in there}
+    there = [name for name in (*_VERTICES, *HITS) if name in set(tree.keys())]
+    require_numbers(path, tree, there, depth=1)
+    arrays = read_branches(path, tree, there, first, last) if there else {}
+    return {name: arrays[name] for name in there}
 
 
 def _flat(records: ak.Array) -> _Flat:
