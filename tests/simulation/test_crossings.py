@@ -243,6 +243,11 @@ class TestFile:
         )
         assert content_id(two) == content_id(path)
 
+    def test_the_cells_come_first_in_a_file(self, path):
+        """uproot cannot begin an RNTuple beyond 2 GB."""
+        with uproot.open(path) as file:
+            assert file.keys(cycle=False)[:2] == ["CellGeo", "EventTree"]
+
     def test_a_file_is_complete_or_not_there(self, cache, tmp_path):
         def stop(n_events):
             raise KeyboardInterrupt
