@@ -32,6 +32,9 @@ def simulate_events(
     n_pool: Annotated[
         int, typer.Option("--pool", min=1, help="Collisions that pile-up is drawn from; kept.")
     ] = 2000,
+    pool_seed: Annotated[
+        int, typer.Option(help="Of those. Events to train on and to test with want another pool.")
+    ] = 1,
     seed: Seed = 1,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that share the work; the output is the same.")
@@ -54,6 +57,7 @@ def simulate_events(
         collisions=CollisionConfig(process=process, pt_hat=edges),
         mu=mu,
         n_pool=n_pool,
+        pool_seed=pool_seed,
         seed=seed,
         n_processes=workers,
     )

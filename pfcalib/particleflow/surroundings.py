@@ -1,5 +1,5 @@
-"""What a network sees around a track: the cells of its clusters as points or as images, and the
-track itself; and what it is to learn of them.
+"""What a network sees around a track: the cells of its set as points or as images, and the track
+itself; and what it is to learn of them.
 
 All numbers are of order 1. Energies and momenta enter as sign(x) ln(1 + abs(x) / 50 MeV).
 Directions are taken from where the track crosses the layer of a cell, eta away from 0.

@@ -144,13 +144,11 @@ def read_objects(
         return _mltree(source, jets) if name == EVENT_TREE else _xaod(source, truth, tracks, jets)
 
 
-def mltree_objects(
-    path: PathLike, tree: Any, entry_start: int, entry_stop: int, *, jets: Sequence[str] = ()
-) -> Objects:
-    """What `read_objects` gives of a range of events of an open EventTree: for those who read many
-    ranges, as to open a large file takes seconds.
+def mltree_objects(path: PathLike, tree: Any, entry_start: int, entry_stop: int) -> Objects:
+    """What `read_objects` gives of a range of events of an open EventTree, without jets: for those
+    who read many ranges, as to open a large file takes seconds.
     """
-    return _mltree(_Source(path, tree, (entry_start, entry_stop)), jets)
+    return _mltree(_Source(path, tree, (entry_start, entry_stop)), ())
 
 
 class _Source:

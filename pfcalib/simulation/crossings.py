@@ -85,8 +85,9 @@ class EventsConfig:
     sigma_z : float, mm
         Length of the beam spot.
     tracks : TrackConfig
-    n_pool : int
-        Minimum-bias collisions that pile-up is drawn from.
+    n_pool, pool_seed : int
+        Minimum-bias collisions that pile-up is drawn from. Samples of the same two share them; one
+        to train on and one to test with must not.
     thresholds : (float, float, float)
         Noise cuts of the clustering: seed, growth and boundary, in units of the noise of a cell.
     seed, n_processes, chunk : int
@@ -100,6 +101,7 @@ class EventsConfig:
     sigma_z: float = 40.0
     tracks: TrackConfig = dataclasses.field(default_factory=TrackConfig)
     n_pool: int = 2000
+    pool_seed: int = 1
     thresholds: tuple[float, float, float] = (4.0, 2.0, 0.0)
     seed: int = 1
     n_processes: int = 1
@@ -131,6 +133,7 @@ class EventsConfig:
             eta_max=self.collisions.eta_max,
             sqrt_s=self.collisions.sqrt_s,
             tracks=self.tracks,
+            seed=self.pool_seed,
         )
 
     @property

@@ -27,7 +27,7 @@ from pfcalib.training.shares import SharesTraining, fit_shares
 
 # GeV, of the pions that E/p, and that local cell weighting, is taken from
 E_TRACKS, E_CLUSTERS = (0.6, 80.0), (0.2, 500.0)
-_TRAIN_SEED = 1000  # added to the seed: networks are trained on other events
+_TRAIN_SEED = 1000  # added to the seeds: networks are trained on other events and other pile-up
 
 
 class Tables(NamedTuple):
@@ -78,9 +78,10 @@ class SubtractionConfig:
     ) -> EventsConfig:
         """Events at a mean number of interactions a crossing, for training or to look at."""
         collisions = CollisionConfig(process=process, pt_hat=self.pt_hat)
+        seed = self.seed + _TRAIN_SEED * train
         return EventsConfig(
             collisions=collisions, n_events=n_events, mu=float(mu), n_pool=self.n_pool,
-            seed=self.seed + _TRAIN_SEED * train, n_processes=self.n_processes,
+            pool_seed=seed, seed=seed, n_processes=self.n_processes,
         )  # fmt: skip
 
     def pions(self, mu: float, particles: Sequence[str], e_min: float, e_max: float) -> Path:
