@@ -13,17 +13,17 @@ from pfcalib.calibration.eoverp import EoverPArrays, EoverPTable, expected_depos
 from pfcalib.calibration.rings import RingCells
 from pfcalib.deploy.validator import open_session
 from pfcalib.errors import ValidationError
-from pfcalib.geometry import BARREL
+from pfcalib.features.clouds import write_points
+from pfcalib.particleflow.cones import ring_columns, track_clouds
 from pfcalib.particleflow.event import Event, FloatArray, IntArray, MatchedSets
-from pfcalib.particleflow.match import EMB2, Deposit
+from pfcalib.particleflow.match import Deposit
 from pfcalib.particleflow.truth import entries_of_particles, require_truth, true_signal
 
-# Athena's neural E/p: one float32 input (1, N_POINTS, 5) of ln E, d_eta, d_phi, r and is_track,
-# standardised as follows; one output, ln of GeV
+# Athena's neural E/p: one float32 input (1, N_POINTS, 5), see ATHENA_FEATURES of features.clouds;
+# one output, ln of GeV
 N_POINTS = 1086
-E_MEAN, E_WIDTH = -2.28525747, 2.01005066  # of ln(E / GeV)
-SCALE_ETA, SCALE_PHI, SCALE_R = 0.7, 0.69169774, 3630.0  # r in mm
-MIN_CELL, MAX_DISTANCE = 0.005, 0.2  # GeV of a cell; dR of its cluster from the track
+MAX_DISTANCE = 0.2  # dR of clusters from the track
+BATCH = 64  # tracks a call, where a file takes any number
 
 
 def table_deposit(table: EoverPTable) -> Deposit:
@@ -69,10 +69,12 @@ def truth_deposit(table: EoverPTable) -> Deposit:
     return expected
 
 
-def network_deposit(path: str | os.PathLike[str], table: EoverPTable) -> Deposit:
+def network_deposit(
+    path: str | os.PathLike[str], table: EoverPTable, *, with_width: bool = False
+) -> Deposit:
     """Mean by a network in the format of Athena's neural E/p, width by the table.
 
-    The network takes points around the track at EMB2: cells of at least MIN_CELL of the clusters
+    The network takes points around the track at EMB2: cells of at least 5 MeV of the clusters
     within MAX_DISTANCE, then the track in each layer that it reaches, its momentum shared among
     them. Where there are too many the softest cells are left out, never the track.
 
@@ -80,12 +82,17 @@ def network_deposit(path: str | os.PathLike[str], table: EoverPTable) -> Deposit
     ----------
     path : path-like
         ONNX file with one float32 input of shape (1, 1086, 5), or any number of tracks in place of
-        the 1; the first element of its output is ln(E / GeV).
+        the 1; the first element of the output of a track is ln(E / GeV).
+    table : EoverPTable
+    with_width : bool
+        Take the width from the network too: the second element is the logarithm of the standard
+        deviation of ln E.
 
     Raises
     ------
     ValidationError
-        If the file does not load or has another input; on use, if an answer is not finite.
+        If the file does not load or has another input, or no width where one is asked for; on use,
+        if an answer is not finite.
     """
     session = open_session(path)  # type: ignore[arg-type]
     (taken,) = session.get_inputs()[:1]
@@ -94,50 +101,38 @@ def network_deposit(path: str | os.PathLike[str], table: EoverPTable) -> Deposit
             f"{path}: expected one input of shape (1, {N_POINTS}, 5), as Athena's neural E/p has, "
             f"found {[(of.name, of.shape) for of in session.get_inputs()]}"
         )
+    if with_width and session.get_outputs()[0].shape[-1:] != [2]:
+        raise ValidationError(
+            f"{path}: expected an output of two numbers a track, ln(E / GeV) and the logarithm of "
+            f"its standard deviation, found shape {session.get_outputs()[0].shape}"
+        )
+    batch = 1 if taken.shape[0] == 1 else BATCH
     by_table = table_deposit(table)
 
     def expected(
         event: Event, cells: RingCells, tracks: IntArray, layers: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        mean = np.empty(len(tracks))
-        for i, track in enumerate(tracks):  # the format has one track a call
-            points = deposit_points(event, cells, int(track))[None]
-            mean[i] = np.exp(float(session.run(None, {taken.name: points})[0].flat[0]))
-        if not np.isfinite(mean).all():
-            bad = int(tracks[np.argmin(np.isfinite(mean))])
+        answers = np.zeros((len(tracks), 1 + with_width))
+        for i in range(0, len(tracks), batch):
+            points = deposit_points(event, cells, tracks[i : i + batch])
+            answer = session.run(None, {taken.name: points})[0].reshape(len(points), -1)
+            answers[i : i + batch] = answer[:, : 1 + with_width]
+        if not (finite := np.isfinite(answers).all(axis=1)).all():
             raise ValidationError(
-                f"{path}: event {event.number}, track {bad}: the answer is not finite"
+                f"{path}: event {event.number}, track {int(tracks[np.argmin(finite)])}: the answer "
+                "is not finite"
             )
+        mean = np.exp(answers[:, 0])
+        if with_width:
+            return mean, mean * np.exp(answers[:, 1])
         return mean, by_table(event, cells, tracks, layers)[1]
 
     return expected
 
 
-def deposit_points(event: Event, cells: RingCells, track: int) -> np.ndarray:
-    """What Athena's neural E/p is given of a track, shape (N_POINTS, 5) float32, padded with
-    zeros.
+def deposit_points(event: Event, cells: RingCells, tracks: IntArray) -> np.ndarray:
+    """What Athena's neural E/p is given of some tracks, shape (n_tracks, N_POINTS, 5) float32,
+    padded with zeros.
     """
-    tracks, clusters = event.tracks, event.clusters
-    eta, phi = tracks.eta_at[track, EMB2], tracks.phi_at[track, EMB2]
-    d_phi = np.mod(clusters.phi - phi + np.pi, 2.0 * np.pi) - np.pi
-    near = np.hypot(clusters.eta - eta, d_phi) < MAX_DISTANCE
-    entries = np.flatnonzero(np.repeat(near, np.diff(clusters.offsets)))
-    entries = entries[clusters.cell_energy[entries] >= MIN_CELL]
-    reached = np.flatnonzero(np.isfinite(tracks.eta_at[track]))
-    entries = entries[np.argsort(-clusters.cell_energy[entries], kind="stable")]
-    entries = entries[: N_POINTS - len(reached)]
-    cell, n = clusters.cell[entries], len(entries)
-    radius = np.array([layer.r for layer in BARREL.layers])
-    points = np.zeros((N_POINTS, 5), dtype=np.float32)
-    every = slice(0, n + len(reached))
-    share = tracks.p[track] / max(len(reached), 1)
-    energy = np.append(clusters.cell_energy[entries], np.full(len(reached), share))
-    at_eta = np.append(cells.eta[cell], tracks.eta_at[track, reached])
-    at_phi = np.append(cells.phi[cell], tracks.phi_at[track, reached])
-    layer = np.append(cells.layer[cell], reached)
-    points[every, 0] = (np.log(energy) - E_MEAN) / E_WIDTH
-    points[every, 1] = (at_eta - eta) / SCALE_ETA
-    points[every, 2] = (np.mod(at_phi - phi + np.pi, 2.0 * np.pi) - np.pi) / SCALE_PHI
-    points[every, 3] = radius[layer] / SCALE_R
-    points[n : n + len(reached), 4] = 1.0
-    return points
+    clouds = track_clouds(event, ring_columns(cells), tracks, cone=MAX_DISTANCE)
+    return write_points(clouds, np.arange(len(tracks)), N_POINTS, layout="athena")

@@ -18,7 +18,7 @@ from pfcalib.particleflow.subtract import Removed, remove_whole, subtract_rings
 from pfcalib.particleflow.truth import match_truth, remove_truth
 
 SUBTRACTIONS = ("rings", "whole", "learned", "truth")
-DEPOSITS = ("table", "network", "truth")
+DEPOSITS = ("table", "network", "network_with_width", "truth")
 
 
 class Method(NamedTuple):
@@ -47,7 +47,7 @@ def build_method(
         ideal case, which looks at neither deposits nor matches.
     deposit : str
         What a track is expected to leave: by the ``table`` of E/p, by a ``network`` of Athena's
-        format, or the ``truth``.
+        format, or the ``truth``. The width is that of the table, but in ``network_with_width``.
     table : EoverPTable, optional
         The packaged one by default.
     config : FlowConfig, optional
@@ -68,8 +68,10 @@ def build_method(
     config, table = config or FlowConfig(), table or EoverPTable.load()
     if subtraction == "truth":
         return Method(partial(match_truth, config=config), remove_truth)
-    if deposit == "network":
-        expected = network_deposit(_given(network, "deposit 'network'"), table)
+    if deposit.startswith("network"):
+        expected = network_deposit(
+            _given(network, f"deposit {deposit!r}"), table, with_width=deposit != "network"
+        )
     else:
         expected = {"table": table_deposit, "truth": truth_deposit}[deposit](table)
     if subtraction == "learned":

@@ -8,10 +8,9 @@ from particleflow.hand_made import CELLS, clusters_of, event_of, random_event, t
 
 from pfcalib.calibration.eoverp import EoverPTable, expected_deposit
 from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.features.clouds import E_MEAN, E_WIDTH
 from pfcalib.geometry import BARREL
 from pfcalib.particleflow.deposit import (
-    E_MEAN,
-    E_WIDTH,
     N_POINTS,
     deposit_points,
     network_deposit,
@@ -86,7 +85,7 @@ def test_a_network_replaces_the_mean_and_the_width_stays(network):
 
 def test_points_are_those_of_the_format_also_across_phi_of_pi():
     """Cells of at least 5 MeV by falling energy, then the track in each layer."""
-    points = deposit_points(some_event(), CELLS, 0)
+    points = deposit_points(some_event(), CELLS, np.array([0]))[0]
     assert points.shape == (N_POINTS, 5)
     assert points.dtype == np.float32
     energy = np.exp(points[:, 0] * E_WIDTH + E_MEAN)
@@ -105,7 +104,7 @@ def test_too_many_cells_never_cut_the_track(rng):
         offsets=np.array([0, n]), cell=rng.integers(0, len(CELLS.layer), n),
         cell_energy=rng.uniform(0.1, 1.0, n), weight=np.ones(n),
     )  # fmt: skip
-    points = deposit_points(event._replace(clusters=clusters), CELLS, 0)
+    points = deposit_points(event._replace(clusters=clusters), CELLS, np.array([0]))[0]
     assert points[:, 4].sum() == 7
     assert np.all(points[-7:, 4] == 1)
 

@@ -5,11 +5,10 @@ case.
 import numpy as np
 import pytest
 from particleflow.hand_made import CELLS, random_event
-from studies.flow_particles import among, iterate_pions, judge, judge_all
+from studies.flow_particles import among, judge, judge_all
 
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
-from pfcalib.simulation.produce import ProduceConfig, produce_sample
 
 RINGS, TRUTH = build_method("rings"), build_method("truth")
 
@@ -63,14 +62,3 @@ def test_tracks_of_one_method_are_found_among_those_of_another(rng):
     np.testing.assert_array_equal(both.track, rings.track)
     dropped = among(truth, judge_all(events[::2], CELLS, TRUTH))
     assert set(dropped.event) == set(range(0, 20, 2))
-
-
-def test_pions_of_a_sample_are_events_with_one_track(tmp_path):
-    """Hard isolated pions are found by their tracks, and most of their energy goes with them."""
-    config = ProduceConfig(n_events=40, particles=("pi+", "pi0"), e_min=20.0, e_max=30.0, seed=3)
-    events = list(iterate_pions(produce_sample(tmp_path / "pions.root", config)))
-    assert 5 < len(events) < 35
-    done = [run_flow(event, CELLS, RINGS) for event in events]
-    assert all(len(event.tracks.pt) == 1 for event in events)
-    before = sum(event.clusters.energy.sum() for event in events)
-    assert sum(objects.removed.sum() for objects in done) > 0.6 * before

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from studies.flow_jets import TRUTH, Kind, find_flow_jets
 
 from pfcalib.calibration.lcw import derive_lcw
+from pfcalib.particleflow.jetfiles import TRUTH, Kind, find_flow_jets
 from pfcalib.simulation.collisions import CollisionConfig
 from pfcalib.simulation.crossings import EventsConfig, produce_events
 from pfcalib.simulation.produce import ProduceConfig, produce_sample

@@ -46,6 +46,8 @@ class Kind(NamedTuple):
     subtraction: str = ""  # of `particleflow.methods.build_method`; none for clusters
     calibrated: bool = False  # clusters, or neutral objects, at the scale of local cell weighting
     shares: str = ""  # ONNX file of a learned subtraction
+    deposit: str = "table"  # of `build_method`: what tracks are expected to leave
+    network: str = ""  # ONNX file of a deposit by a network
 
 
 class JetSet(NamedTuple):
@@ -91,8 +93,10 @@ def find_flow_jets(
         Is told how many more events are done.
     """
     inputs = [content_id(path), file_sha256(eoverp), file_sha256(lcw)]
-    networks = [file_sha256(kind.shares) for kind in kinds.values() if kind.shares]
-    named = {name: kind._replace(shares="") for name, kind in kinds.items()}
+    networks = [
+        file_sha256(path) for kind in kinds.values() for path in (kind.shares, kind.network) if path
+    ]
+    named = {name: kind._replace(shares="", network="") for name, kind in kinds.items()}
     key = cache_key("particleflow", inputs=inputs, networks=networks, kinds=named, radius=radius)
     target = cache_folder() / "jets" / f"{path.stem}-{key}.npz"
     with locked(target):
@@ -120,10 +124,13 @@ def _range(
     """Columns of the jets of some events."""
     table = EoverPTable.load(eoverp)
     methods = {
-        name: build_method(kind.subtraction, table=table, shares=kind.shares or None)
+        name: build_method(
+            kind.subtraction, deposit=kind.deposit, table=table, shares=kind.shares or None,
+            network=kind.network or None,
+        )
         for name, kind in kinds.items()
         if kind.subtraction
-    }
+    }  # fmt: skip
     inputs: dict[str, list[Inputs]] = {name: [] for name in (*kinds, TRUTH)}
     rows = []
     start, stop = events
