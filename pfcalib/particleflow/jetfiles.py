@@ -4,9 +4,9 @@ several processes; kept in the cache.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,15 @@ from pfcalib.particleflow.flow import (
     run_flow,
     truth_inputs,
 )
-from pfcalib.particleflow.jets import Jets, find_jets, pile_up_density, subtract_pile_up
+from pfcalib.particleflow.jets import (
+    JetPairs,
+    Jets,
+    find_jets,
+    match_jets,
+    pile_up_density,
+    subtract_pile_up,
+)
+from pfcalib.particleflow.jetscale import JetScale, fit_jet_scale
 from pfcalib.particleflow.methods import build_method
 from pfcalib.particleflow.truth import require_truth
 from pfcalib.samples.rootfile import content_id
@@ -104,7 +112,7 @@ def find_flow_jets(
             n_events, parts = count_events(path), []
             n_parts = n_processes * math.ceil(n_events / (RANGE * n_processes))
             edges = np.linspace(0, n_events, n_parts + 1).astype(int).tolist()
-            work = partial(
+            work = functools.partial(
                 _range, path, ring_cells(read_cells(path)), dict(kinds), eoverp, lcw, radius
             )
             for part in in_order(work, pairwise(edges), n_processes):
@@ -202,3 +210,68 @@ def _unpacked(path: Path) -> FileOfJets:
         )
         sets[name] = JetSet(jets, of["density"], of["charged"])
     return FileOfJets(columns["number"], columns["weight"], columns["z_pt"], columns["z_phi"], sets)
+
+
+class Calibrated(NamedTuple):
+    """Jets of one kind with a scale of their own, and the truth jets that they are matched to."""
+
+    jets: Jets
+    pairs: JetPairs
+
+
+def fit_pair_scale(
+    jets: Jets, truth: Jets, pairs: JetPairs, used: NDArray[np.bool_] | slice, *,
+    pt_range: tuple[float, float], min_count: int,
+) -> JetScale:  # fmt: skip
+    """Scale of one kind of jets from some of the matched pairs, see `jetscale.fit_jet_scale`."""
+    return fit_jet_scale(
+        jets.pt[pairs.reco[used]], truth.pt[pairs.truth[used]],
+        pt_min=pt_range[0], pt_max=pt_range[1], min_count=min_count,
+    )  # fmt: skip
+
+
+def calibrate_jets(
+    found: FileOfJets, *, pt_range: tuple[float, float], min_count: int, radius: float = 0.4
+) -> dict[str, Calibrated]:
+    """Jets of each kind with a scale that is fitted to every other event and applied to the rest,
+    and the other way round, so that no jet is calibrated by itself.
+
+    Parameters
+    ----------
+    found : FileOfJets
+    pt_range : (float, float), GeV
+        True pT in which the scale is fitted.
+    min_count : int
+        Jets that a bin of it needs.
+    radius : float
+        Of the jets; matched are those so far inside of the calorimeter.
+    """
+    truth = found.sets[TRUTH].jets
+    made = {}
+    for name, of in found.sets.items():
+        if name == TRUTH:
+            continue
+        pairs = match_jets(of.jets, truth, eta_max=ETA_MAX - radius, radius=radius)
+        pt = np.zeros_like(of.jets.pt)
+        for half in (0, 1):
+            used = truth.event[pairs.truth] % 2 != half
+            scale = fit_pair_scale(
+                of.jets, truth, pairs, used, pt_range=pt_range, min_count=min_count
+            )
+            here = of.jets.event % 2 == half
+            pt[here] = scale.apply(of.jets.pt[here])
+        made[name] = Calibrated(of.jets._replace(pt=pt), pairs)
+    return made
+
+
+def common_jets(
+    calibrated: Mapping[str, Calibrated],
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
+    """Truth jets that are matched in all kinds, and the jet of each kind that they are matched to;
+    rows.
+    """
+    rows = functools.reduce(np.intersect1d, (pairs.truth for _, pairs in calibrated.values()))
+    return rows, {
+        name: pairs.reco[np.searchsorted(pairs.truth, rows)]
+        for name, (_, pairs) in calibrated.items()
+    }
