@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.calibration.eoverp import PION, PION_MASS
 from pfcalib.calibration.rings import RingCells
-from pfcalib.geometry import BARREL
 from pfcalib.particleflow.event import (
     HARD_SCATTER,
     UNLISTED,
@@ -21,16 +18,11 @@ from pfcalib.particleflow.event import (
     FlowClusters,
     IntArray,
     MatchedSets,
-    Tracks,
 )
 from pfcalib.particleflow.flow import FlowObjects, run_flow
 from pfcalib.particleflow.match import EMB2, SUBTRACTED
 from pfcalib.particleflow.methods import Method
 from pfcalib.particleflow.truth import entries_of_particles, require_truth, true_signal
-from pfcalib.samples.read import read_sample
-from pfcalib.simulation.particles import Particles
-from pfcalib.simulation.produce import FIELD
-from pfcalib.simulation.refine import point
 
 NEUTRALS = (22, 111, 130, 310, 2112, 3122)  # by absolute value
 MIN_NEUTRAL = 1.0  # GeV of a neutral particle that counts as near

@@ -1,5 +1,6 @@
 """Trained networks as ONNX files that are proven to be the same.
 
 export: export_onnx, predict; contract: ModelContract, read_contract; validator: check_stored_model,
-require_parity, open_session, run_in_batches; latency: measure_latency.
+require_parity, open_session, run_in_batches; latency: measure_latency; cost: count_multiply_adds;
+layerwise: layer_differences; native: run_native (a C++ program).
 """

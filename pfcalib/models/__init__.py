@@ -1,5 +1,6 @@
 """Untrained networks that tell neutral from charged pions or give an energy: a frozen configuration
 in, a Keras model out.
 
-families: build_model, load_model; heads: what a network ends in; losses: build_loss.
+families: build_model, load_model; pointnets: build_pointnet (clouds of any number of points);
+heads: what a network ends in; losses: build_loss.
 """

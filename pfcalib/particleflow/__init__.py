@@ -2,5 +2,7 @@
 
 Doors: `event` (what an event is), `files` (events of an MLTree file), `methods` (named ways to
 subtract), `flow` (one event to objects), `stored` (objects in files, decisions made again),
-`learned` (subtraction by a network), `jets`, `jetscale`.
+`learned` (subtraction by a network), `deposit` (what a track is expected to leave), `cones` (clouds
+around tracks, single pions as events), `conformance` (is a file what Athena's neural E/p loads?),
+`jets`, `jetscale`, `jetfiles` (jets of all events of a file).
 """

@@ -5,6 +5,7 @@ truth. Each is a function of (event, cells, rows of tracks, layers of highest en
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 from numba import njit
@@ -94,7 +95,7 @@ def network_deposit(
         If the file does not load or has another input, or no width where one is asked for; on use,
         if an answer is not finite.
     """
-    session = open_session(path)  # type: ignore[arg-type]
+    session = open_session(Path(path))
     (taken,) = session.get_inputs()[:1]
     if len(session.get_inputs()) != 1 or list(taken.shape[1:]) != [N_POINTS, 5]:
         raise ValidationError(

@@ -5,5 +5,6 @@ networks: NetworkConfig, fit_network, open_stream, score_network, network_energy
 trees: fit_trees, BoostedTrees; regressors: fit_regressor, fit_energy_trees, read_clusters;
 settings: regression_config, classifier_config, read_tuned; tuning: tune_network, importances;
 friend: open_model, write_friend; shares: fit_shares (networks that subtract tracks);
+cloudfit: CloudData, fit_cloud, apply_cloud, export_athena (networks on clouds of points);
 subtraction: SubtractionConfig, cached_tables, cached_shares.
 """

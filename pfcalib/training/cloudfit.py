@@ -4,7 +4,7 @@ further than they must be, and networks that are kept and exported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from pfcalib.features.clouds import (
     LAYOUTS,
     Clouds,
     count_points,
+    join_clouds,
     write_points,
 )
 from pfcalib.models.blocks import Tensor, adapt_bins
@@ -61,6 +62,13 @@ class CloudData(NamedTuple):
             track=clouds.track[rows],
         )
         return CloudData(part, self.answers[rows], {k: v[rows] for k, v in self.more.items()})
+
+
+def join_data(parts: Sequence[CloudData]) -> CloudData:
+    """Several of them, with the same other inputs and cells, one after the other."""
+    more = {name: np.concatenate([part.more[name] for part in parts]) for name in parts[0].more}
+    answers = np.concatenate([part.answers for part in parts])
+    return CloudData(join_clouds([part.clouds for part in parts]), answers, more)
 
 
 @dataclass(frozen=True, kw_only=True)

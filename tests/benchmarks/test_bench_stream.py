@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from factories import make_sample
 
+from pfcalib.features.clouds import cluster_clouds
 from pfcalib.geometry import BARREL
 from pfcalib.samples.maps import open_cache
+from pfcalib.samples.read import read_sample
 from pfcalib.samples.write import SampleWriter
+from pfcalib.training.cloudfit import CloudData, CloudStream
 from pfcalib.training.stream import ClusterStream
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
@@ -65,6 +68,17 @@ def test_an_epoch_at_batch_256(benchmark, path, source, kind):
         median = benchmark.stats.stats.median
         benchmark.extra_info["clusters_per_second"] = stream.n_clusters / median
         benchmark.extra_info["share_of_images_alone"] = images_alone(stream, path) / median
+
+
+def test_an_epoch_of_clouds_at_batch_256(benchmark, path):
+    """Beside the images above: points of about the same number in a batch."""
+    clouds = cluster_clouds(read_sample(path))
+    data = CloudData(clouds, np.zeros((clouds.n_clouds, 1), dtype=np.float32))
+    stream = CloudStream(data, layout="cells", n_points=128, batch_size=256, shuffle=True)
+    benchmark.pedantic(one_epoch, (stream,), setup=stream.on_epoch_end, rounds=5, warmup_rounds=1)
+    if benchmark.stats is not None:
+        median = benchmark.stats.stats.median
+        benchmark.extra_info["clusters_per_second"] = stream.n_clusters / median
 
 
 def test_the_first_opening_builds_the_cache(benchmark, path, tmp_path):
