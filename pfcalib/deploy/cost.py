@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 
 def count_multiply_adds(model: Any) -> int:
@@ -20,9 +22,6 @@ def count_multiply_adds(model: Any) -> int:
     >>> count_multiply_adds(keras.Model(inputs, keras.layers.Dense(20, use_bias=False)(inputs)))
     200
     """
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
     flat = keras.Model(model.inputs, model.outputs)
     names = [tensor.name for tensor in model.inputs]
     specs = [tf.TensorSpec((1, *tensor.shape[1:]), tf.float32) for tensor in model.inputs]

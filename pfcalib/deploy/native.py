@@ -47,7 +47,7 @@ def build_runner() -> Path:
             if compiler is None:
                 raise ConfigError(f"no C++ compiler was found; one of {', '.join(COMPILERS)} does")
             with new_file(target) as temporary:
-                command = [compiler, "-std=c++17", "-O2", "-o", temporary, source, "-ldl"]
+                command = [compiler, "-std=c++17", "-O2", "-o", str(temporary), str(source), "-ldl"]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise ConfigError(f"{compiler} cannot compile {source}: {done.stderr}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from pfcalib.errors import ConfigError
@@ -325,7 +326,9 @@ class Neighbours(OfPoints):
     whether it counts, distances in eta, phi and layers, and dR, (n, n_points, k, 5).
     """
 
-    def __init__(self, layout: str, *, k: int, edges: str, masked: bool = True, **kwargs: Any):
+    def __init__(
+        self, layout: str, *, k: int, edges: str, masked: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(layout, **kwargs)
         self.k, self.edges, self.masked = k, edges, masked
 
@@ -379,8 +382,6 @@ class Neighbours(OfPoints):
 
 def gather(x: Tensor, index: Tensor) -> Tensor:
     """Rows (n, n_points, width) of points at places (n, n_points, k): (n, n_points, k, width)."""
-    import tensorflow as tf
-
     return tf.gather(x, index, axis=1, batch_dims=1)
 
 
@@ -539,7 +540,7 @@ def _graph(points: Tensor, config: GraphConfig) -> Tensor:
 def _transformer(points: Tensor, config: TransformerConfig) -> Tensor:
     x, weights = _features(points, config)
     x = layers.Dense(config.width, name="embedded")(x)
-    bias = ()
+    bias: tuple[Tensor, ...] = ()
     if config.pair_bias:
         bias = (PairBias(config.layout, n_heads=config.n_heads, name="pair_bias")(points),)
     for i in range(config.n_blocks):
@@ -599,7 +600,8 @@ def build_pointnet(name: str, *, seed: int | None = None, **options: Any) -> ker
         raise ConfigError(f"network {name!r} has no option {', '.join(unknown)}")
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    config = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    config = kind(**given)
     inputs = build_inputs({"points": (config.n_points, len(LAYOUTS[config.layout]))}, config)  # type: ignore[dict-item]
     x = join([build(inputs["points"], config)], inputs, config)
     for i, width in enumerate(config.head_widths):

@@ -140,11 +140,11 @@ def iterate_pions(path: Path, *, rng: np.random.Generator | None = None) -> Iter
         zero = np.zeros(1, dtype=np.int64)
         yield Event(
             int(number[start]), 1.0, 0.0,
-            Tracks(*(column[own] for column in tracks))._replace(particle=zero),
+            Tracks._make(column[own] for column in tracks)._replace(particle=zero),
             FlowClusters(energy, eta, phi, np.ones(len(energy)), offsets - offsets[0],
                          row[of], cell_energy[of], np.ones(of.stop - of.start)),
-            FlowTruth(pion.pdg_id[one], pion.energy[one], p_t, pion.eta[one], pion.phi[one], zero,
-                      zero[:0], zero[:0], nothing, nothing),
+            FlowTruth(pion.pdg_id[one].astype(np.int64), pion.energy[one], p_t, pion.eta[one],
+                      pion.phi[one], zero, zero[:0], zero[:0], nothing, nothing),
         )  # fmt: skip
 
 

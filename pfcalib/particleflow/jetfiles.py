@@ -119,7 +119,9 @@ def find_flow_jets(
                 parts.append(part)
                 if progress is not None:
                     progress(len(part["number"]))
-            joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            joined: dict[str, Any] = {
+                name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+            }
             with new_file(target) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **joined)
     return _unpacked(target)
@@ -179,15 +181,15 @@ def _jets(
 ) -> dict[str, NDArray[Any]]:
     """Columns of the jets of one kind."""
     offsets = np.concatenate([[0], np.cumsum([len(of.e) for of in inputs])])
-    *four, is_charged = (np.concatenate(column) for column in zip(*inputs, strict=True))
+    px, py, pz, e, is_charged = (np.concatenate(column) for column in zip(*inputs, strict=True))
     area_eta = ETA_MAX if has_area else None
-    jets = find_jets(*four, offsets, radius=radius, pt_min=pt_min, area_eta=area_eta)
+    jets = find_jets(px, py, pz, e, offsets, radius=radius, pt_min=pt_min, area_eta=area_eta)
     owner = np.repeat(np.arange(len(jets.pt)), ak.to_numpy(ak.num(jets.constituents)))
-    rows, pt = ak.to_numpy(ak.flatten(jets.constituents)), np.hypot(four[0], four[1])
+    rows, pt = ak.to_numpy(ak.flatten(jets.constituents)), np.hypot(px, py)
     sums = [np.bincount(owner, w[rows], len(jets.pt)) for w in (pt * is_charged, pt)]
     found = {"charged": sums[0] / np.maximum(sums[1], 1e-9), "density": np.zeros(len(inputs))}
     if has_area:
-        found["density"] = pile_up_density(*four, offsets, eta_max=ETA_MAX)
+        found["density"] = pile_up_density(px, py, pz, e, offsets, eta_max=ETA_MAX)
         jets = subtract_pile_up(jets, found["density"])
     found |= {"n": np.diff(jets.offsets), "pt": jets.pt, "eta": jets.eta, "phi": jets.phi}
     return {f"{name}/{column}": values for column, values in found.items()}

@@ -211,14 +211,14 @@ def fit_cloud(
     with locked(path.parent):
         model = build_pointnet(name, seed=train.seed, **config.options)
         adapt_bins(model, _padded(training, np.arange(N_ADAPT), config))
-        streams = (
+        feed, check = (
             CloudStream(
                 data, layout=layout, n_points=config.n_points, batch_size=train.batch_size,
                 seed=train.seed, shuffle=shuffle,
             )
             for data, shuffle in ((training, True), (held_out, False))
         )  # fmt: skip
-        result = fit_model(model, *streams, train, out_dir=path.parent, say=say)
+        result = fit_model(model, feed, check, train, out_dir=path.parent, say=say)
         if not contract_path(path).exists():  # it is written last
             export_onnx(
                 fixed_length(model, config),
