@@ -19,6 +19,7 @@ from pfcalib.cache import cache_folder, cache_key, file_sha256, locked, new_file
 from pfcalib.calibration.eoverp import EoverPTable
 from pfcalib.calibration.lcw import LcwTables
 from pfcalib.calibration.rings import RingCells, ring_cells
+from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL
 from pfcalib.particleflow.files import count_events, iterate_events, read_cells
 from pfcalib.particleflow.flow import (
@@ -99,7 +100,14 @@ def find_flow_jets(
     radius : float
     progress : callable, optional
         Is told how many more events are done.
+
+    Raises
+    ------
+    ConfigError
+        If a kind has the name of truth jets.
     """
+    if TRUTH in kinds:
+        raise ConfigError(f"no kind of jets can be called {TRUTH!r}: truth jets are")
     inputs = [content_id(path), file_sha256(eoverp), file_sha256(lcw)]
     networks = [
         file_sha256(path) for kind in kinds.values() for path in (kind.shares, kind.network) if path

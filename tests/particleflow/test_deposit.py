@@ -83,6 +83,35 @@ def test_a_network_replaces_the_mean_and_the_width_stays(network):
     np.testing.assert_array_equal(sigma, table_deposit(TABLE)(event, CELLS, rows, layers)[1])
 
 
+def test_a_network_gives_the_width_too_for_any_number_of_tracks(network, tmp_path):
+    """The second number of its answer is the logarithm of the relative width."""
+    path, wide = tmp_path / "wide.onnx", onnx.load(network)
+    wide.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(np.log(0.1)), "tenth"))
+    wide.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "last"))
+    wide.graph.node.extend(
+        [
+            helper.make_node("Mul", ["y", "zero"], ["nothing"]),
+            helper.make_node("Add", ["nothing", "tenth"], ["log_width"]),
+            helper.make_node("Unsqueeze", ["y", "last"], ["column"]),
+            helper.make_node("Unsqueeze", ["log_width", "last"], ["other"]),
+            helper.make_node("Concat", ["column", "other"], ["both"], axis=1),
+        ]
+    )
+    wide.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.0), "zero"))
+    wide.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "tracks"
+    del wide.graph.output[:]
+    wide.graph.output.append(
+        helper.make_tensor_value_info("both", TensorProto.FLOAT, ["tracks", 2])
+    )
+    onnx.save(wide, path)
+    event, rows, layers = some_event(), np.array([1, 0]), np.array([2, 1])
+    mean, sigma = network_deposit(path, TABLE, with_width=True)(event, CELLS, rows, layers)
+    np.testing.assert_allclose(mean, 0.5 * event.tracks.p[rows], rtol=1e-5)
+    np.testing.assert_allclose(sigma, 0.1 * mean, rtol=1e-5)
+    with pytest.raises(ValidationError, match="two numbers a track"):
+        network_deposit(network, TABLE, with_width=True)
+
+
 def test_points_are_those_of_the_format_also_across_phi_of_pi():
     """Cells of at least 5 MeV by falling energy, then the track in each layer."""
     points = deposit_points(some_event(), CELLS, np.array([0]))[0]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pfcalib.calibration.lcw import derive_lcw
+from pfcalib.errors import ConfigError
 from pfcalib.particleflow.jetfiles import TRUTH, Kind, find_flow_jets
 from pfcalib.simulation.collisions import CollisionConfig
 from pfcalib.simulation.crossings import EventsConfig, produce_events
@@ -48,3 +49,5 @@ def test_jets_are_found_near_truth_jets_and_kept(files, tmp_path, monkeypatch):
     again = find_flow_jets(events, KINDS, eoverp=table, lcw=lcw, progress=done.append)
     assert sum(done) == 6, "the jets were found anew"
     np.testing.assert_array_equal(again.sets["pflow"].jets.pt, found.sets["pflow"].jets.pt)
+    with pytest.raises(ConfigError, match="no kind of jets can be called 'truth'"):
+        find_flow_jets(events, {TRUTH: Kind()}, eoverp=table, lcw=lcw)
