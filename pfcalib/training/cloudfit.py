@@ -182,6 +182,7 @@ def fit_cloud(
     *,
     inputs: str,
     folder: Path | None = None,
+    export: bool = True,
     say: Say = print,
 ) -> CloudNetwork:
     """Train a network on clouds and export it, or find it; a training that was killed goes on.
@@ -195,6 +196,8 @@ def fit_cloud(
         key of the cache.
     folder : path, optional
         Where trainings are kept, each in a folder of its own; in the cache by default.
+    export : bool
+        Without it there is no ONNX file.
     say : callable
         Takes one line an epoch.
 
@@ -219,7 +222,7 @@ def fit_cloud(
             for data, shuffle in ((training, True), (held_out, False))
         )  # fmt: skip
         result = fit_model(model, feed, check, train, out_dir=path.parent, say=say)
-        if not contract_path(path).exists():  # it is written last
+        if export and not contract_path(path).exists():  # it is written last
             export_onnx(
                 fixed_length(model, config),
                 path,
