@@ -26,7 +26,10 @@ def pflow(
     ] = "rings",
     deposit: Annotated[
         str,
-        typer.Option(help="Expected deposit: table of E/p, network (Athena's format), or truth."),
+        typer.Option(
+            help="Expected deposit: table of E/p, network (Athena's format), network_with_width, "
+            "or truth."
+        ),
     ] = "table",
     table: Annotated[
         Path | None,

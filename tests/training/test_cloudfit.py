@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from factories import make_sample
+from typer.testing import CliRunner
 
+from pfcalib import cli
 from pfcalib.deploy.layerwise import layer_differences
 from pfcalib.deploy.native import find_compiler, find_library, run_native
 from pfcalib.deploy.validator import open_session
@@ -119,6 +121,13 @@ def test_athenas_file_conforms_and_others_do_not(network, athena):
     report = check_athena(athena)
     assert report.passed, report.problems
     assert len(report.answers) == 8
+    told = CliRunner().invoke(cli.app, ["validate", str(athena), "--contract", "athena-eoverp"])
+    assert told.exit_code == 0
+    assert "a track through no layer" in told.output
+    refused = CliRunner().invoke(
+        cli.app, ["validate", str(network.path), "--contract", "athena-eoverp"]
+    )
+    assert isinstance(refused.exception, ValidationError)
     other = check_athena(network.path)
     assert "expected (1, 1086, 5)" in other.problems[0]
     assert "cannot be read" in check_athena(athena.with_name("none.onnx")).problems[0]
