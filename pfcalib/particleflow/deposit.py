@@ -24,7 +24,7 @@ from pfcalib.particleflow.truth import entries_of_particles, require_truth, true
 # one output, ln of GeV
 N_POINTS = 1086
 MAX_DISTANCE = 0.2  # dR of clusters from the track
-BATCH = 64  # tracks a call, where a file takes any number
+BATCH = 64  # tracks at once; in one call where a file takes any number
 
 
 def table_deposit(table: EoverPTable) -> Deposit:
@@ -114,10 +114,13 @@ def network_deposit(
         event: Event, cells: RingCells, tracks: IntArray, layers: IntArray
     ) -> tuple[FloatArray, FloatArray]:
         answers = np.zeros((len(tracks), 1 + with_width))
-        for i in range(0, len(tracks), batch):
-            points = deposit_points(event, cells, tracks[i : i + batch])
-            answer = session.run(None, {taken.name: points})[0].reshape(len(points), -1)
-            answers[i : i + batch] = answer[:, : 1 + with_width]
+        for i in range(0, len(tracks), BATCH):
+            points = deposit_points(event, cells, tracks[i : i + BATCH])
+            parts = [points[k : k + batch] for k in range(0, len(points), batch)]
+            found = [
+                session.run(None, {taken.name: part})[0].reshape(len(part), -1) for part in parts
+            ]
+            answers[i : i + BATCH] = np.concatenate(found)[:, : 1 + with_width]
         if not (finite := np.isfinite(answers).all(axis=1)).all():
             raise ValidationError(
                 f"{path}: event {event.number}, track {int(tracks[np.argmin(finite)])}: the answer "
