@@ -23,9 +23,8 @@ def count_multiply_adds(model: Any) -> int:
     200
     """
     flat = keras.Model(model.inputs, model.outputs)
-    names = [tensor.name for tensor in model.inputs]
     specs = [tf.TensorSpec((1, *tensor.shape[1:]), tf.float32) for tensor in model.inputs]
-    call = tf.function(lambda *tensors: flat(dict(zip(names, tensors, strict=True))))
+    call = tf.function(lambda *tensors: flat(list(tensors)))
     graph = convert_variables_to_constants_v2(call.get_concrete_function(*specs)).graph
     builder = tf.compat.v1.profiler.ProfileOptionBuilder
     options = builder(builder.float_operation()).with_empty_output().build()
