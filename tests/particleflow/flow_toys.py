@@ -39,7 +39,7 @@ def overlap(
 ) -> tuple[Event, MatchedSets]:
     """Particles within dR of about 0.1, in one cluster that all tracks are matched to."""
     eta, phi = rng.uniform(-0.4, 0.4), rng.uniform(-np.pi, np.pi)
-    hits, tracks = [], []
+    hits, tracks, true = [], [], []
     for i, pdg_id in enumerate(pdg_ids):
         angle, far = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(0.06, 0.12) * (i > 0)
         at = eta + far * np.cos(angle), phi + far * np.sin(angle)
@@ -47,6 +47,7 @@ def overlap(
         response = RESPONSE * rng.normal(1.0, 0.15) if pdg_id == CHARGED else RESPONSE
         cell, signal = shower(rng, pdg_id, *at, response * pt * np.cosh(at[0]))
         hits.append((cell, np.full(len(cell), i), signal))
+        true.append((pt * np.cosh(at[0]), pt, *at))
         if pdg_id == CHARGED:
             tracks.append({"pt": pt, "eta": at[0], "phi": at[1], "particle": i})
     cell, particle, signal = (np.concatenate(column) for column in zip(*hits, strict=True))
@@ -54,13 +55,12 @@ def overlap(
     cell, particle, signal = cell[order], particle[order], signal[order]
     cells, at = np.unique(cell, return_inverse=True)
     energy = np.bincount(at, signal) + rng.normal(0.0, NOISE, len(cells))
-    n, zeros = len(pdg_ids), np.zeros(len(pdg_ids))
     clusters = FlowClusters(
         np.array([energy.sum()]), np.array([eta]), np.array([phi]), np.ones(1),
         np.array([0, len(cells)]), cells, energy, np.ones(len(cells)),
     )  # fmt: skip
     truth = FlowTruth(
-        np.array(pdg_ids), zeros, zeros, zeros, zeros, np.zeros(n, np.int64),
+        np.array(pdg_ids), *np.array(true).T, np.zeros(len(pdg_ids), np.int64),
         cell, particle, signal, signal,
     )  # fmt: skip
     event = Event(number, 1.0, 0.0, tracks_of(*tracks), clusters, truth)
