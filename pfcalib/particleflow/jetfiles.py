@@ -39,6 +39,7 @@ from pfcalib.particleflow.jets import (
 )
 from pfcalib.particleflow.jetscale import JetScale, fit_jet_scale
 from pfcalib.particleflow.methods import build_method
+from pfcalib.particleflow.one_network import open_one_network, particle_inputs
 from pfcalib.particleflow.truth import require_truth
 from pfcalib.samples.rootfile import content_id
 from pfcalib.simulation.pileup import in_order
@@ -47,6 +48,7 @@ ETA_MAX = -BARREL.eta_min  # where the calorimeter ends
 RECO_PT, TRUTH_PT = 2.0, 4.0  # GeV, softest jets before anything is subtracted
 RANGE = 1000  # events a process takes at once; to open a large file takes seconds
 TRUTH = "truth"
+_COLUMNS = ("n", "pt", "eta", "phi", "charged", "density")  # of jets in the cache
 
 
 class Kind(NamedTuple):
@@ -168,6 +170,86 @@ def _range(
         pt_min = TRUTH_PT if name == TRUTH else RECO_PT
         columns |= _jets(name, of, radius, pt_min, has_area=name != TRUTH)
     return columns
+
+
+def find_network_jets(
+    path: Path,
+    network: Path,
+    *,
+    lcw: Path,
+    n_processes: int = 1,
+    radius: float = 0.4,
+    n_events: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> JetSet:
+    """Jets of the particles that one network makes of tracks and clusters, with pile-up subtracted
+    by area, see `one_network`.
+
+    Parameters
+    ----------
+    path : path
+        Events.
+    network : path
+        ONNX file of `pfcalib.training.elementfit`.
+    lcw : path
+        Tables of local cell weighting.
+    n_processes : int
+    radius : float
+    n_events : int, optional
+        The first of the file; all by default.
+    progress : callable, optional
+        Is told how many more events are done.
+    """
+    inputs = [content_id(path), file_sha256(network), file_sha256(lcw)]
+    key = cache_key("particleflow", inputs=inputs, radius=radius, n_events=n_events)
+    target = cache_folder() / "jets" / f"{path.stem}-{network.stem}-{key}.npz"
+    with locked(target):
+        if not target.exists():
+            stop = count_events(path) if n_events is None else min(n_events, count_events(path))
+            n_parts = n_processes * math.ceil(stop / (RANGE * n_processes))
+            edges = np.linspace(0, stop, n_parts + 1).astype(int).tolist()
+            cells, found = ring_cells(read_cells(path)), []
+            work = functools.partial(_network_range, path, cells, network, lcw)
+            for part in in_order(work, pairwise(edges), n_processes):
+                found += part
+                if progress is not None:
+                    progress(len(part))
+            columns = _jets(network.stem, found, radius, RECO_PT, has_area=True)
+            with new_file(target) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, **columns)  # type: ignore[arg-type]
+    with np.load(target) as stored:
+        return _jet_set({name: stored[f"{network.stem}/{name}"] for name in _COLUMNS})
+
+
+def _network_range(
+    path: Path, cells: RingCells, network: Path, lcw: Path, events: tuple[int, int]
+) -> list[Inputs]:
+    """What jets are made of in some events."""
+    flow, (start, stop) = open_one_network(network), events
+    read = iterate_events(path, tables=LcwTables.load(lcw), start=start, stop=stop)
+    return [particle_inputs(flow(event, cells)) for event in read]
+
+
+def first_events(found: FileOfJets, n: int) -> FileOfJets:
+    """Jets of the first n events of a file."""
+    sets = {}
+    for name, (jets, density, charged) in found.sets.items():
+        offsets = jets.offsets[: n + 1]
+        rows = slice(0, int(offsets[-1]))
+        part = jets._replace(
+            offsets=offsets, pt=jets.pt[rows], eta=jets.eta[rows], phi=jets.phi[rows],
+            mass=jets.mass[rows],
+        )  # fmt: skip
+        sets[name] = JetSet(part, density[:n], charged[rows])
+    return FileOfJets(found.number[:n], found.weight[:n], found.z_pt[:n], found.z_phi[:n], sets)
+
+
+def _jet_set(of: Mapping[str, NDArray[Any]]) -> JetSet:
+    """Jets from their columns."""
+    offsets = np.concatenate([[0], np.cumsum(of["n"])]).astype(np.int64)
+    nothing = np.zeros(len(of["pt"]))
+    jets = Jets(offsets, of["pt"], of["eta"], of["phi"], nothing, np.zeros((0, 4)), ak.Array([]))
+    return JetSet(jets, of["density"], of["charged"])
 
 
 def _muons(event: Any) -> tuple[float, float]:

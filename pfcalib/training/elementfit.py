@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -143,6 +143,27 @@ def collect_elements(
     joined = Windows(*(np.concatenate(part) for part in zip(*windows, strict=True)))
     return ElementData(
         np.concatenate(columns), np.concatenate(targets), joined, np.concatenate(places)
+    )
+
+
+def join_elements(parts: Sequence[ElementData]) -> ElementData:
+    """Those of several files, one after the other."""
+    rows, event, first, n_events = [], [], 0, 0
+    for part in parts:
+        of = part.windows.rows
+        rows.append(np.where(of >= 0, of + first, -1))
+        event.append(part.event + n_events)
+        first, n_events = first + len(part.columns), n_events + int(part.event[-1]) + 1
+    windows = Windows(
+        np.concatenate(rows),
+        np.concatenate([part.windows.is_core for part in parts]),
+        np.concatenate([part.windows.phi for part in parts]),
+    )
+    return ElementData(
+        np.concatenate([part.columns for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        windows,
+        np.concatenate(event),
     )
 
 

@@ -3,12 +3,24 @@
 import numpy as np
 import pytest
 
-from pfcalib.calibration.lcw import derive_lcw
+from pfcalib.calibration.lcw import LcwTables, derive_lcw
+from pfcalib.calibration.rings import ring_cells
 from pfcalib.errors import ConfigError
-from pfcalib.particleflow.jetfiles import TRUTH, Kind, find_flow_jets
+from pfcalib.models.elementnets import ElementsConfig
+from pfcalib.particleflow.files import iterate_events, read_cells
+from pfcalib.particleflow.jetfiles import (
+    TRUTH,
+    FileOfJets,
+    Kind,
+    find_flow_jets,
+    find_network_jets,
+    first_events,
+)
 from pfcalib.simulation.collisions import CollisionConfig
 from pfcalib.simulation.crossings import EventsConfig, produce_events
 from pfcalib.simulation.produce import ProduceConfig, produce_sample
+from pfcalib.training.elementfit import ElementTraining, collect_elements, fit_elements
+from pfcalib.training.fit import TrainConfig
 
 pytest.importorskip("fastjet")
 pytest.importorskip("pythia8mc")
@@ -51,3 +63,33 @@ def test_jets_are_found_near_truth_jets_and_kept(files, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.sets["pflow"].jets.pt, found.sets["pflow"].jets.pt)
     with pytest.raises(ConfigError, match="no kind of jets can be called 'truth'"):
         find_flow_jets(events, {TRUTH: Kind()}, eoverp=table, lcw=lcw)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_jets_of_one_network_are_those_of_its_particles(files, tmp_path, monkeypatch):
+    """Untrained, it gives tracks and half of the clusters; in two processes as in one."""
+    monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
+    events, lcw = files
+    read = list(iterate_events(events, tables=LcwTables.load(lcw)))
+    config = ElementTraining(
+        network=ElementsConfig(n_elements=16, width=8, n_blocks=1, n_heads=2),
+        n_core=8,
+        train=TrainConfig(learning_rate=1e-3, batch_size=16, epochs=1, loss="mse"),
+    )
+    data = collect_elements(read, ring_cells(read_cells(events)), config)
+    network = fit_elements(data, data, config, inputs="test", folder=tmp_path, say=str).path
+    done: list[int] = []
+    found = find_network_jets(events, network, lcw=lcw, progress=done.append)
+    assert sum(done) == 6
+    assert len(found.jets.offsets) == 7
+    assert found.jets.pt.max() > 5.0
+    again = find_network_jets(events, network, lcw=lcw, progress=done.append)
+    assert sum(done) == 6, "the jets were found anew"
+    np.testing.assert_array_equal(again.jets.pt, found.jets.pt)
+    some = find_network_jets(events, network, lcw=lcw, n_events=4, n_processes=2)
+    whole = FileOfJets(*4 * [np.arange(6.0)], {"network": found})
+    first = first_events(whole, 4)
+    assert len(first.number) == 4
+    for name in ("offsets", "pt", "eta", "phi"):
+        one, other = (getattr(of, name) for of in (some.jets, first.sets["network"].jets))
+        np.testing.assert_array_equal(one, other)

@@ -30,6 +30,7 @@ from pfcalib.training.elementfit import (
     WindowBatches,
     collect_elements,
     fit_elements,
+    join_elements,
     label_weights,
 )
 from pfcalib.training.fit import TrainConfig
@@ -141,6 +142,17 @@ def test_batches_are_windows_and_their_mirrors(data):
     true = data[0].targets[data[0].windows.rows[rows]][..., TARGETS.index("d_phi")]
     np.testing.assert_array_equal(told[..., TARGETS.index("d_phi")], signs * true)
     assert ((told[..., TARGETS.index("weight")] > 0.0) == data[0].windows.is_core[rows]).all()
+
+
+def test_joined_parts_are_all_events(data, events):
+    joined = join_elements(data)
+    whole = collect_elements(events, CELLS, CONFIG)
+    for one, other in zip(
+        (*joined.windows, joined.event), (*whole.windows, whole.event), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(joined.columns, whole.columns)
+    assert joined.take(7).event.max() == 6
 
 
 def test_an_event_without_elements_is_no_trouble(fitted):
