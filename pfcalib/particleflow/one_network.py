@@ -126,9 +126,9 @@ def particles_of(elements: Elements, output: NDArray[np.floating]) -> FlowPartic
     )
 
 
-def particle_inputs(particles: FlowParticles, *, with_muons: bool = False) -> Inputs:
-    """Four-momenta of the particles of the hard scattering: tracks that are charged hadrons or
-    electrons, of truth jets muons have no part, and the energy of every cluster.
+def jet_rows(particles: FlowParticles, *, with_muons: bool = False) -> IntArray:
+    """Rows of the particles that jets are made of: tracks that are charged hadrons or electrons of
+    the hard scattering, of truth jets muons have no part, and every cluster with energy.
 
     A cluster counts with its energy whatever its label: that is what a mean over doubtful ones is.
 
@@ -138,11 +138,16 @@ def particle_inputs(particles: FlowParticles, *, with_muons: bool = False) -> In
     with_muons : bool
         Muons too, as missing transverse momentum has them.
     """
-    n = len(particles.energy)
-    is_track = np.arange(n) < particles.n_tracks
+    is_track = np.arange(len(particles.energy)) < particles.n_tracks
     kept = np.isin(particles.label, (CHARGED, ELECTRON, *((MUON,) if with_muons else ())))
-    rows = np.flatnonzero((kept | ~is_track) & (particles.energy > 0.0))
+    return np.flatnonzero((kept | ~is_track) & (particles.energy > 0.0))
+
+
+def particle_inputs(particles: FlowParticles, *, with_muons: bool = False) -> Inputs:
+    """Four-momenta of the particles of `jet_rows`; tracks have the mass of a pion."""
+    rows = jet_rows(particles, with_muons=with_muons)
     energy, eta, phi = (of[rows] for of in (particles.energy, particles.eta, particles.phi))
-    mass = np.where(is_track[rows], PION_MASS, 0.0)
+    is_track = rows < particles.n_tracks
+    mass = np.where(is_track, PION_MASS, 0.0)
     pt = np.sqrt(np.maximum(energy**2 - mass**2, 0.0)) / np.cosh(eta)
-    return Inputs(pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), energy, is_track[rows])
+    return Inputs(pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), energy, is_track)
