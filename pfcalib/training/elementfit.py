@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,7 +31,14 @@ from pfcalib.models.elementnets import INPUT, ElementsConfig, build_elements
 from pfcalib.particleflow.elements import element_targets, event_elements
 from pfcalib.particleflow.event import Event
 from pfcalib.particleflow.one_network import KIND, MEANING
-from pfcalib.training.fit import Arrays, Say, TrainConfig, TrainResult, fit_model
+from pfcalib.training.fit import (
+    ArrayBatches,
+    Arrays,
+    Say,
+    TrainConfig,
+    TrainResult,
+    fit_model,
+)
 
 COLUMNS = (ELEMENT_COLUMNS, TARGETS)
 N_REFERENCE = 200  # windows that check an export
@@ -167,7 +173,7 @@ def join_elements(parts: Sequence[ElementData]) -> ElementData:
     )
 
 
-class WindowBatches(keras.utils.PyDataset):
+class WindowBatches(ArrayBatches):
     """Batches of windows; those to train on in a new order each epoch, and half of them seen in a
     mirror, in eta and in phi, under which the barrel is the same.
     """
@@ -176,25 +182,15 @@ class WindowBatches(keras.utils.PyDataset):
         self, data: ElementData, label_weight: NDArray[np.float32], *, batch_size: int, seed: int,
         shuffle: bool,
     ) -> None:  # fmt: skip
-        super().__init__(workers=1, use_multiprocessing=False)
+        super().__init__(({}, data.event), batch_size=batch_size, seed=seed, shuffle=shuffle)
         self.data, self.label_weight = data, label_weight
-        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.n_clusters = len(data.event)  # the name that `fit_model` looks for
-        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Order and mirrors of the windows in that epoch, counted from 0."""
-        self.epoch, n = epoch, self.n_clusters
-        rng = np.random.default_rng((self.seed, epoch))
-        self.order = rng.permutation(n) if self.shuffle else np.arange(n)
-        signs = rng.choice(np.array([-1.0, 1.0], dtype=np.float32), (n, len(_MIRRORS)))
+        super().set_epoch(epoch)
+        rng = np.random.default_rng((self.seed, epoch, 1))
+        signs = rng.choice(np.array([-1.0, 1.0], dtype=np.float32), (self.n_clusters, 2))
         self.signs = signs if self.shuffle else np.ones_like(signs)
-
-    def on_epoch_end(self) -> None:
-        self.set_epoch(self.epoch + 1)
-
-    def __len__(self) -> int:
-        return -(-self.n_clusters // self.batch_size)
 
     def __getitem__(self, index: int) -> Arrays:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
