@@ -2,5 +2,6 @@
 in, a Keras model out.
 
 families: build_model, load_model; pointnets: build_pointnet (clouds of any number of points);
+elementnets: build_elements (windows of tracks and clusters);
 heads: what a network ends in; losses: build_loss.
 """

@@ -6,5 +6,6 @@ trees: fit_trees, BoostedTrees; regressors: fit_regressor, fit_energy_trees, rea
 settings: regression_config, classifier_config, read_tuned; tuning: tune_network, importances;
 friend: open_model, write_friend; shares: fit_shares (networks that subtract tracks);
 cloudfit: CloudData, fit_cloud, apply_cloud, export_athena (networks on clouds of points);
+elementfit: collect_elements, fit_elements (one network for particle flow);
 subtraction: SubtractionConfig, cached_tables, cached_shares.
 """
