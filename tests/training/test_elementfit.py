@@ -10,14 +10,18 @@ import pytest
 from particleflow.flow_toys import overlap
 from particleflow.hand_made import CELLS, event_of, tracks_of
 
-from pfcalib.deploy.validator import open_session
+from pfcalib.deploy.export import predict
+from pfcalib.deploy.validator import open_session, run_in_batches
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.features.windows import (
     CHARGED,
     ELEMENT_COLUMNS,
+    ETA,
     LABELS,
     OUTPUTS,
+    PHI,
     TARGETS,
+    cut_windows,
     write_windows,
 )
 from pfcalib.models.elementnets import ElementsConfig
@@ -189,3 +193,19 @@ def test_other_files_are_refused(fitted, tmp_path):
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(CONFIG, **options)
+
+
+@pytest.mark.parametrize("n_elements", [10, 200, 2000])
+def test_an_event_of_any_size_is_the_same_in_both(fitted, n_elements):
+    """Every element is spoken of once, by ONNX Runtime as by Keras."""
+    rng = np.random.default_rng(n_elements)
+    columns = rng.normal(size=(n_elements, len(ELEMENT_COLUMNS))).astype(np.float32)
+    columns[:, 0] = rng.random(n_elements) < 0.5
+    columns[:, 1] = 1.0 - columns[:, 0]
+    columns[:, [ETA, PHI]] = rng.uniform((-1.5, -np.pi), (1.5, np.pi), (n_elements, 2))
+    windows = cut_windows(*columns[:, [ETA, PHI]].T, n_core=CONFIG.n_core, n_halo=CONFIG.n_halo)
+    assert np.bincount(windows.rows[windows.is_core]).tolist() == [1] * n_elements
+    inputs = {"elements": write_windows(columns, windows)}
+    by_keras = predict(load_model(fitted.folder / "model.keras"), inputs)
+    by_onnx = run_in_batches(open_session(fitted.path), inputs, 8)
+    np.testing.assert_allclose(by_onnx, by_keras, rtol=1e-4, atol=1e-5)
