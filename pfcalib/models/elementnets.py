@@ -187,12 +187,12 @@ class Particles(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="pfcalib")
 class ElementNetwork(keras.Model):
-    """A functional model that brings the loss of its elements along, see `elements_loss`, and is
-    always compiled by XLA, which makes a step of its small operations a third faster.
-    """
+    """A functional model that brings the loss of its elements along, see `elements_loss`."""
+
+    with_xla = False  # compiled by XLA: half a minute for a third more speed
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        super().compile(*args, **kwargs | {"jit_compile": True})
+        super().compile(*args, **kwargs | {"jit_compile": self.with_xla})
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,

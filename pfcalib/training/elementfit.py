@@ -42,6 +42,7 @@ from pfcalib.training.fit import (
 
 COLUMNS = (ELEMENT_COLUMNS, TARGETS)
 N_REFERENCE = 200  # windows that check an export
+MANY = 2000  # windows to train on, above which XLA pays
 RAREST = 10.0  # weight of a label at most
 # columns that change their sign with eta, and with phi and all charges; likewise of the targets
 _MIRRORS = [
@@ -256,6 +257,7 @@ def fit_elements(
     weight = label_weights(training)
     with locked(path.parent):
         model = build_elements(config.network, seed=train.seed)
+        model.with_xla = len(training.event) > MANY
         if start is not None:
             model.load_weights(start)
         feed, check = (
