@@ -1,7 +1,7 @@
 """What one network for particle flow sees of an event, and what it is to learn of it (after MLPF,
 arXiv:2101.08578 and arXiv:2601.17554).
 
-Elements are all tracks and all clusters. The rules of truth:
+Elements are all tracks and all clusters, or all cells of clusters. The rules of truth:
 
 * A particle with a track belongs to that track: charged hadron, electron or muon if it comes from
   the hard scattering, else pile-up. A track without a particle is nothing.
@@ -137,6 +137,24 @@ def event_elements(event: Event, cells: RingCells) -> Elements:
         _wrapped(column["phi"] + column["bend"]),
         len(tracks.pt),
     )
+
+
+def split_clusters(event: Event, cells: RingCells) -> Event:
+    """The same event with each cell of each cluster as a cluster of its own, at the scale of the
+    cluster that it comes from: the finest elements.
+
+    The true energies of the cells of a cluster sum to that of the cluster.
+    """
+    clusters = event.clusters
+    of = np.repeat(np.arange(len(clusters.energy)), np.diff(clusters.offsets))
+    fine = clusters._replace(
+        energy=clusters.cell_energy,
+        eta=cells.eta[clusters.cell],
+        phi=cells.phi[clusters.cell],
+        scale=clusters.scale[of],
+        offsets=np.arange(len(of) + 1),
+    )
+    return event._replace(clusters=fine)
 
 
 def element_targets(event: Event, elements: Elements) -> NDArray[np.float32]:

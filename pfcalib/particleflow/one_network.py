@@ -30,7 +30,7 @@ from pfcalib.features.windows import (
     cut_windows,
     write_windows,
 )
-from pfcalib.particleflow.elements import Elements, event_elements
+from pfcalib.particleflow.elements import Elements, event_elements, split_clusters
 from pfcalib.particleflow.event import Event, FloatArray, IntArray
 from pfcalib.particleflow.flow import Inputs, require_sound
 
@@ -44,7 +44,7 @@ class FlowParticles(NamedTuple):
     said otherwise.
     """
 
-    n_tracks: int
+    n_tracks: int  # the others are clusters, or their cells one after the other
     label: IntArray  # the most probable of `features.windows.LABELS`
     probability: FloatArray  # (n_elements, n_labels)
     energy: FloatArray  # GeV of the hard scattering
@@ -91,6 +91,8 @@ def open_one_network(path: str | os.PathLike[str], *, n_threads: int = 1) -> Flo
 
     def run(event: Event, cells: RingCells) -> FlowParticles:
         require_sound(event)
+        if contract.training.get("of_cells"):
+            event = split_clusters(event, cells)
         elements = event_elements(event, cells)
         output = np.zeros((len(elements.energy), len(OUTPUTS)))
         windows = cut_windows(

@@ -28,7 +28,7 @@ from pfcalib.features.windows import (
     write_windows,
 )
 from pfcalib.models.elementnets import INPUT, ElementsConfig, build_elements
-from pfcalib.particleflow.elements import element_targets, event_elements
+from pfcalib.particleflow.elements import element_targets, event_elements, split_clusters
 from pfcalib.particleflow.event import Event
 from pfcalib.particleflow.one_network import KIND, MEANING
 from pfcalib.training.fit import (
@@ -76,6 +76,8 @@ class ElementTraining:
     network : ElementsConfig
     n_core : int
         Places of a window that the network speaks of; the others are those of its neighbours.
+    of_cells : bool
+        Each cell of a cluster is an element, not the cluster.
     train : TrainConfig
         The loss is that of the network, whatever this says; the seed is that of the first weights
         too.
@@ -83,6 +85,7 @@ class ElementTraining:
 
     network: ElementsConfig = field(default_factory=ElementsConfig)
     n_core: int = 64
+    of_cells: bool = False
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             learning_rate=1e-3, batch_size=32, epochs=10, patience=10, loss="mse",
@@ -137,6 +140,8 @@ def collect_elements(
     """
     columns, targets, windows, places, first = [], [], [], [], 0
     for i, event in enumerate(events):
+        if config.of_cells:
+            event = split_clusters(event, cells)
         elements = event_elements(event, cells)
         columns.append(elements.columns)
         targets.append(element_targets(event, elements))

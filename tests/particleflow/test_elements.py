@@ -25,6 +25,7 @@ from pfcalib.particleflow.elements import (
     cluster_deposits,
     element_targets,
     event_elements,
+    split_clusters,
 )
 from pfcalib.particleflow.event import FlowTruth
 
@@ -78,6 +79,34 @@ def test_a_shared_cluster_keeps_the_energy_of_its_neutral_particle():
     )
     assert found["label"].tolist() == [CHARGED, NOTHING]
     np.testing.assert_allclose(found["GeV"][1], 3.0, rtol=1e-6)
+
+
+def test_cells_of_a_shared_cluster_have_their_own_particles():
+    event = event_of(
+        tracks_of({"pt": 10.0, "eta": 0.0125, "phi": 0.01, "particle": 0}),
+        clusters_of([(2, *HERE, 6.0), (1, *HERE, 3.0)]),
+        truth_of(
+            [(PI, 10.0, *HERE, 0), (GAMMA, 3.0, *HERE, 0)],
+            [(2, *HERE, 0, 6.0), (1, *HERE, 1, 3.0)],
+        ),
+    )
+    fine = split_clusters(event, CELLS)
+    found = element_targets(fine, event_elements(fine, CELLS))
+    assert found[:, TARGETS.index("label")].tolist() == [CHARGED, NOTHING, PHOTON]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_energies_of_cells_sum_to_that_of_their_cluster(seed):
+    event = random_event(np.random.default_rng(seed))
+    energy = []
+    for of in (event, split_clusters(event, CELLS)):
+        elements = event_elements(of, CELLS)
+        found = element_targets(of, elements)
+        energy.append(found[:, TARGETS.index("energy")] * elements.energy)
+    n = elements.n_tracks
+    summed = np.add.reduceat(energy[1][n:], event.clusters.offsets[:-1])
+    assert np.any(summed > 0.0)
+    np.testing.assert_allclose(summed, energy[0][n:], rtol=1e-5, atol=1e-6)
 
 
 def test_a_particle_in_two_clusters_is_shared_by_what_it_left():
