@@ -151,17 +151,17 @@ def jets_with_hidden(
 ) -> HiddenJets:
     """Jets of a network that are matched to truth jets."""
     model = load_model(fit.folder / "model.keras")
-    both = keras.Model(model.input, [model.output, model.get_layer("norm").output])
+    both = keras.Model(model.inputs, [model.output, model.get_layer("norm").output])
     made: list[Inputs] = []
     true: list[Inputs] = []
     known = []
     n_core = int(read_contract(fit.path).training["n_core"])
-    n_halo = model.input_shape[1] - n_core if isinstance(model.input_shape, tuple) else n_core
+    n_halo = model.inputs[0].shape[1] - n_core
     for event in events:
         elements = event_elements(event, cells)
         place = elements.columns[:, [ETA, PHI]].T
         windows = cut_windows(*place, n_core=n_core, n_halo=n_halo)
-        found = [np.asarray(x) for x in both(write_windows(elements.columns, windows))]
+        found = [np.asarray(x) for x in both([write_windows(elements.columns, windows)])]
         said, hidden = (np.zeros((len(elements.energy), x.shape[-1])) for x in found)
         for array, of in zip((said, hidden), found, strict=True):
             array[windows.rows[windows.is_core]] = of[windows.is_core]
