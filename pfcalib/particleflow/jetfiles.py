@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,7 +179,7 @@ def find_network_jets(
     lcw: Path,
     n_processes: int = 1,
     radius: float = 0.4,
-    n_events: int | None = None,
+    every: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> JetSet:
     """Jets of the particles that one network makes of tracks and clusters, with pile-up subtracted
@@ -195,21 +195,21 @@ def find_network_jets(
         Tables of local cell weighting.
     n_processes : int
     radius : float
-    n_events : int, optional
-        The first of the file; all by default.
+    every : int
+        Only each so manieth event, as the events of a file lie in it by slice.
     progress : callable, optional
         Is told how many more events are done.
     """
     inputs = [content_id(path), file_sha256(network), file_sha256(lcw)]
-    key = cache_key("particleflow", inputs=inputs, radius=radius, n_events=n_events)
+    key = cache_key("particleflow", inputs=inputs, radius=radius, every=every)
     target = cache_folder() / "jets" / f"{path.stem}-{network.stem}-{key}.npz"
     with locked(target):
         if not target.exists():
-            stop = count_events(path) if n_events is None else min(n_events, count_events(path))
+            stop = count_events(path)
             n_parts = n_processes * math.ceil(stop / (RANGE * n_processes))
             edges = np.linspace(0, stop, n_parts + 1).astype(int).tolist()
             cells, found = ring_cells(read_cells(path)), []
-            work = functools.partial(_network_range, path, cells, network, lcw)
+            work = functools.partial(_network_range, path, cells, network, lcw, every)
             for part in in_order(work, pairwise(edges), n_processes):
                 found += part
                 if progress is not None:
@@ -222,26 +222,28 @@ def find_network_jets(
 
 
 def _network_range(
-    path: Path, cells: RingCells, network: Path, lcw: Path, events: tuple[int, int]
+    path: Path, cells: RingCells, network: Path, lcw: Path, every: int, events: tuple[int, int]
 ) -> list[Inputs]:
-    """What jets are made of in some events."""
+    """What jets are made of in each so manieth of some events."""
     flow, (start, stop) = open_one_network(network), events
     read = iterate_events(path, tables=LcwTables.load(lcw), start=start, stop=stop)
-    return [particle_inputs(flow(event, cells)) for event in read]
+    chosen = islice(read, -start % every, None, every)
+    return [particle_inputs(flow(event, cells)) for event in chosen]
 
 
-def first_events(found: FileOfJets, n: int) -> FileOfJets:
-    """Jets of the first n events of a file."""
-    sets = {}
+def each_nth(found: FileOfJets, every: int) -> FileOfJets:
+    """Jets of each so manieth event of a file."""
+    sets, step = {}, slice(None, None, every)
     for name, (jets, density, charged) in found.sets.items():
-        offsets = jets.offsets[: n + 1]
-        rows = slice(0, int(offsets[-1]))
+        sizes = np.diff(jets.offsets)
+        rows = np.repeat(np.arange(len(sizes)) % every == 0, sizes)
         part = jets._replace(
-            offsets=offsets, pt=jets.pt[rows], eta=jets.eta[rows], phi=jets.phi[rows],
-            mass=jets.mass[rows],
+            offsets=np.concatenate([[0], np.cumsum(sizes[step])]).astype(np.int64),
+            pt=jets.pt[rows], eta=jets.eta[rows], phi=jets.phi[rows], mass=jets.mass[rows],
         )  # fmt: skip
-        sets[name] = JetSet(part, density[:n], charged[rows])
-    return FileOfJets(found.number[:n], found.weight[:n], found.z_pt[:n], found.z_phi[:n], sets)
+        sets[name] = JetSet(part, density[step], charged[rows])
+    number, weight, z_pt, z_phi, _ = found
+    return FileOfJets(number[step], weight[step], z_pt[step], z_phi[step], sets)
 
 
 def _jet_set(of: Mapping[str, NDArray[Any]]) -> JetSet:

@@ -12,9 +12,9 @@ from pfcalib.particleflow.jetfiles import (
     TRUTH,
     FileOfJets,
     Kind,
+    each_nth,
     find_flow_jets,
     find_network_jets,
-    first_events,
 )
 from pfcalib.simulation.collisions import CollisionConfig
 from pfcalib.simulation.crossings import EventsConfig, produce_events
@@ -86,10 +86,10 @@ def test_jets_of_one_network_are_those_of_its_particles(files, tmp_path, monkeyp
     again = find_network_jets(events, network, lcw=lcw, progress=done.append)
     assert sum(done) == 6, "the jets were found anew"
     np.testing.assert_array_equal(again.jets.pt, found.jets.pt)
-    some = find_network_jets(events, network, lcw=lcw, n_events=4, n_processes=2)
+    some = find_network_jets(events, network, lcw=lcw, every=4, n_processes=2)
     whole = FileOfJets(*4 * [np.arange(6.0)], {"network": found})
-    first = first_events(whole, 4)
-    assert len(first.number) == 4
+    fourth = each_nth(whole, 4)
+    assert fourth.number.tolist() == [0, 4]
     for name in ("offsets", "pt", "eta", "phi"):
-        one, other = (getattr(of, name) for of in (some.jets, first.sets["network"].jets))
+        one, other = (getattr(of, name) for of in (some.jets, fourth.sets["network"].jets))
         np.testing.assert_array_equal(one, other)
