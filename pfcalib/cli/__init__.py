@@ -17,6 +17,7 @@ from pfcalib.cli.convert import convert
 from pfcalib.cli.derive_eoverp import derive_eoverp
 from pfcalib.cli.derive_lcw import derive_lcw
 from pfcalib.cli.example import example
+from pfcalib.cli.export import export
 from pfcalib.cli.index import index
 from pfcalib.cli.inspect import inspect
 from pfcalib.cli.list import list_studies
@@ -36,7 +37,8 @@ from pfcalib.errors import PfcalibError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in [
     *(simulate, simulate_events, example, inspect, convert, derive_lcw, train, apply, tune),
-    *(tune_showers, refine_showers, derive_eoverp, pflow, validate, run, report, index, readme),
+    *(tune_showers, refine_showers, derive_eoverp, pflow, export, validate),
+    *(run, report, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]
 app.command(name="list")(list_studies)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pfcalib.cli.console import Force, Seed, require_free, say
-from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.errors import BadFileError, ConfigError, ValidationError
 
 TASKS = ("classification", "regression")
 
@@ -79,6 +79,7 @@ def train(
     from pfcalib.models.families import PUBLISHED
     from pfcalib.samples.rootfile import content_id
     from pfcalib.training.fit import HISTORY, TrainConfig
+    from pfcalib.training.judge import judge_model, write_physics
     from pfcalib.training.networks import NetworkConfig, export_network, fit_network
     from pfcalib.training.regressors import measure_inversion
     from pfcalib.training.settings import FAMILIES, classifier_config, regression_config
@@ -129,6 +130,10 @@ def train(
         except ValidationError as error:
             say(f"exported without inversion: {error}")
     parity = export_network(network, samples, name=export, n_clusters=reference, **more)
+    try:
+        write_physics(parity.path, judge_model(parity.path, samples, split="validation"))
+    except BadFileError as error:
+        say(f"the contract tells no physics: {error}")
     result = network.result
     best = f"best epoch {result.best_epoch + 1}, {result.seconds:.0f} s"
     say(f"{network.folder / 'model.keras'}: {best}")

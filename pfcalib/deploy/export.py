@@ -4,6 +4,7 @@ nothing through that was not validated.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -26,8 +27,10 @@ from pfcalib.deploy.contract import (
     TensorSpec,
     contract_path,
     reference_path,
+    seal,
     write_reference,
 )
+from pfcalib.deploy.graphfile import graph_facts, graph_problems, read_graph
 from pfcalib.deploy.validator import ParityReport, check_stored_model, require_parity
 from pfcalib.errors import ValidationError
 from pfcalib.features.scalars import MOMENT_COLUMNS
@@ -67,7 +70,7 @@ def export_onnx(
     Parameters
     ----------
     model : keras.Model
-        Functional model with one output.
+        Functional or sequential.
     path : path
         Of the ONNX file, ending in .onnx.
     inputs : mapping of str to float32 array, shape (n_clusters, ...)
@@ -91,13 +94,18 @@ def export_onnx(
     path = Path(path)
     if path.suffix != ".onnx":
         raise ValidationError(f"{path}: the name of an ONNX file must end in .onnx")
+    model = functional(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         draft.write_bytes(_convert(model))
-        write_reference(reference_path(draft), Reference(dict(inputs), predict(model, inputs)))
+        first, *more = predict_all(model, inputs)
+        reference = Reference(
+            dict(inputs), first, dict(zip(model.output_names[1:], more, strict=True))
+        )
+        write_reference(reference_path(draft), reference)
         contract = _contract(
-            model, draft, kind=kind, normalisation=normalisation, training=training or {}
+            model, draft, kind=kind, normalisation=normalisation, training=dict(training or {})
         )
         contract_path(draft).write_text(contract.model_dump_json(indent=2) + "\n", encoding="utf-8")
         report = require_parity(check_stored_model(draft))
@@ -113,30 +121,59 @@ def predict(
     batch: int = 1000,
     training: bool = False,
 ) -> NDArray[np.float32]:
-    """Outputs of a Keras model at inference, or with the random numbers of training, shape
+    """First output of a Keras model at inference, or with the random numbers of training, shape
     (n_clusters, n_outputs) float32.
     """
+    return predict_all(model, inputs, batch=batch, training=training)[0]
+
+
+def predict_all(
+    model: keras.Model,
+    inputs: Mapping[str, NDArray[np.float32]],
+    *,
+    batch: int = 1000,
+    training: bool = False,
+) -> list[NDArray[np.float32]]:
+    """All outputs of a Keras model, as `predict` gives the first."""
     n_clusters = len(next(iter(inputs.values())))
-    parts = [
-        model({name: array[i : i + batch] for name, array in inputs.items()}, training=training)
-        for i in range(0, n_clusters, batch)
+    parts = []
+    for i in range(0, n_clusters, batch):
+        feed = {name: array[i : i + batch] for name, array in inputs.items()}
+        parts.append(keras.tree.flatten(model(feed, training=training)))
+    return [
+        np.concatenate([keras.ops.convert_to_numpy(part) for part in of_output])
+        for of_output in zip(*parts, strict=True)
     ]
-    return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """Digest of the weights of a model in their order, with their shapes; the same after it was
+    saved and loaded.
+    """
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """The model, functional and with inputs by name; ValidationError if it cannot be so."""
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise ValidationError(
+            f"{getattr(model, 'name', model)}: only functional models, and sequential ones that "
+            "are built, can be exported"
+        )
+    if not isinstance(model, keras.Sequential) and isinstance(model.input, dict):
+        return model
+    by_name = {tensor.name: tensor for tensor in model.inputs}
+    return keras.Model(by_name, model.outputs, name=model.name)
 
 
 def _convert(model: keras.Model) -> bytes:
     """ONNX file of a functional model, whose inputs keep their names."""
-    if (
-        not isinstance(model, keras.Model)
-        or isinstance(model, keras.Sequential)
-        or len(model.outputs) != 1
-    ):
-        raise ValidationError(
-            f"{getattr(model, 'name', model)}: only functional models with one output can be "
-            "exported"
-        )
     # the converter gives its inputs as a list
-    flat = keras.Model(model.inputs, model.outputs[0], name=model.name)
+    flat = keras.Model(model.inputs, model.outputs, name=model.name)
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     try:
         proto, _ = tf2onnx.convert.from_keras(flat, opset=OPSET)
@@ -147,31 +184,40 @@ def _convert(model: keras.Model) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def _contract(
-    model: keras.Model, draft: Path, *, kind: str, normalisation: str, training: Mapping[str, Any]
-) -> ModelContract:
-    return ModelContract(
-        model=model.name,
-        kind=kind,
-        inputs=tuple(
-            TensorSpec(
-                name=tensor.name,
-                shape=tuple(tensor.shape[1:]),
-                meaning=MEANINGS_OF_INPUTS.get(tensor.name, ""),
-            )
-            for tensor in model.inputs
-        ),
-        output=TensorSpec(
-            name=model.output_names[0],
-            shape=tuple(model.outputs[0].shape[1:]),
-            meaning=MEANINGS.get(model.output_names[0], ""),
-        ),
-        normalisation=normalisation,
-        n_parameters=int(model.count_params()),
-        opset=OPSET,
-        sha256=file_sha256(draft),
-        reference_sha256=file_sha256(reference_path(draft)),
-        created=datetime.now(UTC),
-        versions={name: version(name) for name in VERSIONS_OF},
-        training=dict(training),
+def _contract(model: keras.Model, draft: Path, *, kind: str, **told: Any) -> ModelContract:
+    """The sealed contract of a model and its file."""
+    proto = read_graph(draft)
+    facts = graph_facts(proto)
+    problems = graph_problems(proto, control_flow=facts.control_flow)
+    if problems:
+        raise ValidationError(f"{model.name}: {'; '.join(problems)}")
+    outputs = tuple(
+        TensorSpec(name=name, shape=tuple(tensor.shape[1:]), meaning=MEANINGS.get(name, ""))
+        for name, tensor in zip(model.output_names, model.outputs, strict=True)
+    )
+    return seal(
+        ModelContract(
+            model=model.name,
+            kind=kind,
+            inputs=tuple(
+                TensorSpec(
+                    name=tensor.name,
+                    shape=tuple(tensor.shape[1:]),
+                    meaning=MEANINGS_OF_INPUTS.get(tensor.name, ""),
+                )
+                for tensor in model.inputs
+            ),
+            output=outputs[0],
+            more_outputs=outputs[1:],
+            n_parameters=int(model.count_params()),
+            opset=facts.opset,
+            n_weights=facts.n_weights,
+            control_flow=facts.control_flow,
+            sha256=file_sha256(draft),
+            reference_sha256=file_sha256(reference_path(draft)),
+            weights_sha256=weights_sha256(model),
+            created=datetime.now(UTC),
+            versions={name: version(name) for name in VERSIONS_OF},
+            **told,
+        )
     )

@@ -21,10 +21,13 @@ from pfcalib.cache import file_sha256
 from pfcalib.deploy.contract import (
     ModelContract,
     TensorSpec,
+    fits,
     read_contract,
     read_reference,
+    read_regular,
     require_inputs,
 )
+from pfcalib.deploy.graphfile import MAX_BYTES
 from pfcalib.errors import ValidationError
 
 BATCHES = (1, 7, 256)
@@ -76,12 +79,9 @@ def open_session(path: Path, *, n_threads: int = 1) -> onnxruntime.InferenceSess
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = n_threads
     options.log_severity_level = 3
+    content = read_regular(path, MAX_BYTES)
     try:
-        return onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
-    except OSError as error:
-        raise ValidationError(f"{path}: cannot be read: {error.strerror}") from error
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the errors of ONNX Runtime have no common base but this
         raise ValidationError(
             f"{path}: ONNX Runtime refuses the file: {str(error).splitlines()[0]}"
@@ -121,7 +121,7 @@ def check_model(
         contract = read_contract(path)
         session = open_session(path)
         n_clusters = require_inputs(inputs, contract)
-        if reference.shape != (n_clusters, *contract.output.shape):
+        if not fits(reference.shape, (n_clusters, *contract.output.shape)):
             raise ValidationError(
                 f"reference has shape {reference.shape}, expected "
                 f"{(n_clusters, *contract.output.shape)}"
@@ -145,19 +145,11 @@ def check_model(
     for batch in batches:
         try:
             output = run_in_batches(session, inputs, batch)
-            results.append(_compare(output, reference, batch, contract.output.name))
+            results.append(compare(output, reference, batch, contract.output.name))
         except ValidationError as error:
             problems.append(str(error))
     for result in results:
-        where = f"batch {result.batch}, worst cluster {result.worst_cluster}"
-        wrong = {
-            f"differs by {result.max_abs:.2e}, more than {tolerance:.0e}": (
-                result.max_abs > tolerance
-            ),
-            f"{result.n_nan} values are not finite": result.n_nan,
-            f"{result.n_changed_argmax} clusters change class": result.n_changed_argmax,
-        }
-        problems += [f"{where}: {what}" for what, found in wrong.items() if found]
+        problems += batch_problems(result, tolerance)
     return ParityReport(
         path, contract.model, n_clusters, tolerance, tuple(results), tuple(problems)
     )
@@ -199,18 +191,23 @@ def interface_problems(session: onnxruntime.InferenceSession, contract: ModelCon
         for name in sorted(found.keys() & wanted.keys())
         for problem in _node_problems(found[name], wanted[name])
     ]
-    outputs = session.get_outputs()
-    if [node.name for node in outputs] != [contract.output.name]:
+    outputs, names = session.get_outputs(), [spec.name for spec in contract.outputs]
+    if [node.name for node in outputs] != names:
         problems.append(
             f"outputs of the file are {', '.join(node.name for node in outputs)}, of the contract "
-            f"{contract.output.name}"
+            f"{', '.join(names)}"
         )
-    return problems or _node_problems(outputs[0], contract.output)
+    return problems or [
+        problem
+        for node, spec in zip(outputs, contract.outputs, strict=True)
+        for problem in _node_problems(node, spec)
+    ]
 
 
 def _node_problems(node: Any, spec: TensorSpec) -> list[str]:
     """Differences of one tensor; a batch axis with a fixed length is one."""
-    first, shape = node.shape[0] if node.shape else None, tuple(node.shape[1:])
+    first = node.shape[0] if node.shape else None
+    shape = tuple(n if isinstance(n, int) else None for n in node.shape[1:])
     told, wanted = ", ".join(map(str, shape)), ", ".join(map(str, spec.shape))
     wrong = {
         f"type {node.type}, expected tensor(float)": node.type != "tensor(float)",
@@ -220,25 +217,43 @@ def _node_problems(node: Any, spec: TensorSpec) -> list[str]:
     return [f"{spec.name}: {what}" for what, found in wrong.items() if found]
 
 
+def batch_problems(result: BatchParity, tolerance: float) -> list[str]:
+    """What is wrong at one batch size."""
+    where = f"batch {result.batch}, worst cluster {result.worst_cluster}"
+    wrong = {
+        f"differs by {result.max_abs:.2e}, more than {tolerance:.0e}": result.max_abs > tolerance,
+        f"{result.n_nan} values are not finite": result.n_nan,
+        f"{result.n_changed_argmax} clusters change class": result.n_changed_argmax,
+    }
+    return [f"{where}: {what}" for what, found in wrong.items() if found]
+
+
 def run_in_batches(
     session: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[np.float32]], batch: int
 ) -> NDArray[np.float32]:
-    """Outputs of all clusters, batch by batch."""
+    """First output of all clusters, batch by batch."""
+    return run_all_in_batches(session, inputs, batch)[0]
+
+
+def run_all_in_batches(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[np.float32]], batch: int
+) -> list[NDArray[np.float32]]:
+    """All outputs of all clusters, batch by batch; ValidationError if the runtime fails."""
     n_clusters = len(next(iter(inputs.values())))
     parts = []
     for start in range(0, n_clusters, batch):
         try:
             feed = {name: array[start : start + batch] for name, array in inputs.items()}
-            parts.append(session.run(None, feed)[0])
+            parts.append(session.run(None, feed))
         except Exception as error:  # see open_session
             raise ValidationError(
                 f"batch {batch}, from cluster {start}: ONNX Runtime fails: "
                 f"{str(error).splitlines()[0]}"
             ) from error
-    return np.concatenate(parts)
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
-def _compare(
+def compare(
     output: NDArray[np.float32], reference: NDArray[np.float32], batch: int, name: str
 ) -> BatchParity:
     """Differences of one pass of an output of some name."""
