@@ -9,6 +9,7 @@ import typer
 
 from pfcalib.cli.console import Force, Seed, require_free, say
 from pfcalib.cli.validate import Layers
+from pfcalib.errors import ConfigError
 
 
 def export(
@@ -51,6 +52,11 @@ def export(
     network = functional(load_model(model))
     if inputs is not None:
         arrays, kind = read_arrays(inputs), inputs.name
+        names = [tensor.name for tensor in network.inputs]
+        if sorted(arrays) != sorted(names):
+            raise ConfigError(
+                f"--inputs {inputs}: arrays {', '.join(arrays)}, expected {', '.join(names)}"
+            )
     else:
         arrays, kind = list(normal_inputs(network, np.random.default_rng(seed)))[-1], "own"
     report = export_onnx(

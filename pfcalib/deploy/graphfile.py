@@ -28,6 +28,9 @@ RANDOM = frozenset(
 )
 QUANTISED = frozenset({"DynamicQuantizeLinear", "QuantizeLinear"})
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+# where a tensor keeps its numbers, if not as bytes
+FIELDS = ("double_data", "float_data", "int32_data", "int64_data", "string_data", "uint64_data")
+PACKED = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1})  # two in a byte
 COARSE = {
     TensorProto.FLOAT16: "float16",
     TensorProto.BFLOAT16: "bfloat16",
@@ -191,22 +194,16 @@ def _tensor_problem(tensor: Any) -> str:
     n = math.prod(tensor.dims)
     if tensor.dims and min(tensor.dims) < 0:
         return f"declare a shape of {tuple(tensor.dims)}"
-    if tensor.data_type == TensorProto.STRING:
-        there = len(tensor.string_data)
-    elif tensor.HasField("raw_data"):
-        there = len(tensor.raw_data) // max(dtype.itemsize, 1)
+    if tensor.HasField("raw_data"):
+        there, wanted, unit = len(tensor.raw_data), n * dtype.itemsize, "bytes"
     else:
-        fields = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
-        there = sum(len(getattr(tensor, field)) for field in fields)
-    if there != n and dtype.itemsize >= 1 and tensor.data_type not in _PACKED:
-        return f"declare {n} numbers and hold {there}"
+        there, wanted = sum(len(getattr(tensor, field)) for field in FIELDS), n
+        unit = "entries"
+    if tensor.data_type not in PACKED and there != wanted:
+        return f"declare {n} numbers and hold {there} of {wanted} {unit}"
     if np.issubdtype(dtype, np.floating) and not np.isfinite(numpy_helper.to_array(tensor)).all():
         return "are not all finite"
     return ""
-
-
-# types of less than a byte, several in one
-_PACKED = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1})
 
 
 def _is_rounded(weights: NDArray[Any]) -> bool:

@@ -47,27 +47,6 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def call(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
-) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error (with what sys.exit would print) of a call
-    through the entry point.
-    """
-    monkeypatch.setattr(sys, "argv", ["pfcalib", *arguments])
-    try:
-        cli.main()
-        code, message = 0, ""
-    except SystemExit as ended:
-        code, message = (1, ended.code) if isinstance(ended.code, str) else (ended.code or 0, "")
-    output, errors = capfd.readouterr()
-    return int(code), output, errors + message
-
-
-@pytest.fixture
-def pfcalib(capfd, monkeypatch):
-    return lambda *arguments: call(capfd, monkeypatch, *arguments)
-
-
 def test_all_commands_are_there():
     assert {
         "simulate",

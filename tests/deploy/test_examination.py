@@ -7,8 +7,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from itertools import pairwise
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -450,3 +453,17 @@ def test_a_file_of_ones_own_without_a_contract_is_held_against_keras(tmp_path):
     other = keras.models.clone_model(model)
     other.set_weights([2.0 * weight for weight in model.get_weights()])
     assert not examine_against(path, other).passed
+
+
+def test_what_chance_makes_of_a_file_is_found_or_still_the_same(path):
+    """A minute of it; an hour by hand."""
+    script = Path(__file__).with_name("fuzz_examination.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(path), "60", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    counts = json.loads(done.stdout)
+    assert set(counts) <= {"found", "sound", "runtime"}, done.stderr
+    assert counts["found"] > 100
