@@ -20,8 +20,12 @@ PACKAGES = (
     *("pfcalib", "numpy", "scipy", "numba", "awkward", "uproot", "scikit-learn"),
     *("keras", "tensorflow", "onnx", "onnxruntime", "tf2onnx", "matplotlib", "papermill"),
 )
-# what shows or keeps results without making them
-SHOWS = ("pfcalib.cli", "pfcalib.provenance", "pfcalib.reporting", "pfcalib.cache")
+# what shows, keeps or proves results without making them: the file of a network is proven to
+# compute what the network does
+SHOWS = (
+    *("pfcalib.cli", "pfcalib.provenance", "pfcalib.reporting", "pfcalib.cache"),
+    *(f"pfcalib.deploy.{name}" for name in ("contract", "export", "graphfile", "validator")),
+)
 _OURS = re.compile(r"(pfcalib|studies)(\.\w+)+")
 _ALL = "*"  # every name of a module
 Wanted = tuple[str, str]  # a module and a name in it
@@ -52,7 +56,7 @@ def code_digests(notebook: Path) -> dict[str, str]:
     through others.
 
     Comments, docstrings and layout change no digest, nor does what is not used. Modules that only
-    show or keep results are left out.
+    show, keep or prove results are left out.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

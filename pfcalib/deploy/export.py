@@ -30,6 +30,7 @@ from pfcalib.deploy.contract import (
     seal,
     write_reference,
 )
+from pfcalib.deploy.examination import N_VARIED, count_varied, fresh_inputs
 from pfcalib.deploy.graphfile import graph_facts, graph_problems, read_graph
 from pfcalib.deploy.validator import ParityReport, check_stored_model, require_parity
 from pfcalib.errors import ValidationError
@@ -74,7 +75,8 @@ def export_onnx(
     path : path
         Of the ONNX file, ending in .onnx.
     inputs : mapping of str to float32 array, shape (n_clusters, ...)
-        Reference clusters, a thousand or so, as the network sees them.
+        Reference clusters, a thousand or so, as the network sees them; mixtures of them are added
+        to a few.
     kind : str
         Kind of input, as in `pfcalib.features.inputs`.
     training : mapping, optional
@@ -99,6 +101,9 @@ def export_onnx(
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         draft.write_bytes(_convert(model))
+        if 0 < count_varied(inputs) < N_VARIED:
+            added = fresh_inputs(inputs, np.random.default_rng(1), 2 * N_VARIED)
+            inputs = {name: np.concatenate([array, added[name]]) for name, array in inputs.items()}
         first, *more = predict_all(model, inputs)
         reference = Reference(
             dict(inputs), first, dict(zip(model.output_names[1:], more, strict=True))

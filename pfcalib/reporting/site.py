@@ -144,7 +144,9 @@ def open_entry(root: Path, study: Study, path: Path) -> Entry:
     if not now:
         stale = "it does not say which code made it"
     elif changed := sorted(
-        name for name in now | made["code"] if now.get(name) != made["code"].get(name)
+        name
+        for name in now | made["code"]
+        if now.get(name) != made["code"].get(name) and not name.startswith(provenance.SHOWS)
     ):
         more = f" and {len(changed) - N_NAMED} more" * (len(changed) > N_NAMED)
         stale = f"changed since: {', '.join(changed[:N_NAMED])}{more}"
