@@ -165,10 +165,13 @@ def build_graph(
             f"{getattr(model, 'name', model)}: only functional models with one output, a vector, "
             "can be written for lwtnn"
         )
+    if unknown := set(variables or {}) - {tensor.name for tensor in model.inputs}:
+        raise ValidationError(f"{model.name} has no input {', '.join(sorted(unknown))}")
     graph = _Graph(model, variables or {})
     place, name = graph.place(model.outputs[0]), model.output_names[0]
     n_outputs = model.outputs[0].shape[-1]
-    labels = CLASSES if name == "p" else [f"{name}_{i}" for i in range(n_outputs)]
+    known = name == "p" and n_outputs == len(CLASSES)
+    labels = CLASSES if known else [f"{name}_{i}" for i in range(n_outputs)]
     return {
         "inputs": graph.inputs["input"],
         "input_sequences": graph.inputs["input_sequence"],
@@ -230,8 +233,8 @@ class _Graph:
             _refuse(operation, f"shape {tensor.shape} is neither a vector nor a sequence of them")
         kind = ("input", "input_sequence")[len(tensor.shape) - 2]
         names = [f"{tensor.name}_{i}" for i in range(size)] if names is None else list(names)
-        if len(set(names)) != size:
-            _refuse(operation, f"{len(set(names))} different names for {size} variables")
+        if not len(names) == len(set(names)) == size:
+            _refuse(operation, f"{len(names)} names, expected {size} different ones")
         sources = [len(self.inputs[kind])]
         self.inputs[kind].append(
             {
@@ -286,6 +289,8 @@ def _sources(operation: Any, call: int) -> list[Any]:
         for tensor in operation._inbound_nodes[call].input_tensors
         if keras.backend.standardize_dtype(tensor.dtype) != "bool"
     ]
+    if not tensors:
+        _refuse(operation, "lwtnn has no logic")
     if len(tensors) > 1 and _kind(operation) not in MERGES:
         _refuse(operation, "lwtnn gives it one tensor, not several, nor a first state")
     return tensors

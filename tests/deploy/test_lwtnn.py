@@ -281,6 +281,7 @@ def on(layer, shape=(5,)):
         (lambda: on(layers.Rescaling(0.0, name="z")), "'z' .*a scale is 0"),
         (lambda: on(layers.Dense(2), (3, 3, 2)), "neither a vector nor a sequence"),
         (lambda: on(lambda x: ops.sum(x, axis=2), (4, 2)), "'sum.*over its steps"),
+        (lambda: on(lambda x: ops.cast(x > 0.0, "float32")), "'cast.*no logic"),
         (lambda: keras.Sequential([keras.Input((2,)), layers.Dense(2)]), "functional"),
         (lambda: build_model("cnn"), "neither a vector nor a sequence"),
         (lambda: build_model("mlp"), r"\(LayerShares\): lwtnn has no such layer"),
@@ -292,6 +293,19 @@ def on(layer, shape=(5,)):
 def test_what_lwtnn_lacks_is_refused_by_name(model, message):
     with pytest.raises(ValidationError, match=message):
         build_graph(model())
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"cells": ["a"] * 6}, "'cells' .*6 names, expected 6 different ones"),
+        ({"cells": ["a", "b"]}, "'cells' .*2 names, expected 6"),
+        ({"pixels": ["a"]}, "has no input pixels"),
+    ],
+)
+def test_names_that_do_not_fit_the_inputs_are_refused(variables, message):
+    with pytest.raises(ValidationError, match=message):
+        build_graph(dense_stack(), variables)
 
 
 def test_a_weight_that_is_not_finite_is_refused():
