@@ -121,9 +121,11 @@ def fit_student(
         folder = network_folder(paths, config, start=teacher)
         folder = folder.with_name(f"{folder.name}-student")
     with locked(folder):
-        taught = [_taught(paths, config, teacher, split) for split in ("train", "validation")]
-        model = build_network(config, taught[0].stream)
-        result = fit_model(model, *taught, config.train, out_dir=folder, say=say)
+        training, held_out = (
+            _taught(paths, config, teacher, split) for split in ("train", "validation")
+        )
+        model = build_network(config, training.stream)
+        result = fit_model(model, training, held_out, config.train, out_dir=folder, say=say)
     return Network(config, model, result, folder)
 
 
