@@ -7,5 +7,6 @@ settings: regression_config, classifier_config, read_tuned; tuning: tune_network
 friend: open_model, write_friend; shares: fit_shares (networks that subtract tracks);
 cloudfit: CloudData, fit_cloud, apply_cloud, export_athena (networks on clouds of points);
 elementfit: collect_elements, fit_elements (one network for particle flow);
-subtraction: SubtractionConfig, cached_tables, cached_shares.
+subtraction: SubtractionConfig, cached_tables, cached_shares; pruning: fit_pruned (zeros for good);
+distillation: fit_student (a small network on the answers of a large one).
 """
