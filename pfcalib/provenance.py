@@ -24,7 +24,10 @@ PACKAGES = (
 # compute what the network does
 SHOWS = (
     *("pfcalib.cli", "pfcalib.provenance", "pfcalib.reporting", "pfcalib.cache"),
-    *(f"pfcalib.deploy.{name}" for name in ("contract", "export", "graphfile", "validator")),
+    *(
+        f"pfcalib.deploy.{name}"
+        for name in ("contract", "export", "graphfile", "native", "validator")
+    ),
 )
 _OURS = re.compile(r"(pfcalib|studies)(\.\w+)+")
 _ALL = "*"  # every name of a module

@@ -28,7 +28,6 @@ import itertools
 import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -36,11 +35,11 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.cache import cache_folder, file_sha256, locked, new_file
+from pfcalib.cache import new_file
 from pfcalib.deploy.export import predict
 from pfcalib.deploy.latency import Latency
-from pfcalib.deploy.native import COMPILERS, find_compiler
-from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.deploy.native import build_program
+from pfcalib.errors import ValidationError
 from pfcalib.models.heads import CLASSES
 
 SUFFIX = ".lwtnn.json"
@@ -424,30 +423,6 @@ def _without_masked(model: keras.Model, inputs: Inputs) -> Rows:
     return taken
 
 
-def build_lwtnn_runner() -> Path:
-    """Path of the program that evaluates a file, compiled where it is not in the cache.
-
-    Raises
-    ------
-    ConfigError
-        If there is no compiler, or it fails.
-    """
-    source = Path(str(resources.files("pfcalib"))) / "data" / "run_lwtnn.cpp"
-    target = cache_folder() / "native" / f"run_lwtnn-{file_sha256(source)[:16]}"
-    with locked(target):
-        if not target.exists():
-            compiler = find_compiler()
-            if compiler is None:
-                raise ConfigError(f"no C++ compiler was found; one of {', '.join(COMPILERS)} does")
-            with new_file(target) as temporary:
-                command = [compiler, "-std=c++17", "-O2", "-o", str(temporary), str(source)]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    raise ConfigError(f"{compiler} cannot compile {source}: {done.stderr}")
-            target.chmod(0o755)
-    return target
-
-
 def run_lwtnn(path: str | Path, inputs: Rows, *, timed: bool = False) -> NDArray[np.float64]:
     """Answers of a file for lwtnn through the C++ program, in double precision.
 
@@ -488,7 +463,7 @@ def run_lwtnn(path: str | Path, inputs: Rows, *, timed: bool = False) -> NDArray
         raise ValidationError(
             f"{path}: not a file for lwtnn that takes these inputs: {error}"
         ) from error
-    command = [build_lwtnn_runner(), path, *(["time"] if timed else [])]
+    command = [build_program("run_lwtnn"), path, *(["time"] if timed else [])]
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     if done.returncode:
         raise ValidationError(f"{path}: {done.stderr.decode(errors='replace').strip()}")

@@ -31,16 +31,21 @@ def find_library() -> Path | None:
     return next(iter(sorted(folder.glob("libonnxruntime.so*"))), None)
 
 
-def build_runner() -> Path:
-    """Path of the program, compiled where it is not in the cache.
+def build_program(name: str) -> Path:
+    """Path of a program of the package, compiled where it is not in the cache.
+
+    Parameters
+    ----------
+    name : str
+        Of its source, `pfcalib/data/<name>.cpp`.
 
     Raises
     ------
     ConfigError
         If there is no compiler, or it fails.
     """
-    source = Path(str(resources.files("pfcalib"))) / "data" / "run_onnx.cpp"
-    target = cache_folder() / "native" / f"run_onnx-{file_sha256(source)[:16]}"
+    source = Path(str(resources.files("pfcalib"))) / "data" / f"{name}.cpp"
+    target = cache_folder() / "native" / f"{name}-{file_sha256(source)[:16]}"
     with locked(target):
         if not target.exists():
             compiler = find_compiler()
@@ -79,7 +84,7 @@ def run_native(path: str | Path, rows: NDArray[np.float32]) -> NDArray[np.float3
     library = find_library()
     if library is None:
         raise ConfigError("the Python package of ONNX Runtime comes without libonnxruntime.so")
-    command: list[Any] = [build_runner(), library, path, *map(str, rows.shape[1:])]
+    command: list[Any] = [build_program("run_onnx"), library, path, *map(str, rows.shape[1:])]
     data = np.ascontiguousarray(rows, dtype=np.float32).tobytes()
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     if done.returncode:

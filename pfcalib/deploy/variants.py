@@ -1,5 +1,5 @@
-"""Smaller variants of an ONNX file, with what they change in its outputs: weights and products in
-half precision, or in integers of eight bits.
+"""Smaller variants of an ONNX file, with a contract of their own and with what they change in its
+outputs: weights and products in half precision, or in integers of eight bits.
 
 Only products with weights (Conv, Gemm, MatMul) are changed. All else, and inputs and outputs, stay
 in single precision: moments in physical units go beyond what half precision holds, and the
@@ -28,7 +28,18 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from pfcalib.cache import new_file
+from pfcalib.cache import file_sha256, new_file, write_text
+from pfcalib.deploy.contract import (
+    ModelContract,
+    Reference,
+    contract_path,
+    read_contract,
+    read_reference,
+    reference_path,
+    seal,
+    write_reference,
+)
+from pfcalib.deploy.graphfile import graph_facts, read_graph
 from pfcalib.deploy.validator import open_session, run_in_batches
 from pfcalib.errors import ConfigError, ValidationError
 
@@ -70,13 +81,14 @@ def write_float16(path: str | Path, *, inputs: Inputs) -> Variant:
         If the file cannot be loaded or does not take the inputs.
     """
     path = Path(path)
-    expected = _outputs(path, inputs)
+    expected, contract = _outputs(path, inputs), read_contract(path)
     proto = onnx.load(path)
     _halve_products(proto.graph)
     target = path.with_suffix(".float16.onnx")
     with new_file(target) as temporary:
         onnx.save(proto, temporary)
-        return Variant(target, _outputs(temporary, inputs) - expected)
+    _write_contract(target, contract, read_reference(path, contract).inputs, "float16")
+    return Variant(target, _outputs(target, inputs) - expected)
 
 
 def write_int8(
@@ -109,7 +121,7 @@ def write_int8(
     if method not in METHODS:
         raise ConfigError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     path = Path(path)
-    expected = _outputs(path, inputs)
+    expected, contract = _outputs(path, inputs), read_contract(path)
     target = path.with_suffix(".int8.onnx")
     with tempfile.TemporaryDirectory() as folder, new_file(target) as temporary:
         plain = Path(folder) / path.name
@@ -131,7 +143,8 @@ def write_int8(
             raise ValidationError(
                 f"{path}: cannot be quantised: {type(error).__name__}: {str(error).strip()}"
             ) from error
-        return Variant(target, _outputs(temporary, inputs) - expected)
+    _write_contract(target, contract, read_reference(path, contract).inputs, "int8")
+    return Variant(target, _outputs(target, inputs) - expected)
 
 
 class _Clusters(CalibrationDataReader):
@@ -146,6 +159,28 @@ class _Clusters(CalibrationDataReader):
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._batches, None)
+
+
+def _write_contract(path: Path, first: ModelContract, inputs: Inputs, precision: str) -> None:
+    """Contract and reference outputs of a variant, those of the file itself: no others tell whether
+    it was changed.
+    """
+    reference = Reference(dict(inputs), run_in_batches(open_session(path), inputs, BATCH))
+    write_reference(reference_path(path), reference)
+    facts = graph_facts(read_graph(path))
+    of_variant = {
+        "schema_version": 2,
+        "precision": precision,
+        "opset": facts.opset,
+        "n_weights": facts.n_weights,
+        "sha256": file_sha256(path),
+        "reference_sha256": file_sha256(reference_path(path)),
+        "weights_sha256": None,
+        "physics": {},
+        "training": {**first.training, "variant_of": first.sha256},
+    }
+    sealed = seal(first.model_copy(update=of_variant))
+    write_text(contract_path(path), sealed.model_dump_json(indent=2) + "\n")
 
 
 def _outputs(path: Path, inputs: Inputs) -> NDArray[np.float64]:

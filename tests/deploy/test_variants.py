@@ -12,6 +12,8 @@ from onnx import numpy_helper
 from scipy.special import ndtr
 
 from pfcalib.deploy.bandwidth import read_bandwidth, read_bound
+from pfcalib.deploy.contract import contract_path, read_contract
+from pfcalib.deploy.examination import FAILED, Finding, examine
 from pfcalib.deploy.export import export_onnx
 from pfcalib.deploy.validator import open_session, run_in_batches
 from pfcalib.deploy.variants import METHODS, write_float16, write_int8
@@ -108,6 +110,11 @@ def test_variants_lie_beside_the_original_which_stays(original, rng):
     assert all(path.parent == original.parent for path in paths)
     assert original.read_bytes() == before
     assert not list(original.parent.glob("*.tmp*"))
+    for path, precision in zip(paths, ("float16", "int8"), strict=True):
+        assert read_contract(path).precision == precision
+        assert not [
+            sign for sign in examine(path) if isinstance(sign, Finding) and sign.verdict == FAILED
+        ]
     for path in (original, *paths):
         session = open_session(path)
         assert [node.type for node in (*session.get_inputs(), *session.get_outputs())] == [
@@ -151,12 +158,13 @@ def test_inputs_that_do_not_fit_leave_no_file(original, name, tmp_path, rng):
     path = tmp_path / "net.onnx"
     path.write_bytes(original.read_bytes())
     good, bad = two_gaussians(rng, 10)[0], {"cells": np.zeros((10, 3), np.float32)}
+    contract_path(path).write_bytes(contract_path(original).read_bytes())
     with pytest.raises(ValidationError, match="ONNX Runtime fails"):
         write(name, path, bad, good)
     if name == "minmax":
         with pytest.raises(ValidationError, match="cannot be quantised"):
             write(name, path, good, bad)
-    assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.json", "net.onnx"]
 
 
 def test_a_method_that_is_none_is_refused(original, rng):
