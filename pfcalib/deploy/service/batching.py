@@ -78,7 +78,7 @@ class Signature:
         wanted, found = self.shapes[name], array.shape[1:]
         may_be_short = name in self._padded
         fits = array.ndim == len(wanted) + 1 and all(
-            have == want or 0 < have and (want < 0 or (may_be_short and i == 0 and have < want))
+            have > 0 and (have == want or want < 0 or (may_be_short and i == 0 and have < want))
             for i, (have, want) in enumerate(zip(found, wanted, strict=True))
         )
         if not fits or array.dtype != np.float32:
@@ -116,7 +116,7 @@ class Statistics:
 
     n_answered: int = 0  # requests
     n_refused: int = 0
-    n_clusters: int = 0
+    n_clusters: int = 0  # that were run
     n_runs: int = 0
     answered_ns: int = 0  # from arrival to answer
     refused_ns: int = 0
@@ -264,6 +264,7 @@ class Batcher:
         run_ns: int,
     ) -> None:
         self.statistics.n_runs += 1
+        self.statistics.n_clusters += sum(request.n_clusters for request in batch)
         self.statistics.run_ns += run_ns
         self.statistics.last_ms = time.time_ns() // 1_000_000
         start = 0
@@ -274,6 +275,5 @@ class Batcher:
                 if refusal is not None:
                     request.answer.set_exception(refusal)
                 else:
-                    self.statistics.n_clusters += request.n_clusters
                     request.answer.set_result([output[start:stop] for output in outputs])
             start = stop

@@ -34,6 +34,8 @@ class HttpApi:
         self._repository = repository
         self._access = access
         self.app = web.Application(client_max_size=max_bytes, middlewares=[self._guard])
+        for path in MODEL:  # addresses are tried in this order
+            self.app.router.add_post(f"{path}/infer", self._infer)
         for path, handler in {
             "/v2": self._told(lambda _: repository.server_metadata()),
             "/v2/health/live": self._state(lambda _: True),
@@ -48,7 +50,6 @@ class HttpApi:
             add(f"{path}/config", self._told(lambda of: repository.configuration(*_named(of))))
             add(f"{path}/stats", self._told(lambda of: repository.statistics(*_named(of))))
             add(f"{path}/ready", self._state(lambda of: repository.is_ready(*_named(of))))
-            self.app.router.add_post(f"{path}/infer", self._infer)
         self.app.router.add_post("/v2/repository/index", self._index)
         self.app.router.add_post("/v2/repository/models/{model}/load", self._load)
         self.app.router.add_post("/v2/repository/models/{model}/unload", self._unload)
@@ -67,12 +68,13 @@ class HttpApi:
 
     async def _infer(self, request: web.Request) -> web.Response:
         async with self._access.limited() as clock:
-            served = self._repository.find(*_named(request))
             body = await request.read()
             length = request.headers.get(LENGTH)
             if length is not None and not length.isdecimal():
                 raise Refusal(Reason.INVALID, f"{LENGTH} is {length!r}, expected a whole number")
             asked, inputs = parse_request(body, None if length is None else int(length))
+            # a model that is found after all else has come cannot be unloaded meanwhile
+            served = self._repository.find(*_named(request))
             require_outputs([output.name for output in asked.outputs], served.batcher.outputs)
             clock.shorten(asked.parameters.get("timeout"))
             outputs = await self._repository.infer(served, inputs)

@@ -12,7 +12,7 @@ LABELS = ("model", "version")
 COUNTERS = {
     "requests_answered": ("Requests with an answer.", "n_answered"),
     "requests_refused": ("Requests without an answer.", "n_refused"),
-    "clusters": ("Clusters with an answer.", "n_clusters"),
+    "clusters": ("Clusters that were run.", "n_clusters"),
     "runs": ("Batches that were run.", "n_runs"),
     "answer_seconds": ("From arrival to answer, summed over requests.", "answered_ns"),
     "queue_seconds": ("From arrival to the run, summed over requests.", "queue_ns"),

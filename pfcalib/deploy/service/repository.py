@@ -173,7 +173,9 @@ class Repository:
             served = old.get(path.name)
             unchanged = served and served.batcher.config == config
             drafts[path.name] = _validated(
-                path / f"{folder.name}.onnx", served.digests if served and unchanged else None
+                path / f"{folder.name}.onnx",
+                known=served.digests if served and unchanged else None,
+                n_threads=config.n_threads,
             )
         return config, drafts
 
@@ -258,7 +260,7 @@ class Repository:
         ]
 
 
-def _validated(path: Path, known: tuple[str, ...] | None) -> _Draft:
+def _validated(path: Path, *, known: tuple[str, ...] | None, n_threads: int) -> _Draft:
     """The version whose ONNX file this is, if it passes. Validated and opened is a copy, so that no
     one can change it between the two.
     """
@@ -275,7 +277,7 @@ def _validated(path: Path, known: tuple[str, ...] | None) -> _Draft:
             require_parity(check_stored_model(draft))
         except ValidationError as error:
             raise ValidationError(str(error).replace(folder, str(path.parent))) from None
-        return _Draft(digests, open_session(draft))
+        return _Draft(digests, open_session(draft, n_threads=n_threads))
 
 
 def _told(served: Served) -> dict[str, Any]:

@@ -26,7 +26,7 @@ Shape = list[Annotated[int, Field(ge=0)]]
 
 class _Output(BaseModel):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)  # {} would be copied deeply
 
 
 class _Input(_Output):
@@ -39,9 +39,9 @@ class InferRequest(BaseModel):
     """JSON of a request."""
 
     id: str = ""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     inputs: list[_Input] = Field(min_length=1)
-    outputs: list[_Output] = []
+    outputs: list[_Output] = Field(default_factory=list)
 
 
 def parse_request(
