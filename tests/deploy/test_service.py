@@ -672,3 +672,18 @@ def test_a_batch_is_never_larger_than_allowed(rng):
     for answer, part in zip(answers, parts, strict=True):
         np.testing.assert_allclose(answer["sum"], part.sum(axis=1), rtol=1e-5)
     assert n_runs == 3
+
+
+def test_all_that_waits_when_a_model_is_unloaded_is_answered(rng):
+    """More than one batch of it."""
+    parts = [rng.normal(size=(1, 4, 2)).astype(np.float32) for _ in range(50)]
+
+    async def run():
+        batcher = Batcher(sums_of_rows(), BatchingConfig(max_batch=1))
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            answers = [tasks.create_task(batcher.run({"points": part})) for part in parts]
+            tasks.create_task(batcher.close())
+        return [answer.result()["sum"] for answer in answers]
+
+    for answer, part in zip(asyncio.run(run()), parts, strict=True):
+        np.testing.assert_allclose(answer, part.sum(axis=1), rtol=1e-5)
