@@ -159,6 +159,7 @@ class RemoteModel:
         try:
             output = self._ask(inputs)
         except (OSError, http.client.HTTPException, InferenceServerException) as error:
+            self._batch = None  # the next one may be another service
             status = error.status() if isinstance(error, InferenceServerException) else None
             if isinstance(error, InferenceServerException) and status not in NO_ANSWER:
                 raise Refusal(Reason.INVALID, f"{self._address}: {error}") from error
@@ -171,13 +172,18 @@ class RemoteModel:
         return output
 
     def _ask(self, inputs: Arrays) -> NDArray[np.float32]:
-        n_clusters = len(next(iter(inputs.values())))
+        lengths = {len(array) for array in inputs.values()}
+        if len(lengths) != 1:
+            raise Refusal(
+                Reason.INVALID, f"inputs have {sorted(lengths)} clusters: expected one number"
+            )
+        n_clusters = max(lengths.pop(), 1)
         if self._batch is None:
             self._batch = self._configuration()["max_batch_size"]
         batch = self._batch or n_clusters  # Triton tells 0 of models without batches
         parts = [
             self._ask_once({name: array[i : i + batch] for name, array in inputs.items()})
-            for i in range(0, max(n_clusters, 1), batch)
+            for i in range(0, n_clusters, batch)
         ]
         return np.concatenate(parts)
 

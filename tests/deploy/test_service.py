@@ -128,7 +128,9 @@ def service(exported, tmp_path_factory):
     (folder / "slow" / "service.json").write_text(json.dumps(SLOW))
     copy_model(exported / "3", folder / "points" / "1")
     (folder / "empty").mkdir()
-    with running(folder, options=("--max-wait-us", "2000", "--max-mb", "1")) as found:
+    with running(
+        folder, options=("--max-batch", "250", "--max-wait-us", "2000", "--max-mb", "1")
+    ) as found:
         yield found
 
 
@@ -185,7 +187,7 @@ def client(service, protocol):
 
 
 @pytest.mark.parametrize("model", ["dnn", "points"])
-@pytest.mark.parametrize("n_clusters", [1, 256])
+@pytest.mark.parametrize("n_clusters", [1, 250])
 def test_the_answer_is_that_of_onnx_runtime(service, client, model, n_clusters):
     path = onnx_path(service, model, 10 if model == "dnn" else 1)
     inputs = draw(path, n_clusters, seed=4)
@@ -320,7 +322,7 @@ def test_bytes_that_do_not_fit_are_refused(service, length, tail, message):
         ({"pixels": (2, 5)}, {}, Reason.INVALID, r"expected float32 \(n, 6\)"),
         ({"pixels": (2, 1, 6)}, {}, Reason.INVALID, r"expected float32 \(n, 6\)"),
         ({"pixels": (0, 6)}, {}, Reason.INVALID, "one number above 0"),
-        ({"pixels": (257, 6)}, {}, Reason.INVALID, "at most 256"),
+        ({"pixels": (251, 6)}, {}, Reason.INVALID, "at most 250"),
         ({"pixels": (2, 6)}, {"dtype": np.float64}, Reason.INVALID, "type FP64, expected FP32"),
         ({"pixels": (2, 6)}, {"model": "cnn"}, Reason.UNKNOWN, "'cnn' is not served"),
         ({"pixels": (2, 6)}, {"version": "2"}, Reason.UNKNOWN, "there is 1, 10"),
@@ -381,8 +383,11 @@ def test_the_service_tells_what_it_serves(client, protocol):
     assert metadata["versions"] == ["1"]
     assert [tensor["name"] for tensor in metadata["inputs"]] == ["moments", "points"]
     assert [int(axis) for axis in metadata["inputs"][1]["shape"]] == [-1, 64, 5]
-    config = client.get_model_config("dnn", **plain)
-    assert (config if protocol == "http" else config["config"])["max_batch_size"] == 256
+    config = client.get_model_config("slow", **plain)
+    config = config if protocol == "http" else config["config"]
+    assert config["max_batch_size"] == 250  # the service's
+    wait_us = config["dynamic_batching"]["max_queue_delay_microseconds"]
+    assert int(wait_us) == SLOW["max_wait_us"]  # the model's own
     stats = client.get_inference_statistics("dnn", **plain)["model_stats"]
     assert [of["version"] for of in stats] == ["1", "10"]
     index = client.get_model_repository_index(**plain)
@@ -531,7 +536,7 @@ def test_only_who_has_the_token_is_answered_and_the_end_loses_nothing(exported, 
             service.process.send_signal(signal.SIGTERM)
             for answer in answers:
                 np.testing.assert_allclose(answer.result(), expected, rtol=0, atol=1e-6)
-        assert service.process.wait(10) == 0
+        assert service.process.wait(60) == 0
 
 
 def test_a_service_that_cannot_start_says_why(exported, tmp_path):
@@ -607,6 +612,14 @@ def test_a_client_does_not_mix_two_models(service, protocol):
         RemoteModel(address, fallback=path).predict(inputs)
     answer = RemoteModel(f"{address}/1", fallback=path).predict(inputs)
     np.testing.assert_allclose(answer, LocalModel(path).predict(inputs), rtol=0, atol=1e-6)
+
+
+def test_a_client_cuts_no_input_short(service, protocol):
+    inputs = draw(onnx_path(service, "points", 1), 600, seed=13)
+    address = f"{protocol}://{getattr(service, protocol)}/points"
+    for name, array in inputs.items():
+        with pytest.raises(Refusal, match=r"have \[250, 600\] clusters"):
+            RemoteModel(address).predict({**inputs, name: array[:250]})
 
 
 def test_a_local_file_takes_the_inputs_that_the_service_takes(service):

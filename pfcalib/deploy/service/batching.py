@@ -162,7 +162,7 @@ class Batcher:
         self._thread.start()
 
     async def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Outputs for some clusters, by name; who cancels it gives its place in the queue back.
+        """Outputs for some clusters, by name; a call that is cancelled in time is not run.
 
         Raises
         ------
@@ -192,7 +192,7 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Refusal(Reason.CLOSING, "the model is being unloaded")
-            if self.n_waiting + n_clusters > self.config.max_queue:
+            if self.n_waiting and self.n_waiting + n_clusters > self.config.max_queue:
                 raise Refusal(
                     Reason.OVERLOADED, f"{self.n_waiting} clusters wait already: try again later"
                 )

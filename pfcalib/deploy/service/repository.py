@@ -184,11 +184,12 @@ class Repository:
         if not path.exists():
             return self._config
         try:
-            return BatchingConfig.model_validate_json(path.read_bytes())
+            found = BatchingConfig.model_validate_json(path.read_bytes())
         except PydanticError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
             raise ConfigError(f"{path}: {where}: {first['msg']}") from error
+        return self._config.model_copy(update=found.model_dump(exclude_unset=True))
 
     def server_metadata(self) -> dict[str, Any]:
         """Name, version and extensions of the server."""

@@ -34,7 +34,7 @@ class ServiceConfig:
     grpc_port: int = 8001
     token: str | None = None
     max_bytes: int = 16 << 20  # of a request
-    max_open: int = 256  # requests at once, for each of HTTP and gRPC
+    max_open: int = 256  # requests at once
     timeout_s: float = 10.0  # of a request
     batching: BatchingConfig = field(default_factory=BatchingConfig)
 
