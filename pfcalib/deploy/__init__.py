@@ -2,5 +2,6 @@
 
 export: export_onnx, predict; contract: ModelContract, read_contract; validator: check_stored_model,
 require_parity, open_session, run_in_batches; latency: measure_latency; cost: count_multiply_adds;
-layerwise: layer_differences; native: run_native (a C++ program).
+layerwise: layer_differences; native: run_native (a C++ program); service: inference over HTTP and
+gRPC; client: LocalModel, RemoteModel.
 """
