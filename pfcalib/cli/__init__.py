@@ -26,6 +26,7 @@ from pfcalib.cli.readme import readme
 from pfcalib.cli.refine_showers import refine_showers
 from pfcalib.cli.report import report
 from pfcalib.cli.run import run
+from pfcalib.cli.serve import serve
 from pfcalib.cli.simulate import simulate
 from pfcalib.cli.simulate_events import simulate_events
 from pfcalib.cli.train import train
@@ -37,7 +38,7 @@ from pfcalib.errors import PfcalibError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in [
     *(simulate, simulate_events, example, inspect, convert, derive_lcw, train, apply, tune),
-    *(tune_showers, refine_showers, derive_eoverp, pflow, export, validate),
+    *(tune_showers, refine_showers, derive_eoverp, pflow, export, validate, serve),
     *(run, report, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]
