@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(
     r"```(bash|python)\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
 )
-LONG = ("pfcalib run", "pfcalib tune", "pfcalib simulate g4.root")
+LONG = ("pfcalib run", "pfcalib serve", "pfcalib tune", "pfcalib simulate g4.root")
 
 
 def require_target(words: list[str]) -> None:
