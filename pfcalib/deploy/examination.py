@@ -34,6 +34,7 @@ from pfcalib.deploy.contract import (
     read_contract,
     read_reference,
     require_inputs,
+    seal_of,
 )
 from pfcalib.deploy.graphfile import graph_facts, graph_problems, read_graph
 from pfcalib.deploy.validator import (
@@ -246,10 +247,11 @@ def _contract_findings(path: Path, contract: ModelContract, facts: Any) -> Itera
         for name, value in found.items()
     }
     yield _judged("fields of the contract", wrong, ", ".join(found))
-    if contract.seal is None:
+    if contract.schema_version == 1:
         yield Finding("seal", OPEN, f"{contract_path(path).name} is of a time without seals")
     else:
-        yield Finding("seal", PASSED, "contract, model and reference are of one export")
+        changed = {"the contract was changed since the export": contract.seal != seal_of(contract)}
+        yield _judged("seal", changed, "contract, model and reference are of one export")
 
 
 def _reference_findings(reference: Reference, contract: ModelContract) -> Iterator[Finding]:
