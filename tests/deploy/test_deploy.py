@@ -4,7 +4,6 @@ way to tamper with it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import subprocess
@@ -13,18 +12,15 @@ import sys
 import keras
 import numpy as np
 import onnx
-import pydantic
 import pytest
 from onnx import numpy_helper
 
 from pfcalib.cache import file_sha256
 from pfcalib.deploy.contract import (
-    ModelContract,
     contract_path,
     read_contract,
     read_reference,
     reference_path,
-    seal,
 )
 from pfcalib.deploy.export import export_onnx
 from pfcalib.deploy.latency import measure_latency
@@ -96,12 +92,8 @@ def rewrite(path, change, *, renew_checksum):
 
 
 def edit_contract(path, **fields):
-    """With a new seal, where it still is a contract."""
     sidecar = contract_path(path)
-    changed = {**json.loads(sidecar.read_text()), **fields}
-    with contextlib.suppress(pydantic.ValidationError):
-        changed = seal(ModelContract.model_validate(changed)).model_dump(mode="json")
-    sidecar.write_text(json.dumps(changed))
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **fields}))
 
 
 def edit_weights(change, shape):
