@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import queue
 import resource
 import subprocess
@@ -408,6 +409,14 @@ def _judged(subject: str, wrong: Mapping[str, bool], told: str) -> Finding:
 
 def main(arguments: Sequence[str]) -> None:
     """The process: one line of JSON a sign, the last one empty or with what is wrong."""
+    # ONNX Runtime writes to the standard output too
+    with os.fdopen(os.dup(1), "w") as lines, Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        _examine_within(arguments, lines)
+
+
+def _examine_within(arguments: Sequence[str], lines: TextIO) -> None:
+    """Examine within limits of memory."""
     path, *files = map(Path, arguments[:-1])
     options = json.loads(arguments[-1])
     size = path.stat().st_size if path.is_file() else 0
@@ -425,12 +434,14 @@ def main(arguments: Sequence[str]) -> None:
                     line = {"finding": sign}
                 case BatchParity():
                     line = {"batch": vars(sign)}
-            print(json.dumps(line), flush=True)
+            print(json.dumps(line), file=lines, flush=True)
     except ValidationError as error:
         end["problem"] = " ".join(str(error).split())
     except MemoryError:
         end["problem"] = f"more than {memory / 2**30:.1f} GiB of memory"
-    print(json.dumps(end), flush=True)
+    except Exception as error:  # a broken file provokes whatever it can
+        end["problem"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    print(json.dumps(end), file=lines, flush=True)
 
 
 if __name__ == "__main__":

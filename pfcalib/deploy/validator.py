@@ -81,7 +81,10 @@ def open_session(path: Path, *, n_threads: int = 1) -> onnxruntime.InferenceSess
     options.log_severity_level = 3
     content = read_regular(path, MAX_BYTES)
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        for node in (*session.get_inputs(), *session.get_outputs()):
+            node.shape  # noqa: B018  # raises where a name is no text
+        return session
     except Exception as error:  # the errors of ONNX Runtime have no common base but this
         raise ValidationError(
             f"{path}: ONNX Runtime refuses the file: {str(error).splitlines()[0]}"
