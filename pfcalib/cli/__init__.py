@@ -17,7 +17,7 @@ from pfcalib.cli.convert import convert
 from pfcalib.cli.derive_eoverp import derive_eoverp
 from pfcalib.cli.derive_lcw import derive_lcw
 from pfcalib.cli.example import example
-from pfcalib.cli.export import export
+from pfcalib.cli.export_keras import export
 from pfcalib.cli.index import index
 from pfcalib.cli.inspect import inspect
 from pfcalib.cli.list import list_studies

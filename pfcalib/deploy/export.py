@@ -156,8 +156,7 @@ def weights_sha256(model: keras.Model) -> str:
     saved and loaded.
     """
     digest = hashlib.sha256()
-    for weight in model.weights:
-        array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+    for array in map(np.ascontiguousarray, model.get_weights()):
         digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
     return digest.hexdigest()
 
