@@ -302,15 +302,15 @@ def _fresh(session: Any, reference: Reference) -> Iterator[Sign]:
     for factor, value in FACTORS.items():
         with np.errstate(over="ignore"):
             scaled = {name: array * np.float32(value) for name, array in some.items()}
-        said = yield from _run(session, scaled, PIECE, f"inputs times {factor}")
-        wrong[f"not finite at inputs times {factor}"] = not all(np.isfinite(x).all() for x in said)
+        got = yield from _run(session, scaled, PIECE, f"inputs times {factor}")
+        wrong[f"not finite at inputs times {factor}"] = not all(np.isfinite(x).all() for x in got)
     yield _judged("beyond the reference", wrong, f"finite at inputs times {', '.join(FACTORS)}")
     told = []
     for text, value in HOSTILE.items():
         filled = {name: np.full_like(array, value) for name, array in some.items()}
         try:
-            said = yield from _run(session, filled, PIECE, f"inputs of {text}")
-            finite = all(np.isfinite(x).all() for x in said)
+            got = yield from _run(session, filled, PIECE, f"inputs of {text}")
+            finite = all(np.isfinite(x).all() for x in got)
             told.append(f"{text}: {'finite' if finite else 'not finite'}")
         except ValidationError:
             told.append(f"{text}: refused")

@@ -78,15 +78,19 @@ def open_one_network(path: str | os.PathLike[str], *, n_threads: int = 1) -> Flo
     """
     path = Path(path)
     contract = read_contract(path)
-    n_core = contract.training.get("n_core")
-    if (contract.kind, contract.normalisation) != (KIND, MEANING) or not isinstance(n_core, int):
+    n_core, n_elements = contract.training.get("n_core"), contract.inputs[0].shape[0]
+    if (
+        (contract.kind, contract.normalisation) != (KIND, MEANING)
+        or not isinstance(n_core, int)
+        or n_elements is None
+    ):
         raise ValidationError(
             f"{path}: expected one network for particle flow, trained on the present columns; its "
             f"contract tells of {contract.kind!r} with {contract.normalisation!r}"
         )
     if file_sha256(path) != contract.sha256:
         raise ValidationError(f"{path}: sha256 differs from that of its contract")
-    session, n_halo = open_session(path, n_threads=n_threads), contract.inputs[0].shape[0] - n_core
+    session, n_halo = open_session(path, n_threads=n_threads), n_elements - n_core
     name = contract.inputs[0].name
 
     def run(event: Event, cells: RingCells) -> FlowParticles:
