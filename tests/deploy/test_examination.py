@@ -456,10 +456,10 @@ def test_a_file_of_ones_own_without_a_contract_is_held_against_keras(tmp_path):
 
 
 def test_what_chance_makes_of_a_file_is_found_or_still_the_same(path):
-    """A minute of it; an hour by hand."""
+    """Half a minute of it; an hour by hand."""
     script = Path(__file__).with_name("fuzz_examination.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(path), "60", "1"],
+        [sys.executable, str(script), str(path), "600", "1"],
         capture_output=True,
         text=True,
         check=True,
