@@ -20,14 +20,13 @@ PACKAGES = (
     *("pfcalib", "numpy", "scipy", "numba", "awkward", "uproot", "scikit-learn"),
     *("keras", "tensorflow", "onnx", "onnxruntime", "tf2onnx", "matplotlib", "papermill"),
 )
-# what shows, keeps or proves results without making them: the file of a network is proven to
-# compute what the network does
-SHOWS = (
-    *("pfcalib.cli", "pfcalib.provenance", "pfcalib.reporting", "pfcalib.cache"),
-    *(
-        f"pfcalib.deploy.{name}"
-        for name in ("contract", "export", "graphfile", "native", "validator")
-    ),
+# what shows or keeps results without making them
+SHOWS = ("pfcalib.cli", "pfcalib.provenance", "pfcalib.reporting", "pfcalib.cache")
+# what proves that the file of a network computes what the network does, or nothing is written: what
+# it uses counts, not itself
+PROVES = tuple(
+    f"pfcalib.deploy.{name}"
+    for name in ("contract", "examination", "export", "graphfile", "native", "validator")
 )
 _OURS = re.compile(r"(pfcalib|studies)(\.\w+)+")
 _ALL = "*"  # every name of a module
@@ -92,6 +91,7 @@ def code_digests(notebook: Path) -> dict[str, str]:
             "".join(modules[module].parts[k].text for k in sorted(numbers)).encode()
         ).hexdigest()[:12]
         for module, numbers in sorted(used.items())
+        if module not in PROVES
     }
 
 

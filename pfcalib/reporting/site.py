@@ -146,7 +146,7 @@ def open_entry(root: Path, study: Study, path: Path) -> Entry:
     elif changed := sorted(
         name
         for name in now | made["code"]
-        if now.get(name) != made["code"].get(name) and not name.startswith(provenance.SHOWS)
+        if now.get(name) != made["code"].get(name) and name not in provenance.PROVES
     ):
         more = f" and {len(changed) - N_NAMED} more" * (len(changed) > N_NAMED)
         stale = f"changed since: {', '.join(changed[:N_NAMED])}{more}"
