@@ -66,7 +66,7 @@ class ModelContract(BaseModel):
     created: datetime
     versions: dict[str, str]
     training: dict[str, Any]  # provenance: seed, files, settings, best epoch ...
-    # value and error of what was measured on labelled clusters, see `metrics.fidelity`
+    # value and error of what was measured on labelled clusters, see `training.judge`
     physics: dict[str, tuple[float, float]] = {}
     seal: str | None = Field(None, pattern=HASH)
 
