@@ -355,17 +355,23 @@ def count_varied(inputs: Arrays) -> int:
 def fresh_inputs(
     inputs: Arrays, rng: np.random.Generator, n: int = N_FRESH
 ) -> dict[str, NDArray[np.float32]]:
-    """New inputs within the ranges of others: half of them take each number from one of two of
-    these, so that what is mostly zero stays so, half are drawn flat between the smallest and the
-    largest value of each number.
+    """New inputs within the ranges of others. Half of them take each number, or each line of
+    numbers such as a point, from one of two of these, so that what is mostly zero stays so. Half
+    are drawn flat between the smallest and the largest value of each number, but for what is whole
+    in all of them: flags are no flags in between.
     """
-    one, two = rng.integers(len(next(iter(inputs.values()))), size=(2, n - n // 2))
+    chosen = rng.integers(len(next(iter(inputs.values()))), size=(2, n))
+    flat = np.arange(n) >= n - n // 2
     made = {}
     for name, array in inputs.items():
-        mixed = np.where(rng.random(array[one].shape) < 0.5, array[one], array[two])
+        one, two = array[chosen]
+        lines = (*one.shape[:-1], 1) if one.ndim > 2 else one.shape
+        values = np.where(rng.random(lines) < 0.5, one, two).astype(np.float32)
         low, high = array.min(axis=0), array.max(axis=0)
-        flat = low + rng.random((n // 2, *array.shape[1:]), dtype=np.float32) * (high - low)
-        made[name] = np.concatenate([mixed, flat]).astype(np.float32)
+        between = low + rng.random(values[flat].shape, dtype=np.float32) * (high - low)
+        whole = (array == np.round(array)).all(axis=0)
+        values[flat] = np.where(whole, values[flat], between)
+        made[name] = values
     return made
 
 

@@ -37,6 +37,7 @@ from pfcalib.deploy.examination import (
     Finding,
     examine,
     examine_apart,
+    fresh_inputs,
 )
 from pfcalib.deploy.export import export_onnx
 from pfcalib.errors import ValidationError
@@ -394,6 +395,23 @@ def test_what_hangs_or_fills_the_memory_is_ended(path, change):
 
 def test_a_good_file_passes_in_a_process_of_its_own(path):
     assert examine_apart(path).findings == looked_at(path).findings
+
+
+def test_fresh_inputs_keep_points_whole_and_flags_flags():
+    rng = np.random.default_rng(1)
+    there = rng.random((20, 5, 1)) < 0.7
+    points = np.concatenate([there, there * rng.random((20, 5, 3))], axis=-1).astype(np.float32)
+    rows = rng.normal(size=(20, 4)).astype(np.float32)
+    fresh = fresh_inputs({"points": points, "rows": rows}, rng, 400)
+    assert set(np.unique(fresh["points"][..., 0])) == {0.0, 1.0}
+    mixed, flat = np.split(fresh["points"], 2)
+    known = {point.tobytes() for point in points.reshape(-1, 4)}
+    assert all(point.tobytes() in known for point in mixed.reshape(-1, 4))
+    assert not any(point.tobytes() in known for point in flat.reshape(-1, 4))
+    for name, array in (("points", points), ("rows", rows)):
+        assert (fresh[name] >= array.min(axis=0)).all()
+        assert (fresh[name] <= array.max(axis=0)).all()
+    assert not np.isin(fresh["rows"][200:], rows).any()
 
 
 def test_the_training_tells_whether_weights_and_classes_are_its_own(path, trained):
