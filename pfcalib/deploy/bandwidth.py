@@ -4,6 +4,7 @@ for one cluster.
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -42,4 +43,9 @@ def read_bound(path: str | Path) -> ReadBound:
     graph = onnx.load(path).graph
     n_bytes = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
     cached = n_bytes / read_bandwidth(n_bytes, n_passes=50)
-    return ReadBound(n_bytes, 1e6 * cached, 1e6 * n_bytes / read_bandwidth(MEMORY))
+    return ReadBound(n_bytes, 1e6 * cached, 1e6 * n_bytes / _memory_bandwidth())
+
+
+@functools.cache
+def _memory_bandwidth() -> float:
+    return read_bandwidth(MEMORY)

@@ -1,5 +1,6 @@
 """Networks with two heads, class and energy, on the same clusters: on images and on points, with
-one loss and the moments of the cluster as further inputs, so that what differs is the network.
+one loss and the moments of the cluster as further inputs, so that what differs is the network; and
+the published classifier, which has neither.
 
 Studies that make their configurations here share trainings, as with `training.settings`.
 """
@@ -19,7 +20,7 @@ from pfcalib.training.cloudfit import CloudConfig, CloudData
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import NetworkConfig
 from pfcalib.training.regressors import Clusters
-from pfcalib.training.settings import regression_config
+from pfcalib.training.settings import classifier_config, regression_config
 
 HEAD = "class_and_energy"
 TARGET = TargetConfig(with_class=True, flat=False)
@@ -98,3 +99,15 @@ def split_output(
     clusters of energy `e_em` at the EM scale.
     """
     return output[:, 1], TARGET.decode(output[:, 2], e_em)
+
+
+def flat_classifier(
+    options: Mapping[str, Any], *, epochs: int, seed: int, train: Mapping[str, Any] | None = None
+) -> NetworkConfig:
+    """The flat network on pixels alone, without energy and moments, which tells the class: as in
+    ATL-PHYS-PUB-2020-018 if its widths are (936, 936, 468).
+    """
+    alone = {"with_scalars": False, "with_moments": False}
+    return classifier_config(
+        "dnn", epochs=epochs, seed=seed, options={**options, **alone}, train=train
+    )
