@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from studies.faults import (
+from studies.planting import (
     add_chance,
     change_reference,
     cut,
