@@ -127,14 +127,22 @@ def put_load(
     size : int
         Clusters of a request.
     meanwhile : callable, optional
-        Done in another thread a third of the time after the start.
+        Done in another thread after a third of the time; the load ends a third after it, if that is
+        later.
     """
     load = Load()
+
+    def interfere() -> None:
+        assert meanwhile is not None
+        meanwhile()
+        time.sleep(seconds / 3)
+
+    other = threading.Timer(seconds / 3, interfere) if meanwhile else None
 
     async def ask(client: aio.InferenceServerClient, number: int, ends: float) -> None:
         n = len(expected[0])
         for first in itertools.cycle(range(number * size % n, n - size + 1, size)):
-            if time.perf_counter() > ends:
+            if time.perf_counter() > ends and not (other and other.is_alive()):
                 return
             rows = slice(first, first + size)
             tensors = to_tensors({name: array[rows] for name, array in inputs.items()})
@@ -155,7 +163,6 @@ def put_load(
             await asyncio.gather(*(ask(client, i, began + seconds) for i in range(n_clients)))
         load.seconds = time.perf_counter() - began
 
-    other = threading.Timer(seconds / 3, meanwhile) if meanwhile else None
     thread = threading.Thread(target=lambda: asyncio.run(all_of_them()))  # a kernel has its loop
     for each in filter(None, (other, thread)):
         each.start()
