@@ -98,6 +98,47 @@ def plot_ratio_curves(
     return np.asarray([upper, lower])
 
 
+@styled
+def plot_profiles(
+    profiles: Mapping[str, Pair], *, units: Sequence[str],
+    names: tuple[str, str] = ("fast", "Geant4"), colours: Sequence[str] = COLOURS,
+    sources: Sequence[str] = SOURCES,
+) -> NDArray[Any]:  # fmt: skip
+    """Longitudinal profiles and their references, and below them the ratios; one column each.
+
+    Parameters
+    ----------
+    profiles : mapping of str to (Curve, Curve)
+        By label, such as a species: energy a unit of depth of either sample, against depth.
+    units : sequence of str
+        Of the depth, one a profile, in LaTeX.
+    names, colours, sources
+        As of `plot_ratio_curves`.
+
+    Returns
+    -------
+    ndarray of Axes, shape (2, n_profiles)
+    """
+    size = (4.5 * len(profiles), 5.2)
+    _, axes = plt.subplots(
+        2, len(profiles), sharex="col", squeeze=False, height_ratios=(2.2, 1.0), figsize=size
+    )
+    for (upper, lower), (label, pair), unit, colour in zip(
+        axes.T, profiles.items(), units, colours, strict=False
+    ):
+        _draw_pair(upper, pair, label, names, colour)
+        draw_curve(lower, pair[0].ratio(pair[1]), label=label, colour=colour)
+        lower.axhline(1.0, color=GREY, linestyle=":", linewidth=1.0)
+        upper.set(yscale="log", ylabel=rf"$E_\mathrm{{layer}}/E_\mathrm{{true}}$ per ${unit}$")
+        edges = pair[0].edges
+        lower.set(xlabel=rf"depth behind the presampler [${unit}$]", xlim=(edges[0], edges[-1]))
+        _add_room(upper, 0.3)
+        upper.legend()
+    axes[1, 0].set_ylabel(" / ".join(names))
+    name_source(axes[0, 0], *sources)
+    return np.asarray(axes)
+
+
 def _draw_pair(
     ax: Axes, pair: Pair, label: str, names: tuple[str, str], colour: str,
     band: NDArray[np.float64] | None = None,
