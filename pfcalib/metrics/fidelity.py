@@ -344,7 +344,7 @@ def layer_profile(
         Of the presampler, which is left out, and of the layers behind it that are wanted, in
         radiation or interaction lengths.
     e_range : (float, float), GeV
-        True energy of the showers.
+        True energy of the showers; a single one has no error.
     """
     n, n_layers = len(showers.e_true), len(thickness)
     event = np.repeat(np.arange(n), np.diff(showers.offsets))
@@ -352,8 +352,10 @@ def layer_profile(
     of_shower = _sum(place, showers.signal / showers.e_true[event], n * grid.n_layers)
     inside = (showers.e_true >= e_range[0]) & (showers.e_true < e_range[1])
     share = of_shower.reshape(n, -1)[inside, 1:n_layers] / thickness[1:]
-    found = np.array([mean(column) for column in share.T])
-    return Curve(np.cumsum(np.append(0.0, thickness[1:])), *found.T)
+    spread = share.std(axis=0, ddof=1) if len(share) > 1 else np.full(n_layers - 1, np.nan)
+    edges = np.cumsum(np.append(0.0, thickness[1:]))
+    n_inside = max(len(share), 1)
+    return Curve(edges, share.sum(axis=0) / n_inside, spread / np.sqrt(n_inside))
 
 
 def worst(comparisons: Sequence[Comparison], quantity: str) -> Estimate:
