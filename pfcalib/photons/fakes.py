@@ -31,8 +31,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 PHOTON_JET = ("PromptPhoton:qg2qgamma = on", "PromptPhoton:qqbar2ggamma = on")
-# by source: settings of Pythia, which particles are candidates, and the power of pT-hat by which its
-# spectrum is biased, so that candidates of 20 to 100 GeV are many
+# by source: settings of Pythia, which particles are candidates, and the power of pT-hat by which
+# its spectrum is biased, so that candidates of 20 to 100 GeV are many
 SOURCES: dict[str, tuple[tuple[str, ...], tuple[int, ...], float]] = {
     "photon": (PHOTON_JET, (22,), 3.0),
     "jet": (PHOTON_JET, (111, 221), 4.5),
@@ -231,7 +231,7 @@ def match_pt(pt: FloatArray, wanted: FloatArray, rng: np.random.Generator) -> In
 
 
 def to_calorimeter(
-    particles: Particles, rng: np.random.Generator, *, field: float
+    particles: Particles, rng: np.random.Generator, *, field: float, tracker: bool = True
 ) -> tuple[IntArray, FloatArray, NDArray[np.bool_]]:
     """Rows of `simulation.showers.run_events` at the front of the material, after decays and the
     conversion of photons in the tracker.
@@ -243,6 +243,8 @@ def to_calorimeter(
     rng : numpy.random.Generator
     field : float, tesla
         Solenoid.
+    tracker : bool
+        Whether there is one.
 
     Returns
     -------
@@ -252,7 +254,7 @@ def to_calorimeter(
         Whether the hardest particle of the event is a photon that converted.
     """
     particles = decay_at_origin(particles, rng)
-    radius = conversion_radius(particles, rng)
+    radius = conversion_radius(particles, rng) if tracker else np.full(len(particles.eta), np.nan)
     pair = np.isfinite(radius)
     n_events = int(particles.event.max()) + 1
     order = np.lexsort((-particles.energy, particles.event))

@@ -1,5 +1,5 @@
-"""Pairs of images: photons and fakes in windows of the calorimeter layers, without pile-up, and what
-pile-up adds to each pixel.
+"""Pairs of images: photons and fakes in windows of the calorimeter layers, without pile-up, and
+what pile-up adds to each pixel.
 
 A window is 7 x 11 cells of EMB2 about the hottest one; the other layers are cut where it lies, each
 in its own cells, so that the strips of EMB1 stay as fine as they are. The image at some mu is the
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.cache import cache_folder, cache_key, new_file
 from pfcalib.columns import LAYER_NAMES
@@ -34,9 +34,10 @@ from pfcalib.simulation.detector import build_slabs, grid_arrays
 from pfcalib.simulation.digitise import NoiseConfig, noise_sigma
 from pfcalib.simulation.kernels import Setup, new_scratch
 from pfcalib.simulation.parameters import ShowerConfig
+from pfcalib.simulation.particles import Particles
 from pfcalib.simulation.pileup import (
-    NO_POOL,
     N_TURNS,
+    NO_POOL,
     Pool,
     PoolConfig,
     cached_pool,
@@ -241,31 +242,14 @@ def _image(
 ) -> Pairs:
     """Showers of candidates and their pairs of images."""
     showers, noise, beam = rngs
-    event, rows, converted = to_calorimeter(candidates.particles, showers, field=FIELD)
     n = candidates.n
-    setup = Setup(build_slabs(BARREL), grid_arrays(BARREL), ShowerConfig())
-    offsets, cell, values, _ = run_events(
-        showers,
-        setup,
-        new_scratch(BARREL.n_cells),
-        rows,
-        np.searchsorted(event, np.arange(n + 1)),
-        np.bincount(event, rows[:, 1], n),
-    )
-    electronic = noise_sigma(BARREL)
-    centre = np.empty(n, np.int64)
-    clean = np.empty((n, N_PIXELS), np.float32)
+    offsets, cell, signal, converted = shower(candidates.particles, BARREL, showers)
+    place = candidates.eta, candidates.phi
+    windows, clean = read_windows(BARREL, offsets, cell, signal, *place, noise)
     pileup = np.zeros((len(config.mus), n, N_PIXELS), np.float32)
     split = split_of(collision)
-    for i in range(n):
-        hits = slice(offsets[i], offsets[i + 1])
-        energy = np.zeros(BARREL.n_cells)
-        energy[cell[hits]] = values[hits, 0]
-        centre[i] = hottest(BARREL, energy, candidates.eta[i], candidates.phi[i])
-        window = window_cells(BARREL, centre[i : i + 1])[0]
-        clean[i] = energy[window] + noise.standard_normal(N_PIXELS) * electronic[window]
-        if config.mus:
-            pileup[:, i] = overlay(pool, config.mus, window, int(split[i]), beam)
+    for i in range(n if config.mus else 0):
+        pileup[:, i] = overlay(pool, config.mus, windows[i], int(split[i]), beam)
     return Pairs(
         collision,
         candidates.pdg_id == 22,
@@ -277,6 +261,61 @@ def _image(
         clean,
         pileup,
     )
+
+
+def shower(
+    particles: Particles, grid: Grid, rng: np.random.Generator
+) -> tuple[IntArray, NDArray[np.int32], NDArray[np.float64], NDArray[np.bool_]]:
+    """Showers of events: offsets of their hits, cells, signal in GeV, and whether the hardest
+    particle is a photon that converted in the tracker.
+
+    Neutral pions decay before, so none of the showers is refined, see `simulation.refine`: photons
+    and pions are made alike. The window of the Geant4 reference has no tracker and no field.
+    """
+    if grid.wraps:
+        event, rows, converted = to_calorimeter(particles, rng, field=FIELD)
+    else:
+        event, rows, converted = to_calorimeter(particles, rng, field=0.0, tracker=False)
+    n = len(converted)
+    setup = Setup(build_slabs(grid), grid_arrays(grid), ShowerConfig())
+    starts, totals = np.searchsorted(event, np.arange(n + 1)), np.bincount(event, rows[:, 1], n)
+    offsets, cell, values, _ = run_events(
+        rng, setup, new_scratch(grid.n_cells), rows, starts, totals
+    )
+    return offsets, cell, np.ascontiguousarray(values[:, 0]), converted
+
+
+def read_windows(
+    grid: Grid,
+    offsets: IntArray,
+    cell: NDArray[np.int32],
+    signal: NDArray[np.float64],
+    eta: ArrayLike,
+    phi: ArrayLike,
+    rng: np.random.Generator,
+) -> tuple[IntArray, F32]:
+    """Cells of the window of each event, -1 outside of the grid, and the energies in it with
+    electronic noise, both (n, N_PIXELS).
+
+    Parameters
+    ----------
+    grid : Grid
+    offsets, cell, signal : ndarray
+        Hits of events, as of `shower`.
+    eta, phi : array_like, shape (n,)
+        Where the candidate points to.
+    rng : numpy.random.Generator
+        Source of the noise.
+    """
+    n, sigma = len(offsets) - 1, np.append(noise_sigma(grid), 0.0)
+    windows, pixels = np.empty((n, N_PIXELS), np.int64), np.empty((n, N_PIXELS), np.float32)
+    for i, place in enumerate(zip(np.asarray(eta), np.asarray(phi), strict=True)):
+        hits = slice(offsets[i], offsets[i + 1])
+        energy = np.zeros(grid.n_cells + 1)  # the last one is what lies outside
+        energy[cell[hits]] = signal[hits]
+        windows[i] = window_cells(grid, np.array([hottest(grid, energy, *place)]))[0]
+        pixels[i] = energy[windows[i]] + rng.standard_normal(N_PIXELS) * sigma[windows[i]]
+    return windows, pixels
 
 
 def overlay(
