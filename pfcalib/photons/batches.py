@@ -1,4 +1,4 @@
-"""Batches of images to train on: pile-up chosen anew each epoch, reflections, and faults.
+"""Batches of images to train on: noise and pile-up dealt anew each epoch, reflections, and faults.
 
 Faults stand for the clusters that a detector in use gives: cells that are dead, a stripe without
 read-out, an image shifted by a cell, a cluster cut at the edge of what is read.
@@ -119,25 +119,24 @@ class PhotonBatches(keras.utils.PyDataset):
     faults : sequence of str
         See `spoil`.
     weights : ndarray, shape (n,), optional
-    reflect : bool
-        Mirror by chance in eta and phi, which the detector does not tell apart.
     batch_size, seed : int
     shuffle : bool
-        In a new order each epoch; else everything is chosen as in the first one, so that validation
-        is always the same.
+        For training: each epoch in a new order, with the noise and the pile-up of others, mirrored
+        by chance in eta and phi, which the detector does not tell apart. Else images are as they
+        are and choices always the same.
     """
 
     def __init__(
         self, pairs: Pairs, answers: F32 | None, *, mus: tuple[float, ...],
         choose: Sequence[float], with_mu: bool = False, unhealthy: float = 0.0,
         faults: Sequence[str] = FAULTS, weights: NDArray[np.floating] | None = None,
-        reflect: bool = True, batch_size: int = 256, seed: int = 1, shuffle: bool = True,
+        batch_size: int = 256, seed: int = 1, shuffle: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(workers=1, use_multiprocessing=False)
         self.pairs, self.answers, self.mus, self.choose = pairs, answers, mus, tuple(choose)
         self.with_mu, self.unhealthy, self.faults = with_mu, unhealthy, faults
-        self.reflect, self.batch_size, self.seed = reflect, batch_size, seed
-        self.shuffle, self.n_clusters = shuffle, len(pairs.clean)
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.n_clusters = len(pairs.signal)
         self.weights = np.ones(self.n_clusters) if weights is None else weights
         self.set_epoch(0)
 
@@ -148,8 +147,12 @@ class PhotonBatches(keras.utils.PyDataset):
         n = self.n_clusters
         self.order = rng.permutation(n) if self.shuffle else np.arange(n)
         self.chosen = rng.integers(len(self.choose), size=n)
-        self.mirror = rng.integers(len(REFLECTIONS), size=n) * self.reflect
+        self.mirror = rng.integers(len(REFLECTIONS), size=n) * self.shuffle
         self.spoilt = rng.random(n) < self.unhealthy
+        # whose noise and pile-up each image is given
+        self.others = np.stack([rng.permutation(n) for _ in range(2)])
+        if not self.shuffle:
+            self.others[:] = np.arange(n)
 
     def on_epoch_end(self) -> None:
         self.set_epoch(self.epoch + 1)
@@ -160,12 +163,14 @@ class PhotonBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[dict[str, F32], F32, F32]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         mirror = REFLECTIONS[self.mirror[rows]]
-        clean = np.take_along_axis(self.pairs.clean[rows], mirror, axis=1)
+        noise, pileup = self.others[:, rows]
+        clean = self.pairs.signal[rows] + self.pairs.noise[noise]
+        clean = np.take_along_axis(clean, mirror, axis=1)
         mu = np.asarray(self.choose, np.float32)[self.chosen[rows]]
         pixels = clean.copy()
         for value in set(self.choose) - {0.0}:
             here = mu == value
-            added = self.pairs.pileup[self.mus.index(value), rows[here]]
+            added = self.pairs.pileup[self.mus.index(value), pileup[here]]
             pixels[here] += np.take_along_axis(added, mirror[here], axis=1)
         spoilt = self.spoilt[rows]
         if spoilt.any():

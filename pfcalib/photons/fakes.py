@@ -2,7 +2,8 @@
 
 A photon comes from a scattering of quark and gluon, a fake is the hardest neutral pion or eta of a
 jet, in dijets or beside a photon, that carries most of what flies within a cone. Such pions are
-rare, one in some hundred jets, so each collision may be used several times: turned about the beam,
+rare, one in some hundred jets. So a charged pion stands for a neutral one of its momentum, of which
+jets have as many by isospin; and each collision may be used several times: turned about the beam,
 mirrored, with another decay of the pion and another shower. Whoever splits, splits by collision.
 """
 
@@ -35,8 +36,8 @@ PHOTON_JET = ("PromptPhoton:qg2qgamma = on", "PromptPhoton:qqbar2ggamma = on")
 # its spectrum is biased, so that candidates of 20 to 100 GeV are many
 SOURCES: dict[str, tuple[tuple[str, ...], tuple[int, ...], float]] = {
     "photon": (PHOTON_JET, (22,), 3.0),
-    "jet": (PHOTON_JET, (111, 221), 4.5),
-    "dijet": (("HardQCD:all = on",), (111, 221), 4.5),
+    "jet": (PHOTON_JET, (111, 211, -211, 221), 4.5),
+    "dijet": (("HardQCD:all = on",), (111, 211, -211, 221), 4.5),
 }
 CONE = 0.2  # in (eta, phi): what flies in it beside a candidate
 NEAR = 0.4  # in (eta, phi): what is carried to the calorimeter with a candidate
@@ -184,6 +185,7 @@ def _pick(
         if beside < share_beside * pt[row]:
             chosen.setdefault(int(event[row]), (row, max(beside, 0.0), near[distance < NEAR]))
     rows = np.array([row for row, _, _ in chosen.values()], np.int64)
+    pdg_id[rows[np.abs(pdg_id[rows]) == 211]] = 111  # after all are chosen
     near = np.concatenate([np.zeros(0, np.int64), *(near for _, _, near in chosen.values())])
     owner = np.repeat(np.arange(len(rows)), [len(near) for _, _, near in chosen.values()])
     particles = Particles(owner, pdg_id[near].astype(np.int32), energy[near], eta[near], phi[near])

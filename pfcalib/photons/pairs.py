@@ -124,12 +124,18 @@ class Pairs(NamedTuple):
     eta: F32  # (n,)
     beside: F32  # (n,) GeV, sum of pT of other particles within fakes.CONE
     converted: NDArray[np.bool_]  # (n,) in the tracker; of a fake its hardest photon
-    clean: F32  # (n, N_PIXELS) GeV at the EM scale, with electronic noise
+    signal: F32  # (n, N_PIXELS) GeV at the EM scale
+    noise: F32  # (n, N_PIXELS) GeV, electronic
     pileup: F32  # (n_mus, n, N_PIXELS) GeV that pile-up and its noise add
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Pairs:
         """Some of them, by place or mask."""
         return Pairs(*(column[rows] for column in self[:-1]), self.pileup[:, rows])
+
+    @property
+    def clean(self) -> F32:
+        """Images without pile-up, (n, N_PIXELS), GeV."""
+        return self.signal + self.noise
 
     def pixels(self, mus: tuple[float, ...], mu: float) -> F32:
         """Images at one mu as rows of pixels, shape (n, N_PIXELS); mu = 0 is without pile-up.
@@ -245,7 +251,7 @@ def _image(
     n = candidates.n
     offsets, cell, signal, converted = shower(candidates.particles, BARREL, showers)
     place = candidates.eta, candidates.phi
-    windows, clean = read_windows(BARREL, offsets, cell, signal, *place, noise)
+    windows, pixels, electronic = read_windows(BARREL, offsets, cell, signal, *place, noise)
     pileup = np.zeros((len(config.mus), n, N_PIXELS), np.float32)
     split = split_of(collision)
     for i in range(n if config.mus else 0):
@@ -258,7 +264,8 @@ def _image(
         candidates.eta.astype(np.float32),
         candidates.beside.astype(np.float32),
         converted,
-        clean,
+        pixels,
+        electronic,
         pileup,
     )
 
@@ -293,9 +300,9 @@ def read_windows(
     eta: ArrayLike,
     phi: ArrayLike,
     rng: np.random.Generator,
-) -> tuple[IntArray, F32]:
-    """Cells of the window of each event, -1 outside of the grid, and the energies in it with
-    electronic noise, both (n, N_PIXELS).
+) -> tuple[IntArray, F32, F32]:
+    """Cells of the window of each event, -1 outside of the grid, signal and electronic noise in
+    them, each (n, N_PIXELS).
 
     Parameters
     ----------
@@ -314,8 +321,9 @@ def read_windows(
         energy = np.zeros(grid.n_cells + 1)  # the last one is what lies outside
         energy[cell[hits]] = signal[hits]
         windows[i] = window_cells(grid, np.array([hottest(grid, energy, *place)]))[0]
-        pixels[i] = energy[windows[i]] + rng.standard_normal(N_PIXELS) * sigma[windows[i]]
-    return windows, pixels
+        pixels[i] = energy[windows[i]]
+    noise = rng.standard_normal((n, N_PIXELS)) * sigma[windows]
+    return windows, pixels, noise.astype(np.float32)
 
 
 def overlay(

@@ -63,7 +63,7 @@ def fit_photons(
     """
     choices = {
         "choose": training.choose, "unhealthy": training.unhealthy, "faults": training.faults,
-        "reflect": training.reflect, "n": [training.n_clusters, held_out.n_clusters],
+        "n": [training.n_clusters, held_out.n_clusters],
     }  # fmt: skip
     told = {**settings, "choices": choices, "train": asdict(train)}
     key = cache_key("features", "training", name=name, **told)
@@ -128,13 +128,13 @@ def rejections(
     Returns
     -------
     ndarray, shape (1 + n_resamples, n_efficiencies)
-        First of all candidates, then of each resample; infinite where no fake passes.
+        First of all candidates, then of each resample; where no fake passes, as if one did.
 
     Examples
     --------
     >>> found = rejections([3, 2, 1, 2], [1, 1, 0, 0], range(4), [0.5, 1.0], seed=1, n_resamples=1)
     >>> found[0].tolist()
-    [inf, 2.0]
+    [2.0, 2.0]
     """
     order = np.argsort(-np.asarray(score, np.float64), kind="stable")
     values = np.asarray(score, np.float64)[order]
@@ -149,6 +149,5 @@ def rejections(
         of_photons, of_fakes = (np.cumsum(weight * side)[last] for side in (photon, ~photon))
         wanted = np.asarray(efficiencies) * of_photons[-1] - 1e-9
         cut = np.searchsorted(of_photons, wanted)
-        with np.errstate(divide="ignore"):
-            found[k] = of_fakes[-1] / of_fakes[cut]
+        found[k] = np.maximum(of_fakes[-1], 1) / np.maximum(of_fakes[cut], 1)
     return found

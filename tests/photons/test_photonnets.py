@@ -49,7 +49,7 @@ def test_a_network_learns_is_exported_and_found_again(rng, tmp_path, monkeypatch
     one = np.ones(n, np.float32)
     pairs = Pairs(
         np.arange(n), is_photon, np.arange(n), one, one, one, is_photon, clean,
-        np.zeros((0, n, N_PIXELS), np.float32),
+        np.zeros_like(clean), np.zeros((0, n, N_PIXELS), np.float32),
     )  # fmt: skip
     classes = np.column_stack([~is_photon, is_photon]).astype(np.float32)
     said = []
