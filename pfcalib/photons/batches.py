@@ -106,8 +106,8 @@ class PhotonBatches(keras.utils.PyDataset):
     Parameters
     ----------
     pairs : Pairs
-    answers : ndarray, shape (n, n_answers) float32, or None
-        Classes or a target; None for the pixels without pile-up, with the same reflection.
+    answers : ndarray, shape (n, n_answers) float32, or callable
+        Classes; or what makes of pixels without pile-up, as they are mirrored, what is learned.
     mus : tuple of float
         Of the pairs.
     choose : sequence of float
@@ -127,7 +127,7 @@ class PhotonBatches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, pairs: Pairs, answers: F32 | None, *, mus: tuple[float, ...],
+        self, pairs: Pairs, answers: F32 | Callable[[F32], F32], *, mus: tuple[float, ...],
         choose: Sequence[float], with_mu: bool = False, unhealthy: float = 0.0,
         faults: Sequence[str] = FAULTS, weights: NDArray[np.floating] | None = None,
         batch_size: int = 256, seed: int = 1, shuffle: bool = True,
@@ -177,5 +177,5 @@ class PhotonBatches(keras.utils.PyDataset):
             rng = np.random.default_rng((self.seed, self.epoch if self.shuffle else 0, 1, index))
             pixels[spoilt] = spoil(pixels[spoilt], rng, faults=self.faults)
         inputs = {"pixels": pixels} | ({"mu": mu[:, None]} if self.with_mu else {})
-        answers = clean if self.answers is None else self.answers[rows]
+        answers = self.answers(clean) if callable(self.answers) else self.answers[rows]
         return inputs, answers, self.weights[rows].astype(np.float32)

@@ -42,6 +42,7 @@ def fit_photons(
     train: TrainConfig,
     *,
     settings: Mapping[str, Any],
+    export: bool = True,
     say: Say = print,
 ) -> PhotonNetwork:
     """Train a network and export it, or find it; a training that was killed goes on.
@@ -58,6 +59,8 @@ def fit_photons(
     settings : mapping
         JSON values: all that decides on network and images, the key of the cache; their content
         among it.
+    export : bool
+        Without it there is no ONNX file.
     say : callable
         Takes one line an epoch.
     """
@@ -72,19 +75,34 @@ def fit_photons(
         keras.utils.set_random_seed(train.seed)
         model = build()
         result = fit_model(model, training, held_out, train, out_dir=path.parent, say=say)
-        if not contract_path(path).exists():  # it is written last
-            inputs = [held_out[i][0] for i in range(len(held_out))]
-            export_onnx(
-                model,
-                path,
-                inputs={
-                    k: np.concatenate([part[k] for part in inputs])[:N_REFERENCE] for k in inputs[0]
-                },
-                kind="photon_window",
-                training={**told, "best_epoch": result.best_epoch},
-                normalisation=NORMALISATION,
-            )
+        if export and not contract_path(path).exists():  # it is written last
+            export_photons(model, path, held_out, told | {"best_epoch": result.best_epoch})
     return PhotonNetwork(model, result, path)
+
+
+def export_photons(
+    model: keras.Model, path: Path, held_out: PhotonBatches, told: Mapping[str, Any]
+) -> None:
+    """Write a network on pixels with its contract, see `deploy.export.export_onnx`.
+
+    Parameters
+    ----------
+    model : keras.Model
+    path : path
+        Ending in .onnx.
+    held_out : PhotonBatches
+        The first of these are the reference images.
+    told : mapping
+        JSON values: how it was trained.
+    """
+    batches = [
+        held_out[i][0] for i in range(min(len(held_out), -(-N_REFERENCE // held_out.batch_size)))
+    ]
+    inputs = {k: np.concatenate([batch[k] for batch in batches]) for k in batches[0]}
+    export_onnx(
+        model, path, inputs={k: v[:N_REFERENCE] for k, v in inputs.items()}, kind="photon_window",
+        training=told, normalisation=NORMALISATION,
+    )  # fmt: skip
 
 
 def p_photon(model: keras.Model, pixels: F32, *, mu: float | None = None) -> F64:

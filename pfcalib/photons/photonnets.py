@@ -1,7 +1,7 @@
-"""Networks on windows of pixels: a CNN that tells photons from fakes, and auto-encoders that take
-pile-up away.
+"""The CNN that tells photons from fakes by windows of pixels, after the talk "Machine Learning @
+ATLAS-LAPP".
 
-All take rows of pixels in GeV and cut and scale the images themselves, so that a file holds its
+It takes rows of pixels in GeV and cuts and scales the images itself, so that a file holds its
 normalisation.
 """
 
@@ -118,13 +118,13 @@ def build_photon_cnn(config: PhotonCnnConfig | None = None) -> keras.Model:
         branches.append(LogSums(EM_LAYERS, name="log_energies")(pixels))
         for name in ("PreSamplerB", "TileBar0", "TileBar1"):
             flat = Arcsinh(SCALES[name], name=f"{name}_scaled")(pixels[:, SLICES[name]])
-            branches.append(_dense(flat, max(config.branch_width // 8, 4), f"{name}_dense"))
+            branches.append(dense(flat, max(config.branch_width // 8, 4), f"{name}_dense"))
     if config.with_mu:
         inputs["mu"] = keras.Input((1,), name="mu", dtype="float32")
         branches.append(layers.Rescaling(MU_SCALE, name="mu_scaled")(inputs["mu"]))
     x = layers.Concatenate(name="merged")(branches)
     for i, width in enumerate(config.widths):
-        x = _dense(x, width, f"dense{i}")
+        x = dense(x, width, f"dense{i}")
         x = layers.Dropout(config.dropout, name=f"dropout{i}")(x)
     photon = layers.Dense(1, activation="sigmoid", name="photon")(x)
     fake = layers.Rescaling(-1.0, 1.0, name="fake")(photon)
@@ -132,9 +132,9 @@ def build_photon_cnn(config: PhotonCnnConfig | None = None) -> keras.Model:
     return keras.Model(inputs, both, name="photon_cnn")
 
 
-def _dense(x: Tensor, width: int, name: str) -> Tensor:
-    dense = layers.Dense(width, activation="selu", kernel_initializer="he_normal", name=name)
-    return dense(x)
+def dense(x: Tensor, width: int, name: str) -> Tensor:
+    """A dense layer with SELU and He initialisation."""
+    return layers.Dense(width, activation="selu", kernel_initializer="he_normal", name=name)(x)
 
 
 def _branch(pixels: Tensor, name: str, config: PhotonCnnConfig) -> Tensor:
@@ -149,4 +149,4 @@ def _branch(pixels: Tensor, name: str, config: PhotonCnnConfig) -> Tensor:
         )(x)  # fmt: skip
     x = layers.Flatten(name=f"{name}_flat")(x)
     x = layers.Dropout(config.dropout, name=f"{name}_dropout")(x)
-    return _dense(x, config.branch_width, f"{name}_dense")
+    return dense(x, config.branch_width, f"{name}_dense")

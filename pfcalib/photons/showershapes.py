@@ -6,10 +6,13 @@ Definitions after ATLAS, Eur. Phys. J. C 76 (2016) 666, table 1, in the cells of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.photons.pairs import F32, image
+from pfcalib.photons.pairs import F32, Pairs, image
+from pfcalib.samples.select import balance_mask
 
 F64 = NDArray[np.float64]
 
@@ -113,3 +116,39 @@ def _strips(pixels: F32) -> tuple[F64, F64, F64, F64, F64]:
     rise = np.where(peak.any(axis=1) & np.isfinite(valley), second - valley, 0.0)
     ratio = (first - second) / np.maximum(first + np.maximum(second, 0.0), _TINY)
     return spread(10), spread(1), side, rise, np.clip(ratio, -1.0, 2.0)
+
+
+def select_loose(
+    pairs: Pairs,
+    cuts: Mapping[str, tuple[float, float]],
+    *,
+    et: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Candidates that pass cuts on shapes without pile-up, of which as many photons as fakes are
+    kept in each of ten bins of ET.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    cuts : mapping
+        By name of a shape the range, open, that is kept.
+    et : (float, float), GeV
+        Range of the transverse energy of the cluster without pile-up.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    rows, passed : ndarray
+        Places of those that are kept, and which of all passed the cuts, (n,) bool.
+    """
+    shapes = shower_shapes(pairs.clean)
+    transverse = cluster_energy(pairs.clean) / np.cosh(pairs.eta)
+    passed = (transverse > et[0]) & (transverse < et[1])
+    for name, (low, high) in cuts.items():
+        values = shapes[:, SHAPES_NAMES.index(name)]
+        passed &= (values > low) & (values < high)
+    rows = np.flatnonzero(passed)
+    edges = np.geomspace(*et, 11)
+    kept = balance_mask(transverse[rows], pairs.is_photon[rows], rng=rng, edges=edges)
+    return rows[kept], passed

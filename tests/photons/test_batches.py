@@ -75,7 +75,7 @@ def test_an_unknown_fault_is_refused(rng):
 
 def test_a_batch_pairs_each_image_with_the_same_one_without_pileup(pairs):
     batches = PhotonBatches(
-        pairs, None, mus=MUS, choose=(0.0, 20.0, 200.0), with_mu=True, batch_size=50
+        pairs, np.copy, mus=MUS, choose=(0.0, 20.0, 200.0), with_mu=True, batch_size=50
     )
     seen = []
     for i in range(len(batches)):
@@ -95,7 +95,7 @@ def test_a_batch_pairs_each_image_with_the_same_one_without_pileup(pairs):
 def test_epochs_differ_for_training_and_not_for_validation(pairs):
     for shuffle in (True, False):
         batches = PhotonBatches(
-            pairs, None, mus=MUS, choose=MUS, unhealthy=0.5, shuffle=shuffle, batch_size=64
+            pairs, np.copy, mus=MUS, choose=MUS, unhealthy=0.5, shuffle=shuffle, batch_size=64
         )
         first = batches[0][0]["pixels"]
         np.testing.assert_array_equal(first, batches[0][0]["pixels"])
