@@ -6,7 +6,10 @@ from pfcalib.cli.console import say
 
 
 def index() -> None:
-    """Build reports/index.html from the results that are there."""
+    """Build reports/index.html from the results that are there.
+
+    Example: pfcalib index
+    """
     from pfcalib.reporting.catalogue import find_root
     from pfcalib.reporting.site import build_index
 
