@@ -48,8 +48,8 @@ def simulate(
     eta_max: Annotated[
         float | None,
         typer.Option(
-            help="Largest |eta| of particles, a pure number. By default 0.7, on the window 0.05, for "
-            "dijets 0.8.",
+            help="Largest |eta| of particles, a pure number. By default 0.7, on the window 0.05, "
+            "for dijets 0.8.",
             show_default=False,
         ),
     ] = None,
