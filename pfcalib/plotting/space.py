@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from numpy.typing import NDArray
 from particle import Particle
@@ -25,7 +25,7 @@ from pfcalib.samples.schema import Sample, event_index
 
 REACH = 0.4  # in eta and phi around the leading cluster
 _TRUTH = ("EM", "nonEM", "Invisible", "Escaped")
-# the corners of a box go through (r, phi, eta), the last fastest; its six faces, its twelve triangles
+# corners of a box through (r, phi, eta), the last fastest; its six faces, its twelve triangles
 _CORNERS = np.array([(r, phi, eta) for r in (-1, 1) for phi in (-1, 1) for eta in (-1, 1)])
 _FACES = np.array(
     [(0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), (1, 3, 7, 5)]
@@ -53,7 +53,7 @@ class SpaceCells(NamedTuple):
 
     def chosen(self, mask: NDArray[np.bool_]) -> SpaceCells:
         """The cells of a mask."""
-        return SpaceCells(*(values[mask] for values in self[:-1]), self.what)
+        return self._replace(**{name: getattr(self, name)[mask] for name in self._fields[:-1]})
 
     def shown(self, threshold: float, colour: str) -> SpaceCells:
         """Those above a significance, and with the truth only those that a particle has hit."""
@@ -134,8 +134,8 @@ def _what_was_shot(sample: Sample) -> str:
 @styled
 def plot_space(
     cells: SpaceCells, *, colour: str = "clusters", threshold: float = 2.0,
-    source: str = "", limits: NDArray[np.float64] | None = None, ax: Axes | None = None,
-) -> Axes:  # fmt: skip
+    source: str = "", limits: NDArray[np.float64] | None = None, ax: Axes3D | None = None,
+) -> Axes3D:  # fmt: skip
     """The cells above a threshold as boxes, seen from the side.
 
     Parameters
@@ -149,12 +149,11 @@ def plot_space(
         What made the sample.
     limits : ndarray, shape (2, 3), mm, optional
         Lowest and highest corner of what is shown; by default all of it.
-    ax : Axes, optional
-        Three-dimensional ones.
+    ax : Axes3D, optional
 
     Returns
     -------
-    Axes
+    Axes3D
     """
     shown = cells.shown(threshold, colour)
     values, norm, colours = _shades(shown, colour)
@@ -166,7 +165,7 @@ def plot_space(
         faces, facecolors=np.repeat(colours(norm(values)), 6, axis=0), edgecolors="#00000030",
         linewidths=0.2, alpha=0.85,
     )  # fmt: skip
-    ax.add_collection3d(boxes)  # type: ignore[attr-defined]
+    ax.add_collection3d(boxes)
     if limits is None:
         corners = (shown if len(shown.energy) else cells).corners
         limits = np.array([corners.min(axis=(0, 1)), corners.max(axis=(0, 1))])
@@ -174,13 +173,12 @@ def plot_space(
         getattr(ax, f"set_{name}lim")(low, high)
         getattr(ax, f"set_{name}label")(label, fontsize=9.0)
         getattr(ax, f"{name}axis").set_major_locator(MaxNLocator(4))
-    ax.set_box_aspect(limits[1] - limits[0])  # type: ignore[arg-type]
+    ax.set_box_aspect(limits[1] - limits[0])
     ax.minorticks_off()
     ax.tick_params(labelsize=8.0)
-    ax.view_init(elev=18.0, azim=-62.0)  # type: ignore[attr-defined]
-    bar = ax.figure.colorbar(
-        plt.cm.ScalarMappable(norm, colours), ax=ax, shrink=0.6, pad=0.1, label=_LABELS[colour]
-    )
+    ax.view_init(elev=18.0, azim=-62.0)
+    bar = ax.figure.colorbar(plt.cm.ScalarMappable(norm, colours), ax=ax, shrink=0.6, pad=0.14)
+    bar.set_label(_LABELS[colour], fontsize=9.5)
     bar.ax.minorticks_off()
     ax.set_title(f"{source}: {cells.what}", loc="left", style="italic", fontsize=10.5)
     return ax
@@ -190,8 +188,8 @@ def _shades(cells: SpaceCells, colour: str) -> tuple[NDArray[np.float64], Normal
     """What the colours stand for, one value a cell, with its scale and its map of colours."""
     if colour == "clusters":
         n = len(CLUSTER_COLOURS)
-        norm, colours = Normalize(-0.5, n - 0.5), ListedColormap(CLUSTER_COLOURS)
-        return np.minimum(cells.cluster, n - 1).astype(np.float64), norm, colours
+        cluster = np.minimum(cells.cluster, n - 1).astype(np.float64)
+        return cluster, Normalize(-0.5, n - 0.5), ListedColormap(CLUSTER_COLOURS)
     if colour == "energy":
         energy = np.maximum(cells.energy, 1e-3)
         top = max(energy.max(initial=0.0), 2e-3)
@@ -275,7 +273,8 @@ def _update(mesh: Any, cells: SpaceCells, colour: str) -> None:
     x, y, z = cells.corners.reshape(-1, 3).T
     i, j, k = (8 * np.arange(n)[:, None, None] + _TRIANGLES).reshape(-1, 3).T
     heights = np.log10(values) if colour == "energy" else values
-    low, high = (norm.vmin, norm.vmax) if colour != "energy" else np.log10((norm.vmin, norm.vmax))  # type: ignore[arg-type]
+    ends = np.array([norm.vmin, norm.vmax], dtype=np.float64)
+    low, high = np.log10(ends) if colour == "energy" else ends
     steps = np.linspace(0.0, 1.0, 33)
     scale = [
         (step, f"rgb({','.join(str(round(255 * part)) for part in colours(step)[:3])})")
