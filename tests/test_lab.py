@@ -158,8 +158,10 @@ def test_the_first_notebook_runs_in_a_browser_and_its_sliders_change_the_picture
     assert images.count() == len(found["figures"]) > 0
     assert all(images.evaluate_all("all => all.map(image => image.naturalWidth > 100)"))
     results.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)  # what comes into view is drawn
     keep("summary", page.screenshot())
     images.first.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)
     keep("figures", page.screenshot())
 
     picture = notebook.locator(".js-plotly-plot")

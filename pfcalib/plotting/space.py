@@ -5,11 +5,18 @@ around.
 from __future__ import annotations
 
 import importlib.util
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap, ListedColormap, LogNorm, Normalize
+from matplotlib.colors import (
+    LinearSegmentedColormap,
+    ListedColormap,
+    LogNorm,
+    Normalize,
+    to_hex,
+)
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
@@ -18,12 +25,12 @@ from particle import Particle
 
 from pfcalib.columns import SAMPLINGS
 from pfcalib.errors import ConfigError
-from pfcalib.plotting.display import CLUSTER_COLOURS
 from pfcalib.plotting.inspection import source_name
 from pfcalib.plotting.style import CHARGED, NEUTRAL, styled
 from pfcalib.samples.schema import Sample, event_index
 
 REACH = 0.4  # in eta and phi around the leading cluster
+THRESHOLD = 2.0  # lowest significance of a cell that is drawn
 _TRUTH = ("EM", "nonEM", "Invisible", "Escaped")
 # corners of a box through (r, phi, eta), the last fastest; its six faces, its twelve triangles
 _CORNERS = np.array([(r, phi, eta) for r in (-1, 1) for phi in (-1, 1) for eta in (-1, 1)])
@@ -32,6 +39,7 @@ _FACES = np.array(
 )
 _TRIANGLES = np.concatenate([_FACES[:, :3], _FACES[:, (0, 2, 3)]])
 _AXES = ("outwards [mm]", "around [mm]", "along the beam [mm]")
+_CLUSTER_COLOURS = (CHARGED, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")
 _EM_COLOURS = (CHARGED, "#cccccc", NEUTRAL)  # from hadronic to electromagnetic
 _LABELS = {
     "clusters": "cluster, by falling energy",
@@ -133,7 +141,7 @@ def _what_was_shot(sample: Sample) -> str:
 
 @styled
 def plot_space(
-    cells: SpaceCells, *, colour: str = "clusters", threshold: float = 2.0,
+    cells: SpaceCells, *, colour: str = "clusters", threshold: float = THRESHOLD,
     source: str = "", limits: NDArray[np.float64] | None = None, ax: Axes3D | None = None,
 ) -> Axes3D:  # fmt: skip
     """The cells above a threshold as boxes, seen from the side.
@@ -148,7 +156,7 @@ def plot_space(
     source : str
         What made the sample.
     limits : ndarray, shape (2, 3), mm, optional
-        Lowest and highest corner of what is shown; by default all of it.
+        Lowest and highest corner of what is shown; by default all that is above noise.
     ax : Axes3D, optional
 
     Returns
@@ -166,9 +174,7 @@ def plot_space(
         linewidths=0.2, alpha=0.85,
     )  # fmt: skip
     ax.add_collection3d(boxes)
-    if limits is None:
-        corners = (shown if len(shown.energy) else cells).corners
-        limits = np.array([corners.min(axis=(0, 1)), corners.max(axis=(0, 1))])
+    limits = _ends(cells) if limits is None else limits
     for name, (low, high), label in zip("xyz", limits.T, _AXES, strict=True):
         getattr(ax, f"set_{name}lim")(low, high)
         getattr(ax, f"set_{name}label")(label, fontsize=9.0)
@@ -184,12 +190,19 @@ def plot_space(
     return ax
 
 
+def _ends(cells: SpaceCells) -> NDArray[np.float64]:
+    """Lowest and highest corner of the cells above noise, of all where there is none; (2, 3) mm."""
+    shown = cells.shown(THRESHOLD, "clusters")
+    corners = (shown if len(shown.energy) else cells).corners
+    return np.array([corners.min(axis=(0, 1)), corners.max(axis=(0, 1))])
+
+
 def _shades(cells: SpaceCells, colour: str) -> tuple[NDArray[np.float64], Normalize, Any]:
     """What the colours stand for, one value a cell, with its scale and its map of colours."""
     if colour == "clusters":
-        n = len(CLUSTER_COLOURS)
+        n = len(_CLUSTER_COLOURS)
         cluster = np.minimum(cells.cluster, n - 1).astype(np.float64)
-        return cluster, Normalize(-0.5, n - 0.5), ListedColormap(CLUSTER_COLOURS)
+        return cluster, Normalize(-0.5, n - 0.5), ListedColormap(_CLUSTER_COLOURS)
     if colour == "energy":
         energy = np.maximum(cells.energy, 1e-3)
         top = max(energy.max(initial=0.0), 2e-3)
@@ -230,22 +243,21 @@ def explore_space(sample: Sample, *, reach: float = REACH) -> Any:
     wide = {"style": {"description_width": "initial"}, "continuous_update": False}
     event = ipywidgets.IntSlider(0, 0, n_events - 1, description="event", **wide)
     layer = ipywidgets.Dropdown(options=["all layers", *layers], description="layer")
-    threshold = ipywidgets.FloatSlider(2.0, min=0.0, max=20.0, step=0.5, **wide)
+    threshold = ipywidgets.FloatSlider(THRESHOLD, min=0.0, max=20.0, step=0.5, **wide)
     threshold.description = "cells above E/σ"
     colour = ipywidgets.Dropdown(options=["clusters", "energy"], description="colours")
     truth = ipywidgets.Checkbox(False, description="truth")
     figure = go.FigureWidget(
-        go.Mesh3d(hovertemplate="%{text}<extra></extra>", intensitymode="cell", flatshading=True)
-    )
-    axes = {
-        f"{name}axis": {"title": {"text": text}} for name, text in zip("xyz", _AXES, strict=True)
-    }
+        go.Mesh3d(
+            hovertemplate="%{text}<extra></extra>", intensitymode="cell", flatshading=True,
+            lighting={"ambient": 0.75},
+        )
+    )  # fmt: skip
+    eye = {"x": 0.95, "y": -1.75, "z": 0.65}  # as of the drawing
     figure.update_layout(
-        height=560,
-        margin={"l": 0, "r": 0, "t": 40, "b": 0},
-        uirevision="the eye stays where it is",
-        scene={"aspectmode": "data", **axes},
-    )
+        height=560, margin={"l": 0, "r": 0, "t": 40, "b": 0}, uirevision="the eye stays",
+        scene={"aspectmode": "data", "camera": {"eye": eye}},
+    )  # fmt: skip
 
     def draw(*_: Any) -> None:
         cells = space_cells(sample, event.value, reach=reach)
@@ -255,6 +267,8 @@ def explore_space(sample: Sample, *, reach: float = REACH) -> Any:
             shown = shown.chosen(shown.sampling == SAMPLINGS.index(layer.value))
         with figure.batch_update():
             _update(figure.data[0], shown, shades)
+            for name, text, ends in zip("xyz", _AXES, _ends(cells).T, strict=True):
+                figure.layout.scene[f"{name}axis"].update(title={"text": text}, range=ends)
             figure.layout.title.text = (
                 f"{source}: {cells.what}; {len(shown.energy)} cells, {shown.energy.sum():.4g} GeV"
             )
@@ -275,11 +289,10 @@ def _update(mesh: Any, cells: SpaceCells, colour: str) -> None:
     heights = np.log10(values) if colour == "energy" else values
     ends = np.array([norm.vmin, norm.vmax], dtype=np.float64)
     low, high = np.log10(ends) if colour == "energy" else ends
-    steps = np.linspace(0.0, 1.0, 33)
+    edges = np.linspace(0.0, 1.0, 1 + (colours.N if colour == "clusters" else 64))
     scale = [
-        (step, f"rgb({','.join(str(round(255 * part)) for part in colours(step)[:3])})")
-        for step in steps
-    ]
+        (edge, to_hex(colours(0.5 * (a + b)))) for a, b in pairwise(edges) for edge in (a, b)
+    ]  # steps of one colour each
     text = [
         f"{SAMPLINGS[s]}, cluster {c}<br>{e:.3g} GeV, E/σ = {over:.3g}"
         for s, c, e, over in zip(
