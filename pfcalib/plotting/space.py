@@ -253,7 +253,7 @@ def explore_space(sample: Sample, *, reach: float = REACH) -> Any:
             lighting={"ambient": 0.75},
         )
     )  # fmt: skip
-    eye = {"x": 0.95, "y": -1.75, "z": 0.65}  # as of the drawing
+    eye = {"x": 1.1, "y": -2.05, "z": 0.75}  # as of the drawing
     figure.update_layout(
         height=560, margin={"l": 0, "r": 0, "t": 40, "b": 0}, uirevision="the eye stays",
         scene={"aspectmode": "data", "camera": {"eye": eye}},
