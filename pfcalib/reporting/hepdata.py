@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib
 import importlib.util
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,18 +42,28 @@ def write_hepdata(table: Path, comment: str, archive: Path) -> None:
     archive : Path
         The file to be written.
     """
-    from hepdata_lib import Submission
-
+    library = _library()
     with table.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["value"]]
-    submission = Submission()
+    submission = library.Submission()
     submission.comment = comment
     for name, group in _group(rows):
-        submission.add_table(_table(name, group))
+        submission.add_table(_table(library, name, group))
     with new_file(archive) as final, tempfile.TemporaryDirectory() as folder:
         with contextlib.chdir(folder):  # the archive goes where the process stands
             submission.create_files("yaml", validate=False)
         shutil.copyfile(Path(folder) / "submission.tar.gz", final)
+
+
+def _library() -> Any:
+    """hepdata_lib without ROOT, which it loads where it is installed, to read histograms only."""
+    without = {} if "ROOT" in sys.modules else {"ROOT": None}
+    sys.modules |= without  # type: ignore[arg-type]
+    try:
+        return importlib.import_module("hepdata_lib")
+    finally:
+        for name in without:
+            del sys.modules[name]
 
 
 def _group(rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -70,12 +82,10 @@ def _group(rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
         yield name, group
 
 
-def _table(name: str, rows: list[Row]) -> Any:
-    from hepdata_lib import Table, Uncertainty, Variable
-
+def _table(library: Any, name: str, rows: list[Row]) -> Any:
     alone = name == "single numbers"
     same = {row["definition"] for row in rows}
-    table = Table(name)
+    table = library.Table(name)
     table.location = "results.csv"
     table.description = same.pop() if len(same) == 1 else name
     columns = [key for key in rows[0] if key not in NUMBER and rows[0][key]]
@@ -85,9 +95,9 @@ def _table(name: str, rows: list[Row]) -> Any:
             continue
         values = [_number(row[column]) for row in rows]
         units = "GeV" if column == "energy" else ""
-        variable = Variable(column, is_binned=False, units=units, values=values)
+        variable = library.Variable(column, is_binned=False, units=units, values=values)
         table.add_variable(variable)
-    measured = Variable(
+    measured = library.Variable(
         "value" if alone else rows[0]["quantity"],
         is_independent=False,
         is_binned=False,
@@ -96,7 +106,7 @@ def _table(name: str, rows: list[Row]) -> Any:
         zero_uncertainties_warning=False,
     )
     measured.digits = DIGITS
-    error = Uncertainty("one standard deviation")
+    error = library.Uncertainty("one standard deviation")
     error.values = [float(row["error"]) if row["error"] else None for row in rows]
     measured.add_uncertainty(error)
     table.add_variable(measured)

@@ -22,6 +22,7 @@ from typing import Any
 
 import fastjsonschema
 import jinja2
+import markupsafe
 import numpy as np
 
 from pfcalib import provenance
@@ -398,12 +399,20 @@ def format_value(value: Any, error: float | None = None) -> str:
 
 
 def show_units(text: str) -> str:
-    """Units as they are printed.
+    """Units as they are printed, and numbers that no line breaks off their errors.
 
-    >>> show_units("880 ± 76 us, 12 mm^2")
-    '880 ± 76 µs, 12 mm²'
+    >>> show_units("880 ± 76 us, 12 mm^2").replace("\\xa0", "~")
+    '880~±~76 µs, 12 mm²'
     """
-    return re.sub(r"(?<=\d )us\b", "µs", text).replace("^2", "²").strip()
+    text = re.sub(r"(?<=\d )us\b", "µs", text).replace("^2", "²")
+    return text.replace(" ± ", "\xa0±\xa0").strip()
+
+
+def show_measured(text: str) -> markupsafe.Markup:
+    """A sentence as HTML, its numbers with errors in bold."""
+    escaped = str(markupsafe.escape(show_units(text)))
+    number = r"\d+(?:\.\d+)?"
+    return markupsafe.Markup(re.sub(rf"-?{number}\xa0±\xa0{number}", r"<b>\g<0></b>", escaped))
 
 
 @functools.cache
@@ -419,6 +428,7 @@ def template_environment() -> jinja2.Environment:
     )
     environment.filters["number"] = format_value
     environment.filters["units"] = show_units
+    environment.filters["measured"] = show_measured
     environment.filters["cell"] = lambda value: (
         format_value(value).replace("|", "\\|").replace("\n", " ")
     )
