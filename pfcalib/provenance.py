@@ -120,7 +120,7 @@ class _Module(NamedTuple):
 
 
 def _files(studies: Path) -> dict[str, Path]:
-    """Files of the package and of studies by the names of their modules, without what only shows."""
+    """Files of the package and of studies by module; what only shows is left out."""
     found = {}
     for folder in (studies, Path(__file__).parents[1]):
         for room in ("pfcalib", "studies"):

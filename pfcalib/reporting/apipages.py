@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pfcalib.cache import new_folder, write_text
 from pfcalib.errors import ConfigError
 
 
-def build_api(folder: Path) -> None:
+def build_api(folder: Path, package: str = "pfcalib") -> None:
     """Write a page a module, and ``names.json``, which the search reads: name, page and first
     sentence of each module, function and class.
 
@@ -30,11 +31,15 @@ def build_api(folder: Path) -> None:
         show_source=False,
         template_directory=Path(__file__).parent / "templates" / "api",
     )
-    with new_folder(folder) as temporary:
-        pdoc.pdoc("pfcalib", output_directory=temporary)
+    with new_folder(folder) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names that modules import for the type checker only
+        pdoc.pdoc(package, output_directory=temporary)
         names = []
-        for name in pdoc.extract.walk_specs(["pfcalib"]):
+        for name in pdoc.extract.walk_specs([package]):
             names += _names_of(pdoc.doc.Module.from_name(name))
+        (temporary / "index.html").unlink(
+            missing_ok=True
+        )  # it leads to the page of the package only
         write_text(temporary / "names.json", json.dumps(names, ensure_ascii=False))
 
 

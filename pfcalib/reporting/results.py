@@ -31,7 +31,7 @@ from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.reporting.catalogue import find_root, read_study
 
 MAX_FIGURE_BYTES = 300_000
-FIGURE_DPI = (180, 150, 120, 90, 60)  # the first that keeps the file below MAX_FIGURE_BYTES
+FIGURE_DPI = (180, 150, 120, 90, 60, 45)  # the first that keeps the file below MAX_FIGURE_BYTES
 
 # of results.csv: what the number is, of which model, species, energy (GeV) and sample, the number
 ROW = ("quantity", "model", "species", "energy", "sample", "value", "error", "unit", "definition")

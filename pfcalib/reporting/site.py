@@ -65,7 +65,7 @@ def build_index(root: Path, *, complete: bool = False) -> Path:
     """
     reports = root / "reports"
     reports.mkdir(exist_ok=True)
-    has_api = (reports / "api" / "index.html").is_file()
+    has_api = (reports / "api" / "names.json").is_file()
     studies = find_studies(root)
     found: dict[str, list[Entry]] = {name: [] for name in studies}
     for entry in collect_entries(root):

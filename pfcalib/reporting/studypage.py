@@ -170,7 +170,7 @@ def write_run_page(root: Path, study: Study, folder: Path, results: dict[str, An
     """Write report.html of a run that has just ended; the site knows more of what is around it."""
     reports = root / "reports"
     entry = Entry(results, folder, study, "")
-    has_api = (reports / "api" / "index.html").is_file()
+    has_api = (reports / "api" / "names.json").is_file()
     page = folder / "report.html"
     write_study_page(page, study, entry, [], reports=reports, has_api=has_api)
 

@@ -9,7 +9,6 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import fastjsonschema
 import nbformat
@@ -20,7 +19,6 @@ from matplotlib.figure import Figure
 from pfcalib import provenance
 from pfcalib.cache import file_sha256
 from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.reporting.catalogue import find_studies
 from pfcalib.reporting.results import (
     MAX_FIGURE_BYTES,
     Report,
@@ -30,17 +28,6 @@ from pfcalib.reporting.results import (
     read_results,
     results_schema,
     write_results,
-)
-from pfcalib.reporting.site import (
-    MARKERS,
-    build_index,
-    collect_entries,
-    formula,
-    open_entry,
-    render_notebook,
-    render_readme,
-    require_formula,
-    write_readme,
 )
 
 
@@ -163,6 +150,25 @@ def test_a_busy_figure_is_made_small(report, rng):
     figure.subplots().imshow(rng.random((300, 400)), interpolation="nearest")
     report.figure(figure, "noise")
     assert (report.out_dir / "figures" / "noise.png").stat().st_size < MAX_FIGURE_BYTES
+
+
+def test_a_figure_is_kept_as_a_pdf_too_which_is_the_same_each_time(report, rng):
+    figure = Figure()
+    figure.subplots().plot([0, 1], [0, 1])
+    for name in ("first", "second"):
+        report.figure(figure, name)
+    one, two = (report.out_dir / "figures" / f"{name}.pdf" for name in ("first", "second"))
+    assert one.read_bytes().startswith(b"%PDF")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_pdf_with_very_many_points_holds_them_as_a_picture(report, rng):
+    figure = Figure()
+    axes = figure.subplots()
+    (line,) = axes.plot(rng.random(100_000), rng.random(100_000), ".", markersize=0.1)
+    report.figure(figure, "cloud")
+    assert (report.out_dir / "figures" / "cloud.pdf").stat().st_size < 2 * MAX_FIGURE_BYTES
+    assert not line.get_rasterized()
 
 
 def test_a_ragged_table_is_refused(report):

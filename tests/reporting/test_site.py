@@ -89,7 +89,9 @@ def clone(tmp_path: Path) -> Path:
         report.figure(Figure(), "other", caption="Another")
         report.figure(Figure(), "roc", caption="A <curve>")
         report.finish()
-    readme = f"# Tiny\n\n## Start\n\n[x](LICENSE)\n\n## Studies\n\n{MARKERS[0]}\n{MARKERS[1]}\nend\n"
+    readme = (
+        f"# Tiny\n\n## Start\n\n[x](LICENSE)\n\n## Studies\n\n{MARKERS[0]}\n{MARKERS[1]}\nend\n"
+    )
     (tmp_path / "README.md").write_text(readme)
     return tmp_path
 
@@ -233,9 +235,7 @@ def test_a_notebook_shows_mathematics_its_code_folded_and_loads_nothing(tmp_path
 def test_a_notebook_shows_no_figure_of_the_report_again_and_describes_other_pictures(clone):
     new = nbformat.v4
     png = (clone / "reports" / "01_tiny" / "figures" / "roc.png").read_bytes()
-    picture = new.new_output(
-        "display_data", {"image/png": base64.b64encode(png).decode()}
-    )
+    picture = new.new_output("display_data", {"image/png": base64.b64encode(png).decode()})
     cells = [
         new.new_markdown_cell("# 01 Tiny"),
         new.new_code_cell('report.figure(ax, "roc")', outputs=[picture]),
