@@ -50,8 +50,8 @@ format: $(STAMP)  ## mend what lint can mend
 	$(BIN)/ruff format .
 	git ls-files -z 'notebooks/*.ipynb' | xargs -0 -r $(BIN)/nbstripout --keep-id
 
-lab: $(STAMP)  ## JupyterLab on the notebooks
-	@$(BIN)/jupyter lab notebooks
+lab: $(STAMP)  ## JupyterLab, opened on notebooks/00_start.ipynb
+	@JUPYTER_CONFIG_PATH=.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
 
 benchmark: $(STAMP)  ## timings of simulation, clustering, streaming, inference
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only

@@ -16,6 +16,8 @@ def report(
 ) -> None:
     """Run every study in order, build reports/index.html and tell where it lies; exit code 1 if any
     study failed.
+
+    Example: pfcalib report --profile standard
     """
     from pfcalib.reporting.catalogue import find_root, find_studies, order_studies
     from pfcalib.reporting.results import describe_verdict

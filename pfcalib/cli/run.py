@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, say
+from pfcalib.cli.console import Profile, say, study_names
 from pfcalib.errors import ValidationError
 
 
@@ -16,6 +16,7 @@ def run(
         typer.Argument(
             help="Study or its number, such as 01_showers or 01; see `pfcalib list`.",
             show_default=False,
+            autocompletion=study_names,
         ),
     ],
     parameters: Annotated[
@@ -33,6 +34,8 @@ def run(
 ) -> None:
     """Run one study and write reports/STUDY/PROFILE, or with other parameters a folder of its
     own.
+
+    Example: pfcalib run 03 -p n_events=5000
     """
     from pfcalib.reporting.catalogue import find_root, find_study, parse_override
     from pfcalib.reporting.results import describe_verdict
