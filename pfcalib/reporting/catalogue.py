@@ -51,6 +51,9 @@ class Study:
     after: tuple[str, ...] = ()  # studies that run before it: it uses what they leave
     core: bool = False  # the tests run it with its own defaults too
     theme: str = ""
+    result: str = ""  # its result in a sentence, with {metric} where a number goes
+    figure: str = ""  # the one that stands for it
+    question: str = ""  # what it asks, in Markdown
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -147,9 +150,9 @@ def read_study(path: Path) -> Study:
         raise ConfigError(
             f"{path}: {len(tagged)} cells are tagged 'parameters', exactly one must be"
         )
-    first = notebook.cells[0].text.strip().partition("\n")[0]
+    first, _, text = notebook.cells[0].text.strip().partition("\n")
     about = dict(notebook.metadata.get("pfcalib", {}))
-    if unknown := about.keys() - {"headlines", "after", "core", "theme"}:
+    if unknown := about.keys() - {"headlines", "after", "core", "theme", "result", "figure"}:
         raise ConfigError(f"{path}: metadata 'pfcalib' has an unknown entry {min(unknown)!r}")
     return Study(
         path.stem,
@@ -160,6 +163,9 @@ def read_study(path: Path) -> Study:
         tuple(about.get("after", ())),
         about.get("core", False),
         about.get("theme", ""),
+        about.get("result", ""),
+        about.get("figure", ""),
+        text.strip().partition("\n\n")[0],
     )
 
 
