@@ -8,7 +8,7 @@ import base64
 import functools
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,11 @@ def write_study_page(
     context: dict[str, Any] = {}
 
     def render() -> markupsafe.Markup:
-        body, headings = render_notebook(source, entry.results if entry else None)
+        body, headings = render_notebook(
+            source,
+            entry.results if entry else None,
+            link=lambda target: _on_site(target, page, reports),
+        )
         context["headings"] = headings
         return body
 
@@ -208,8 +212,19 @@ def _downloads(entry: Entry | None, page: Path) -> list[tuple[str, str]]:
     return [(text, relative(path, page)) for text, path in paths.items() if path.is_file()]
 
 
+def _on_site(target: str, page: Path, reports: Path) -> str:
+    """Where a link of a notebook to another one, or to its results, leads on the site; links to
+    other files of the clone become plain text, since the site may be sent without it.
+    """
+    study = re.fullmatch(r"(\w+)\.ipynb|\.\./reports/(\w+)/summary\.md", target)
+    return relative(reports / (study[1] or study[2]) / "index.html", page) if study else ""
+
+
 def render_notebook(
-    path: Path, results: dict[str, Any] | None = None
+    path: Path,
+    results: dict[str, Any] | None = None,
+    *,
+    link: Callable[[str], str] = lambda target: target,
 ) -> tuple[markupsafe.Markup, list[Heading]]:
     """A notebook as HTML without title and question, and its headings.
 
@@ -225,7 +240,7 @@ def render_notebook(
         elif cell.cell_type == "code":
             _settle_outputs(cell, heading, results)
     exporter = _exporter()
-    exporter.renderer = Renderer("nb-", deeper=1)
+    exporter.renderer = Renderer("nb-", deeper=1, link=link)
     body, _ = exporter.from_notebook_node(notebook)
     return markupsafe.Markup(body), exporter.renderer.headings
 
