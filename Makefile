@@ -29,8 +29,8 @@ $(STAMP): requirements.lock
 
 install: $(STAMP)  ## only the set-up, .venv from requirements.lock, pfcalib editable
 
-report: $(STAMP)  ## run the core studies, build reports/index.html (PROFILE=smoke|standard|full)
-	@$(BIN)/pfcalib report --core --profile $(PROFILE)
+report: $(STAMP)  ## run the core studies, or STUDIES="07 08" or all, and build reports/index.html
+	@$(BIN)/pfcalib report $(STUDIES) --profile $(PROFILE)
 
 test: $(STAMP)  ## the fast tests, the docstring examples and a smoke run of every notebook
 	@$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup --durations 25 --benchmark-disable --ignore tests/benchmarks

@@ -29,6 +29,7 @@ from pfcalib.cli.run import run
 from pfcalib.cli.serve import serve
 from pfcalib.cli.simulate import simulate
 from pfcalib.cli.simulate_events import simulate_events
+from pfcalib.cli.sweep import sweep
 from pfcalib.cli.train import train
 from pfcalib.cli.tune import tune
 from pfcalib.cli.tune_showers import tune_showers
@@ -39,7 +40,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 for verb in [
     *(simulate, simulate_events, example, inspect, convert, derive_lcw, train, apply, tune),
     *(tune_showers, refine_showers, derive_eoverp, pflow, export, validate, serve),
-    *(run, report, index, readme),
+    *(run, report, sweep, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]
 app.command(name="list")(list_studies)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,24 @@ def order_studies(studies: Mapping[str, Study]) -> list[str]:
             raise ConfigError(f"{waiting[0]}: comes after {after}, which is not there or waits too")
         done.append(ready[0])
     return done
+
+
+def select_studies(studies: Mapping[str, Study], names: Sequence[str], root: Path) -> list[str]:
+    """Studies by name or number, ``core`` (also if nothing is named) or ``all``, in the order in
+    which they run.
+
+    Raises
+    ------
+    pfcalib.errors.ConfigError
+        If one is unknown.
+    """
+    chosen: set[str] = set()
+    for text in names or ["core"]:
+        if text in ("core", "all"):
+            chosen |= {name for name, study in studies.items() if study.core or text == "all"}
+        else:
+            chosen.add(find_study(root, text).name)
+    return [name for name in order_studies(studies) if name in chosen]
 
 
 class _Cell(pydantic.BaseModel):

@@ -8,6 +8,7 @@ name at the end; a notebook that breaks leaves its executed copy and results mar
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -24,7 +25,8 @@ import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
-from pfcalib.cache import new_folder, write_text
+from pfcalib import provenance
+from pfcalib.cache import file_sha256, new_folder, write_text
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.reporting.catalogue import (
     PROFILES,
@@ -40,6 +42,8 @@ from pfcalib.reporting.site import render_notebook
 PUBLISHED_PROFILE = "standard"
 RESERVED = (*PROFILES, "figures")  # names that a folder of other parameters may not have
 MAX_LABEL = 60  # characters of the name of a folder, before a hash of the rest
+
+DATA = Path(__file__).parents[1] / "data"
 
 _FOLDER = r"[A-Za-z0-9][\w.,=+-]*"
 
@@ -69,6 +73,19 @@ class Plan:
     def publish(self) -> bool:
         """True if the results are copied to reports/<study>, where they are committed."""
         return self.label == PUBLISHED_PROFILE
+
+    @functools.cached_property
+    def marker(self) -> Path:
+        """File of the folder that is there only if the run passed, with the code, parameters,
+        packaged data and locked packages that there are now; its name holds their digest.
+        """
+        settings = [provenance.code_digests(self.study.path), self.parameters]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        data = sorted(path for path in DATA.rglob("*") if "profiles" not in path.relative_to(DATA).parts)
+        for path in (self.root / "requirements.lock", *data):
+            if path.is_file():
+                digest.update(f"{path.name} {file_sha256(path)}".encode())
+        return self.folder / f"passed-{digest.hexdigest()[:12]}"
 
 
 class RunResult(NamedTuple):
@@ -180,10 +197,13 @@ def _label(profile: str, changed: Mapping[str, Any]) -> str:
 def run_study(plan: Plan, *, say: Say = lambda text, end="\n": None) -> RunResult:
     """Run a planned study and leave its complete folder, whether it passed or failed."""
     start = time.perf_counter()
+    marker = plan.marker.name  # of the code at the start
     with new_folder(plan.folder) as folder:
         error = _execute(plan, folder, say)
         results = _settle_results(plan, folder, error, time.perf_counter() - start)
         render_notebook(folder / "executed.ipynb", folder / "report.html")
+        if results["status"] == "passed":
+            (folder / marker).touch()
     result = RunResult(plan.folder, results, time.perf_counter() - start)
     if result.passed and plan.publish:
         publish(plan.folder)

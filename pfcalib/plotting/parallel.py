@@ -1,0 +1,78 @@
+"""Parallel coordinates: what many settings lead to, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from pfcalib.plotting.style import GREY, SIMULATION, name_source, styled
+
+WORDS = 24  # characters of a name in a line
+
+
+@styled
+def plot_parallel_coordinates(
+    columns: Mapping[str, Sequence[Any]], *, source: str = SIMULATION
+) -> Axes:
+    """Each column as an upright axis with a scale of its own, each row as a line through all of
+    them, coloured by the last column.
+
+    Numbers are spread evenly from their least to their greatest; anything else is put at even
+    distances in the order of appearance. Rows in which a value is missing (None) are left out.
+
+    Parameters
+    ----------
+    columns : mapping of str to sequence
+        Values by name, all of the same length.
+    source : str
+        What the numbers come from.
+    """
+    n_rows = len(next(iter(columns.values())))
+    complete = [
+        row for row in range(n_rows) if all(column[row] is not None for column in columns.values())
+    ]
+    scaled, ticks = [], []
+    for column in columns.values():
+        values = [column[row] for row in complete]
+        if not all(isinstance(value, int | float) for value in values):
+            names = list(dict.fromkeys(map(str, values)))
+            values = [names.index(str(value)) for value in values]
+            ticks.append(dict(enumerate(names)))
+        else:
+            places = sorted(set(values))
+            few = places if len(places) <= 6 else np.linspace(places[0], places[-1], 5)
+            ticks.append({float(place): f"{place:.4g}" for place in few})
+        low, high = min(values, default=0.0), max(values, default=1.0)
+        width = (high - low) or 1.0
+        shift = 0.5 if high == low else 0.0
+        scaled.append([(value - low) / width + shift for value in values])
+        ticks[-1] = {(at - low) / width + shift: text for at, text in ticks[-1].items()}
+    _, ax = plt.subplots(figsize=(max(5.6, 1.5 * len(columns)), 4.2))
+    places = range(len(columns))
+    for line in zip(*scaled, strict=True):
+        ax.plot(places, line, color=plt.get_cmap("cividis")(line[-1]), alpha=0.8, marker="o")
+    for place, texts in zip(places, ticks, strict=True):
+        ax.axvline(place, color=GREY, linewidth=0.8, zorder=0)
+        for at, text in texts.items():
+            ax.annotate(text, (place, at), (4, 3), textcoords="offset points", fontsize=8.5)
+    ax.set_xticks(places, [_in_lines(name) for name in columns], fontsize=9, rotation=20, ha="right")
+    ax.set_yticks([])
+    ax.minorticks_off()
+    ax.set_xlim(-0.2, len(columns) - 0.4)
+    ax.spines[["top", "left", "right", "bottom"]].set_visible(False)
+    name_source(ax, source)
+    return ax
+
+
+def _in_lines(name: str) -> str:
+    """A name with underscores as spaces, broken after WORDS characters."""
+    lines = [""]
+    for word in name.split("_"):
+        if len(lines[-1]) + len(word) > WORDS:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
