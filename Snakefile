@@ -31,6 +31,8 @@ for job in JOBS:
             [ancient(target) for target in job.after],
         output:
             job.target,
+            job.results,
+            [directory(folder) for folder in job.folders],
         log:
             job.log,
         threads: job.threads

@@ -47,7 +47,10 @@ def report(
     from pfcalib.reporting.site import build_index
 
     outcomes = run_workflow(config, on=on, cores=cores, force=force, root=root, say=say)
-    say(f"Report: {build_index(root)}")
+    index = root / "reports" / "index.html"
+    if any(each.seconds is not None for each in outcomes) or not index.exists():
+        build_index(root)
+    say(f"Report: {index}")
     if failed := [each.job.plan.study.name for each in outcomes if not each.passed]:
         raise ValidationError(
             f"{len(failed)} of {len(outcomes)} studies failed: {', '.join(failed)}"

@@ -62,10 +62,13 @@ def sweep(
     columns |= {
         name: [point.metrics.get(name, {}).get("value") for point in passed] for name in chosen
     }
-    figure = plot_parallel_coordinates(columns).figure
-    figure.savefig(folder / "parallel.png", dpi=150, bbox_inches="tight")
-    figure.savefig(folder / "parallel.pdf", bbox_inches="tight")
+    figure = plot_parallel_coordinates(columns).get_figure(root=True)
+    assert figure is not None
+    for ending in ("png", "pdf"):
+        figure.savefig(folder / f"parallel.{ending}", dpi=150, bbox_inches="tight")
     say((folder / "table.md").read_text(encoding="utf-8"), end="")
     say(f"Sweep: {folder}")
     if failed := [each.job.plan.label for each in outcomes if not each.passed]:
-        raise ValidationError(f"{len(failed)} of {len(outcomes)} points failed: {', '.join(failed)}")
+        raise ValidationError(
+            f"{len(failed)} of {len(outcomes)} points failed: {', '.join(failed)}"
+        )

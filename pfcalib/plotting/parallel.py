@@ -35,22 +35,22 @@ def plot_parallel_coordinates(
     complete = [
         row for row in range(n_rows) if all(column[row] is not None for column in columns.values())
     ]
-    scaled, ticks = [], []
+    scaled, ticks = [], []  # where the rows cross each axis, from 0 to 1; what stands there
     for column in columns.values():
         values = [column[row] for row in complete]
-        if not all(isinstance(value, int | float) for value in values):
-            names = list(dict.fromkeys(map(str, values)))
-            values = [names.index(str(value)) for value in values]
-            ticks.append(dict(enumerate(names)))
+        marks: dict[float, str]
+        if all(isinstance(value, int | float) for value in values):
+            distinct = sorted(set(values))
+            few = distinct if len(distinct) <= 6 else np.linspace(distinct[0], distinct[-1], 5)
+            marks = {float(value): f"{value:.4g}" for value in few}
         else:
-            places = sorted(set(values))
-            few = places if len(places) <= 6 else np.linspace(places[0], places[-1], 5)
-            ticks.append({float(place): f"{place:.4g}" for place in few})
+            names = list(dict.fromkeys(map(str, values)))
+            values = [float(names.index(str(value))) for value in values]
+            marks = {float(place): name for place, name in enumerate(names)}
         low, high = min(values, default=0.0), max(values, default=1.0)
-        width = (high - low) or 1.0
-        shift = 0.5 if high == low else 0.0
+        width, shift = (high - low, 0.0) if high > low else (1.0, 0.5)
         scaled.append([(value - low) / width + shift for value in values])
-        ticks[-1] = {(at - low) / width + shift: text for at, text in ticks[-1].items()}
+        ticks.append({(at - low) / width + shift: text for at, text in marks.items()})
     _, ax = plt.subplots(figsize=(max(5.6, 1.5 * len(columns)), 4.2))
     places = range(len(columns))
     for line in zip(*scaled, strict=True):
@@ -59,7 +59,9 @@ def plot_parallel_coordinates(
         ax.axvline(place, color=GREY, linewidth=0.8, zorder=0)
         for at, text in texts.items():
             ax.annotate(text, (place, at), (4, 3), textcoords="offset points", fontsize=8.5)
-    ax.set_xticks(places, [_in_lines(name) for name in columns], fontsize=9, rotation=20, ha="right")
+    ax.set_xticks(
+        places, [_in_lines(name) for name in columns], fontsize=9, rotation=20, ha="right"
+    )
     ax.set_yticks([])
     ax.minorticks_off()
     ax.set_xlim(-0.2, len(columns) - 0.4)

@@ -51,6 +51,7 @@ class Study:
     after: tuple[str, ...] = ()  # studies that run before it: it uses what they leave
     core: bool = False  # the tests run it with its own defaults too
     theme: str = ""
+    timings: tuple[str, ...] = ()  # patterns of pure numbers that a re-run need not give again
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -167,7 +168,7 @@ def read_study(path: Path) -> Study:
         )
     first = notebook.cells[0].text.strip().partition("\n")[0]
     about = dict(notebook.metadata.get("pfcalib", {}))
-    if unknown := about.keys() - {"headlines", "after", "core", "theme"}:
+    if unknown := about.keys() - {"headlines", "after", "core", "theme", "timings"}:
         raise ConfigError(f"{path}: metadata 'pfcalib' has an unknown entry {min(unknown)!r}")
     return Study(
         path.stem,
@@ -178,6 +179,7 @@ def read_study(path: Path) -> Study:
         tuple(about.get("after", ())),
         about.get("core", False),
         about.get("theme", ""),
+        tuple(about.get("timings", ())),
     )
 
 

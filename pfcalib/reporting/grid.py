@@ -77,7 +77,8 @@ def plan_sweep(path: Path, root: Path) -> list[Plan]:
 
 
 def _points(path: Path, root: Path) -> list[tuple[Plan, dict[str, Any]]]:
-    grid, found = read_grid(path), []
+    grid = read_grid(path)
+    found: list[tuple[Plan, dict[str, Any]]] = []
     for combination in itertools.product(*grid.parameters.values()):
         values = dict(zip(grid.parameters, combination, strict=True))
         plan = plan_study(grid.study, profile=grid.profile, overrides=values, root=root)

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import re
+import resource
 import shutil
 import sys
 import time
@@ -81,9 +82,9 @@ class Plan:
         """
         settings = [provenance.code_digests(self.study.path), self.parameters]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        data = sorted(path for path in DATA.rglob("*") if "profiles" not in path.relative_to(DATA).parts)
-        for path in (self.root / "requirements.lock", *data):
-            if path.is_file():
+        files = [self.root / "requirements.lock", *sorted(DATA.rglob("*"))]
+        for path in files:
+            if path.is_file() and not path.is_relative_to(DATA / "profiles"):  # of batch systems
                 digest.update(f"{path.name} {file_sha256(path)}".encode())
         return self.folder / f"passed-{digest.hexdigest()[:12]}"
 
@@ -196,11 +197,13 @@ def _label(profile: str, changed: Mapping[str, Any]) -> str:
 
 def run_study(plan: Plan, *, say: Say = lambda text, end="\n": None) -> RunResult:
     """Run a planned study and leave its complete folder, whether it passed or failed."""
-    start = time.perf_counter()
+    start, used = time.perf_counter(), _processor_seconds()
     marker = plan.marker.name  # of the code at the start
     with new_folder(plan.folder) as folder:
         error = _execute(plan, folder, say)
-        results = _settle_results(plan, folder, error, time.perf_counter() - start)
+        results = _settle_results(
+            plan, folder, error, time.perf_counter() - start, _processor_seconds() - used
+        )
         render_notebook(folder / "executed.ipynb", folder / "report.html")
         if results["status"] == "passed":
             (folder / marker).touch()
@@ -247,7 +250,15 @@ def _execute(plan: Plan, folder: Path, say: Say) -> str:
     return ""
 
 
-def _settle_results(plan: Plan, folder: Path, error: str, seconds: float) -> dict[str, Any]:
+def _processor_seconds() -> float:
+    """Of the processes that this one has started and that have ended, kernels among them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _settle_results(
+    plan: Plan, folder: Path, error: str, seconds: float, processor_seconds: float
+) -> dict[str, Any]:
     """See to it that valid results lie in the folder and tell of what broke; return them."""
     try:
         results = read_results(folder / "results.json")
@@ -255,6 +266,7 @@ def _settle_results(plan: Plan, folder: Path, error: str, seconds: float) -> dic
         error = error or f"the notebook left no valid results.json ({broken})"
         results = empty_results(plan.study.name, plan.parameters, plan.parameters.get("seed"))
     results["provenance"]["seconds"] = round(seconds, 1)
+    results["provenance"]["processor_seconds"] = round(processor_seconds, 1)
     if plan.changed:
         results["provenance"]["changed"] = plan.changed
     if error:

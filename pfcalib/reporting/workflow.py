@@ -27,6 +27,7 @@ from pfcalib.reporting.results import describe_verdict, read_results
 from pfcalib.reporting.runner import DATA, Plan, Say, plan_study
 
 PLACES = ("local", "slurm", "htcondor", "kubernetes", "panda")
+CARRIED = ("kubernetes", "panda")  # without a file system that all share: files are carried back
 PROFILES = DATA / "profiles"  # of Snakemake
 SECONDS = 0.5  # between two looks at the targets
 
@@ -52,6 +53,7 @@ class Job:
 
     plan: Plan
     after: tuple[str, ...]  # targets of the jobs that come first
+    carried: bool = False  # whether Snakemake has to know all results, to bring them back
 
     @property
     def name(self) -> str:
@@ -62,6 +64,17 @@ class Job:
     def target(self) -> str:
         """The file that says that it passed."""
         return str(self.plan.marker.relative_to(self.plan.root))
+
+    @property
+    def results(self) -> list[str]:
+        """Files beside the target that are brought back."""
+        names = ("results.json", "results.csv", "summary.md", "executed.ipynb", "report.html")
+        return [str(Path(self.target).with_name(name)) for name in names if self.carried]
+
+    @property
+    def folders(self) -> list[str]:
+        """Folders beside the target that are brought back."""
+        return [str(Path(self.target).with_name("figures"))] if self.carried else []
 
     @property
     def log(self) -> str:
@@ -116,10 +129,11 @@ def plan_jobs(config: Mapping[str, Any], root: Path | None = None) -> list[Job]:
         If an entry, a study, a profile or a parameter is unknown, or nothing is chosen.
     """
     root = root or find_root()
-    if unknown := config.keys() - {"studies", "profile", "sweep"}:
+    if unknown := config.keys() - {"studies", "profile", "sweep", "carried"}:
         raise ConfigError(f"the Snakefile knows studies, profile, sweep, not {min(unknown)!r}")
+    carried = bool(config.get("carried", False))
     if "sweep" in config:
-        return [Job(plan, ()) for plan in plan_sweep(Path(config["sweep"]), root)]
+        return [Job(plan, (), carried) for plan in plan_sweep(Path(config["sweep"]), root)]
     studies, profile = find_studies(root), str(config.get("profile", "smoke"))
     names = select_studies(studies, str(config.get("studies", "")).split(), root)
     if not names:
@@ -127,7 +141,8 @@ def plan_jobs(config: Mapping[str, Any], root: Path | None = None) -> list[Job]:
     jobs: dict[str, Job] = {}
     for name in names:
         before = [jobs[other].target for other in _all_before(studies, name) if other in jobs]
-        jobs[name] = Job(plan_study(name, profile=profile, root=root), tuple(before))
+        plan = plan_study(name, profile=profile, root=root)
+        jobs[name] = Job(plan, tuple(before), carried)
     return list(jobs.values())
 
 
@@ -176,6 +191,7 @@ def snakemake_command(
     elif cores:
         words += ["--jobs", str(cores)]
     words += ["--dry-run"] * dry_run + ["--forceall"] * force
+    config = {**config, "carried": True} if on in CARRIED else config
     return [*words, "--config", *(f"{name}={value}" for name, value in config.items())]
 
 
@@ -260,13 +276,18 @@ class _Watch:
             if job.name not in self._started and (job.plan.root / job.log).exists():
                 self._started.add(job.name)
                 self._tell(f"{job.plan.study.name} ({job.plan.label}) starts")
-            if _written(job) not in (self._old[job.name], 0):
+            is_new = _written(job) not in (self._old[job.name], 0)
+            # files that are carried back come one by one
+            if is_new and (job.plan.marker.exists() or not job.carried):
                 self._settle(_outcome(job))
 
     def end(self) -> None:
         """Settle what has not ended when Snakemake has."""
         self.look()
         for job in self.waiting:
+            if _written(job) not in (self._old[job.name], 0):
+                self._settle(_outcome(job))
+                continue
             if job.name in self._started:
                 text = f"ended without results, see {job.log}"
             else:
