@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
+# where SLURM looks without SLURM_CONF, which Snakemake takes away from the steps of a job
+FOUND_BY_ITSELF = Path("/run/slurm/conf")
 SECONDS = 60.0  # that a daemon may take to answer
 CONFIGURATION = """\
 ClusterName=loopback
@@ -54,6 +56,8 @@ def why_not() -> str:
     missing = [name for name in PROGRAMS if not _find(name)]
     if missing:
         return f"{', '.join(missing)} not found: apt-get install slurm-wlm munge"
+    if Path("/etc/slurm/slurm.conf").exists() or FOUND_BY_ITSELF.exists():
+        return "this machine belongs to a SLURM cluster already"
     return "" if os.geteuid() == 0 else "SLURM is started as root only"
 
 
@@ -93,6 +97,10 @@ def slurm_node(folder: Path, cores: int = 2, memory: int = 16_000) -> Iterator[d
         [_find("slurmd"), "-D", "-N", host],
     ]  # fmt: skip
     with contextlib.ExitStack() as running:
+        FOUND_BY_ITSELF.parent.mkdir(exist_ok=True)
+        FOUND_BY_ITSELF.unlink(missing_ok=True)  # of a test that was killed
+        FOUND_BY_ITSELF.symlink_to(folder)
+        running.callback(FOUND_BY_ITSELF.unlink)
         for command in commands:
             running.enter_context(_daemon(command, environment, folder))
             if command is commands[0]:

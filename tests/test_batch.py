@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import slurm_node
+import typer
 import yaml
 
+from pfcalib import cli
 from pfcalib.reporting.comparison import disagreements
 from pfcalib.reporting.results import read_results
 from pfcalib.reporting.runner import plan_study, run_study
@@ -34,7 +36,7 @@ PLUGINS = {
 def test_a_dry_run_for_each_batch_system_tells_the_jobs_and_what_they_ask_for(place):
     if (name := PLUGINS.get(place)) and not importlib.util.find_spec(name):
         pytest.skip(f"{name} is not installed, see pfcalib/data/profiles/{place}")
-    config = {"studies": " ".join(QUICK), "profile": "standard"}
+    config = {"studies": "03 04", "profile": "standard"}
     command = snakemake_command(config, on=place, dry_run=True, force=True)
     # without it the client of PanDA asks for its server's name when it is imported
     environment = {**os.environ, "PANDA_BEHIND_REAL_LB": "1"}
@@ -42,10 +44,12 @@ def test_a_dry_run_for_each_batch_system_tells_the_jobs_and_what_they_ask_for(pl
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for job in plan_jobs(config, ROOT):
+    first, second = plan_jobs(config, ROOT)
+    assert second.after == (first.target,)
+    for job in (first, second):
         assert f"rule {job.name}:" in done.stdout
-        assert f"output: {job.target}" in done.stdout
-    assert done.stdout.count("mem_mb=12000") == len(QUICK)
+        assert job.target in done.stdout
+    assert done.stdout.count("mem_mb=12000") == 2
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if place != "local"])
@@ -109,3 +113,17 @@ def test_slurm_runs_three_studies_and_a_killed_workflow_goes_on_with_what_is_mis
             resumed = read_results(job.plan.folder / "results.json")
             timings = plan.study.timings
             assert disagreements(undisturbed, resumed, 0.0, timings) == []
+
+
+def test_what_reana_is_given_is_there_and_its_command_is_one_of_ours():
+    reana = yaml.safe_load((ROOT / "reana.yaml").read_text("utf-8"))
+    inputs = reana["inputs"]
+    assert all((ROOT / name).is_file() for name in inputs["files"])
+    assert all((ROOT / name).is_dir() for name in inputs["directories"])
+    (step,) = reana["workflow"]["specification"]["steps"]
+    (command,) = step["commands"]
+    for name, value in inputs["parameters"].items():
+        command = command.replace(f"${{{name}}}", value)
+    words = command.partition("python -m pfcalib ")[2].split()
+    verb = typer.main.get_command(cli.app).commands[words[0]]  # type: ignore[attr-defined]
+    verb.make_context(words[0], words[1:])

@@ -245,7 +245,7 @@ def run_workflow(
                 process.terminate()  # it waits for what is running; Ctrl-C has reached all of them
                 process.wait()
                 raise
-        watch.end()
+            watch.end()
     return watch.outcomes()
 
 
