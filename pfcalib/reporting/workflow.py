@@ -81,16 +81,15 @@ class Job:
         """What `pfcalib run` says: a line a cell."""
         return f"reports/logs/{self.plan.study.name}-{self.plan.label}.log"
 
-    @property
-    def command(self) -> str:
-        """For a shell, with braces doubled, as Snakemake wants them."""
+    def command(self, wildcards: object = None) -> str:
+        """For a shell; a function of what Snakemake gives, so that it leaves braces alone."""
         plan = self.plan
         words = [sys.executable, "-m", "pfcalib", "run", plan.study.name, "--no-site"]
         words += ["--profile", plan.profile]
         for name, value in plan.changed.items():
             text = value if isinstance(value, str) else json.dumps(value)
             words += ["-p", f"{name}={text}"]
-        return shlex.join(words).replace("{", "{{").replace("}", "}}")
+        return shlex.join(words)
 
     @property
     def threads(self) -> int:

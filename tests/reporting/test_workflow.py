@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from pfcalib.cli import app
 from pfcalib.errors import ConfigError, ValidationError
@@ -67,36 +65,33 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def said_by(clone: Path, config: dict, **options: object) -> tuple[dict[str, bool], str]:
-    """Run a workflow: what passed, and what it said."""
-    lines: list[str] = []
-    outcomes = run_workflow(
-        config, cores=2, root=clone, say=lambda text, end="\n": lines.append(text + end), **options
-    )
-    return {each.job.plan.study.name: each.passed for each in outcomes}, "".join(lines)
-
-
-def test_a_workflow_goes_on_past_a_failure_and_a_second_call_runs_only_what_is_missing(clone):
-    passed, said = said_by(clone, {"studies": "all"})
-    assert passed == {"01_good": True, "02_bad": False, "03_waits": False, "04_last": True}
+def test_a_workflow_goes_on_past_a_failure_and_a_second_call_runs_only_what_is_missing(
+    clone, monkeypatch
+):
+    monkeypatch.chdir(clone)
+    result = CliRunner().invoke(app, ["report", "all", "--cores", "2"])
+    assert str(result.exception) == "2 of 4 studies failed: 02_bad, 03_waits"
+    said = result.output
     assert "02_bad (smoke): required checks failed: " in said
     assert "03_waits (smoke): did not start" in said
     assert "03_waits (smoke) starts" not in said
     assert re.search(r"01_good \(smoke\): required checks hold \(\d+ s\)", said)
-    assert said == (clone / "reports" / "workflow.log").read_text()
+    assert said.startswith((clone / "reports" / "workflow.log").read_text())
     assert "cell  3/3" in (clone / "reports" / "logs" / "01_good-smoke.log").read_text()
     assert (clone / "reports" / "02_bad" / "smoke" / "report.html").is_file()
+    assert (clone / "reports" / "index.html").is_file()
 
     before = {job.name: job.plan.marker for job in plan_jobs({"studies": "all"}, clone)}
     write_study(clone, "02_bad", more='report.check("holds", 0, "0", True)')
-    passed, said = said_by(clone, {"studies": "all"})
-    assert all(passed.values())
-    assert [f"{name} (smoke): up to date" in said for name in passed] == [True, False, False, True]
+    lines: list[str] = []
+    outcomes = run_workflow(
+        {"studies": "all"}, cores=2, root=clone, say=lambda text, end="\n": lines.append(text)
+    )
+    assert [each.passed for each in outcomes] == [True] * 4
+    assert [each.text == "up to date" for each in outcomes] == [True, False, False, True]
+    assert sum("starts" in line for line in lines) == 2
     now = {job.name: job.plan.marker for job in plan_jobs({"studies": "all"}, clone)}
     assert [now[name] == before[name] for name in now] == [True, False, True, True]
-
-    passed, said = said_by(clone, {"studies": "01 04"}, force=True)
-    assert said.count("required checks hold") == 2
 
 
 def test_one_workflow_at_a_time(clone):
@@ -149,36 +144,30 @@ def test_a_target_changes_with_code_parameters_lock_and_packaged_data(clone, mon
     assert len(seen - {first}) == 4
 
 
-def test_the_command_tells_what_would_run_and_fails_if_a_study_does(clone, monkeypatch, capfd):
+def test_a_dry_run_tells_what_would_run_and_leaves_nothing(clone, monkeypatch, capfd):
     monkeypatch.chdir(clone)
-    command = [sys.executable, "-m", "pfcalib", "report", "02", "--cores", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    dry = subprocess.run([*command, "--dry-run"], env=environment, capture_output=True, text=True)
-    assert dry.returncode == 0
-    assert "rule 02_bad_smoke" in dry.stdout
+    result = CliRunner().invoke(app, ["report", "02", "--dry-run", "--force", "--cores", "1"])
+    assert result.exit_code == 0
+    assert "rule 02_bad_smoke" in capfd.readouterr().out
     assert not (clone / "reports").exists()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "1 of 1 studies failed: 02_bad" in done.stderr
-    assert (clone / "reports" / "index.html").is_file()
 
 
 def test_a_sweep_runs_each_point_and_ends_in_one_table_and_a_figure(clone):
     grid = clone / "grid.yaml"
-    grid.write_text("study: 01_good\nparameters: {seed: [3, 5], label: [a, 'b {c}']}\n")
+    grid.write_text("study: 01_good\nparameters: {seed: [3], label: [a, 'b {c}']}\n")
     lines: list[str] = []
     outcomes = run_workflow(
         {"sweep": grid}, cores=2, root=clone, say=lambda text, end="": lines.append(text)
     )
-    assert [each.passed for each in outcomes] == [True] * 4, lines
+    assert [each.passed for each in outcomes] == [True] * 2, lines
     assert outcomes[0].job.plan.label == "smoke"  # the values of the profile
     points = collect_points(grid, clone)
-    assert [point.metrics["n"]["value"] for point in points] == [21.0, 21.0, 35.0, 35.0]
+    assert [point.metrics["n"]["value"] for point in points] == [21.0, 21.0]
     write_tables(points, sweep_metrics(points), clone)
     with (clone / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert rows[3] == {"seed": "5", "label": "b {c}", "n": "35.0", "n_error": "0.5"}
-    assert "| 5 | b {c} | 35.00 ± 0.50 |" in (clone / "table.md").read_text()
+    assert rows[1] == {"seed": "3", "label": "b {c}", "n": "21.0", "n_error": "0.5"}
+    assert "| 3 | b {c} | 21.00 ± 0.50 |" in (clone / "table.md").read_text()
     with pytest.raises(ConfigError, match="metric 'm' is unknown; there are n"):
         sweep_metrics(points, ["m"])
 
