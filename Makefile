@@ -29,8 +29,8 @@ $(STAMP): requirements.lock
 
 install: $(STAMP)  ## only the set-up, .venv from requirements.lock, pfcalib editable
 
-report: $(STAMP)  ## run the core studies, build reports/index.html (PROFILE=smoke|standard|full)
-	@$(BIN)/pfcalib report --core --profile $(PROFILE)
+report: $(STAMP)  ## run the core studies, or STUDIES="07 08" or all, and build reports/index.html
+	@$(BIN)/pfcalib report $(STUDIES) --profile $(PROFILE)
 
 site: $(STAMP)  ## the site reports/index.html with the API and archives for HEPData, from the results that are there
 	@$(BIN)/pfcalib index --api

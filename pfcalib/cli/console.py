@@ -57,6 +57,23 @@ Profile = Annotated[
         autocompletion=lambda: ["smoke", "standard", "full"],
     ),
 ]
+Place = Annotated[
+    str,
+    typer.Option(
+        help="Where studies run: local, slurm, htcondor, kubernetes or panda; a batch system is "
+        "set up in pfcalib/data/profiles."
+    ),
+]
+Cores = Annotated[
+    int | None,
+    typer.Option(
+        help="Cores that all studies together may use; on a batch system, jobs at a time. By "
+        "default all cores, or what the profile of the batch system says.",
+        min=1,
+        show_default=False,
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Only tell what would run.")]
 Binning = Annotated[
     Path | None,
     typer.Option(
