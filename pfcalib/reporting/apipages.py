@@ -37,9 +37,7 @@ def build_api(folder: Path, package: str = "pfcalib") -> None:
         names = []
         for name in pdoc.extract.walk_specs([package]):
             names += _names_of(pdoc.doc.Module.from_name(name))
-        (temporary / "index.html").unlink(
-            missing_ok=True
-        )  # it leads to the page of the package only
+        (temporary / "index.html").unlink(missing_ok=True)  # only leads on
         write_text(temporary / "names.json", json.dumps(names, ensure_ascii=False))
 
 
