@@ -29,8 +29,8 @@ $(STAMP): requirements.lock
 
 install: $(STAMP)  ## only the set-up, .venv from requirements.lock, pfcalib editable
 
-report: $(STAMP)  ## run the core studies, build reports/index.html (PROFILE=smoke|standard|full)
-	@$(BIN)/pfcalib report --core --profile $(PROFILE)
+report: $(STAMP)  ## run the core studies, or STUDIES="07 08" or all, and build reports/index.html
+	@$(BIN)/pfcalib report $(STUDIES) --profile $(PROFILE)
 
 site: $(STAMP)  ## the site reports/index.html with the API and archives for HEPData, from the results that are there
 	@$(BIN)/pfcalib index --api
@@ -50,8 +50,8 @@ format: $(STAMP)  ## mend what lint can mend
 	$(BIN)/ruff format .
 	git ls-files -z 'notebooks/*.ipynb' | xargs -0 -r $(BIN)/nbstripout --keep-id
 
-lab: $(STAMP)  ## JupyterLab on the notebooks
-	@$(BIN)/jupyter lab notebooks
+lab: $(STAMP)  ## JupyterLab, opened on notebooks/00_start.ipynb
+	@JUPYTER_CONFIG_PATH=.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
 
 benchmark: $(STAMP)  ## timings of simulation, clustering, streaming, inference
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only

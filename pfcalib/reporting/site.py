@@ -40,6 +40,7 @@ STEPS = (  # of the chain of data: name, room of the package, what happens
     ("report", "reporting", "numbers with errors, and a verdict"),
 )
 THEMES = {  # in the order of the front page; others follow
+    "start": "Where to begin: a few pions through the whole chain, one step a section.",
     "simulation and clusters": "From particles to cells to clusters, and how close the fast "
     "simulation is to Geant4.",
     "classification and calibration": "Which particle made a cluster and what energy it left: "

@@ -139,11 +139,12 @@ def test_a_good_run_leaves_everything_under_its_final_name(clone):
     def say(text: str, end: str = "\n") -> None:
         said.append(text + end)
 
-    result = run_study(plan_study("01_tiny", root=clone), say=say)
+    result = run_study(plan := plan_study("01_tiny", root=clone), say=say)
     assert result.passed
     assert not result.error
     assert result.folder == clone / "reports" / "01_tiny" / "smoke"
     assert {path.name for path in result.folder.iterdir()} == {
+        plan.marker.name,
         "executed.ipynb",
         "kernel.log",
         "report.html",
@@ -197,6 +198,7 @@ def test_a_failed_check_keeps_the_metrics_and_fails_the_run(tmp_path):
     result = run_study(plan_study("01_tiny", root=write_clone(tmp_path, body)))
     assert not result.passed
     assert "energy is high = 2.5" in result.error
+    assert not list(result.folder.glob("passed-*"))
     assert read_results(result.folder / "results.json")["metrics"]["n"]["value"] == 7
 
 
