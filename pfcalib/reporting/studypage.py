@@ -136,6 +136,7 @@ def write_study_page(
     executed, root = _find_executed(entry, runs), relative(reports, page) + "/"
     source = executed or study.path
     named = [figure["name"] for figure in entry.results["figures"]] if entry else []
+    named.sort(key=lambda name: name != study.figure)  # the one that stands for it comes first
     figures = [show_figure(entry, name, page) for name in named if entry]
     context: dict[str, Any] = {}
 
