@@ -40,7 +40,7 @@ from pfcalib.cli.validate import validate
 from pfcalib.cli.verify import verify
 from pfcalib.errors import PfcalibError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for verb in [
     *(simulate, simulate_events, example, inspect, convert, derive_lcw, train, apply, tune),
     *(tune_showers, refine_showers, derive_eoverp, pflow, export, validate, serve),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, say
+from pfcalib.cli.console import Profile, say, study_names
 from pfcalib.errors import ValidationError
 
 
@@ -16,6 +16,7 @@ def run(
         typer.Argument(
             help="Study or its number, such as 01_showers or 01; see `pfcalib list`.",
             show_default=False,
+            autocompletion=study_names,
         ),
     ],
     parameters: Annotated[

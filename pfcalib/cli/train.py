@@ -75,6 +75,8 @@ def train(
     A classifier of dnn, cnn or densenet has the published size of its network and a constant
     learning rate; mlp, points and regressions have the tuned settings and a rate that falls along a
     cosine.
+
+    Example: pfcalib train pions.root --epochs 2 --out models/cnn
     """
     from pfcalib.models.families import PUBLISHED
     from pfcalib.samples.rootfile import content_id

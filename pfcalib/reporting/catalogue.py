@@ -52,6 +52,9 @@ class Study:
     core: bool = False  # the tests run it with its own defaults too
     theme: str = ""
     timings: tuple[str, ...] = ()  # patterns of pure numbers that a re-run need not give again
+    result: str = ""  # its result in a sentence, with {metric} where a number goes
+    figure: str = ""  # the one that stands for it
+    question: str = ""  # what it asks, in Markdown
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -166,9 +169,10 @@ def read_study(path: Path) -> Study:
         raise ConfigError(
             f"{path}: {len(tagged)} cells are tagged 'parameters', exactly one must be"
         )
-    first = notebook.cells[0].text.strip().partition("\n")[0]
+    first, _, text = notebook.cells[0].text.strip().partition("\n")
     about = dict(notebook.metadata.get("pfcalib", {}))
-    if unknown := about.keys() - {"headlines", "after", "core", "theme", "timings"}:
+    known = {"headlines", "after", "core", "theme", "result", "figure", "timings"}
+    if unknown := about.keys() - known:
         raise ConfigError(f"{path}: metadata 'pfcalib' has an unknown entry {min(unknown)!r}")
     return Study(
         path.stem,
@@ -180,6 +184,9 @@ def read_study(path: Path) -> Study:
         about.get("core", False),
         about.get("theme", ""),
         tuple(about.get("timings", ())),
+        about.get("result", ""),
+        about.get("figure", ""),
+        text.strip().partition("\n\n")[0],
     )
 
 

@@ -37,10 +37,10 @@ from pfcalib.reporting.catalogue import (
     read_profiles,
     resolve_parameters,
 )
+from pfcalib.reporting.entries import PUBLISHED_PROFILE
 from pfcalib.reporting.results import empty_results, read_results, write_results
-from pfcalib.reporting.site import render_notebook
+from pfcalib.reporting.studypage import write_run_page
 
-PUBLISHED_PROFILE = "standard"
 RESERVED = (*PROFILES, "figures")  # names that a folder of other parameters may not have
 MAX_LABEL = 60  # characters of the name of a folder, before a hash of the rest
 
@@ -204,9 +204,9 @@ def run_study(plan: Plan, *, say: Say = lambda text, end="\n": None) -> RunResul
         results = _settle_results(
             plan, folder, error, time.perf_counter() - start, _processor_seconds() - used
         )
-        render_notebook(folder / "executed.ipynb", folder / "report.html")
         if results["status"] == "passed":
             (folder / marker).touch()
+    write_run_page(plan.root, plan.study, plan.folder, results)
     result = RunResult(plan.folder, results, time.perf_counter() - start)
     if result.passed and plan.publish:
         publish(plan.folder)

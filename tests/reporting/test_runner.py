@@ -78,9 +78,9 @@ def test_a_run_with_other_parameters_has_a_folder_of_its_own_that_says_so(clone)
     assert results["provenance"]["changed"] == {"seed": 7}
     assert results["provenance"]["code"]["notebook"]
     assert "`seed` = 7" in (plan.folder / "summary.md").read_text()
-    page = build_index(clone).read_text()
-    assert "<code>seed</code> = 7" in page
-    assert 'id="01_tiny-smoke-seed=7"' in page
+    front = build_index(clone).read_text()
+    assert 'href="01_tiny/smoke-seed=7/report.html"' in front
+    assert "<code>seed</code> = 7" in (plan.folder / "report.html").read_text()
 
 
 def test_folders_of_other_parameters_are_told_apart(clone):
