@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 
 from pfcalib import provenance
 from pfcalib.cache import VARIABLE, cache_folder, write_text
-from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.errors import ValidationError
 from pfcalib.reporting.catalogue import Study
 from pfcalib.reporting.results import read_results
 from pfcalib.reporting.runner import Plan, Say, plan_study, run_study
@@ -168,7 +168,6 @@ def _line(points: Sequence[tuple[int, float]], n: int) -> float:
     x, y = (np.array(column, dtype=float) for column in zip(*points, strict=True))
     if len(set(x)) == 1:
         return float(np.mean(y) * n / x[0])
-    if not np.all(y > 0.0):
-        raise ConfigError("a run that took no time, or left nothing, tells nothing")
-    (a, b), _ = nnls(np.stack([1.0 / y, x / y], axis=1), np.ones_like(y))
+    weights = 1.0 / np.maximum(y, 1e-3 * max(y.max(), 1e-9))
+    (a, b), _ = nnls(np.stack([weights, weights * x], axis=1), weights * y)
     return float(a + b * n)
