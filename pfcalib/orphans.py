@@ -9,16 +9,21 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 
 
 def end_with_parent() -> None:
     """In a process that `multiprocessing` has started, watch its parent and end with it."""
     multiprocessing = sys.modules.get("multiprocessing")  # loaded in every such process
-    parent = multiprocessing.parent_process() if multiprocessing else None
-    if parent is None:
+    if multiprocessing is None:
+        return
+    starting = "--multiprocessing-fork" in sys.orig_argv  # it does not know its parent yet
+    if not starting and multiprocessing.parent_process() is None:
         return
 
     def watch() -> None:
+        while (parent := multiprocessing.parent_process()) is None:
+            time.sleep(0.1)
         parent.join()
         os._exit(1)
 
