@@ -161,9 +161,7 @@ def scratch_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     with _told(path):
-        name = tempfile.mkdtemp(
-            prefix=_begun(path.name), suffix=".new", dir=_cleaned(path.parent)
-        )
+        name = tempfile.mkdtemp(prefix=_begun(path.name), suffix=".new", dir=_cleaned(path.parent))
         try:
             yield Path(name)
         finally:

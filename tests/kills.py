@@ -184,7 +184,11 @@ def start(kind: Kind, folder: Path) -> subprocess.Popen[str]:
     """Start the job of a folder, in a session of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     one = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    own = {"PFCALIB_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT), **dict.fromkeys(one, "1")}
+    own = {
+        "PFCALIB_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(ROOT),
+        **dict.fromkeys(one, "1"),
+    }
     with (folder / "said.txt").open("w") as said:
         return subprocess.Popen(
             [sys.executable, *kind.prepare(folder)],

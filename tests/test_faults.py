@@ -168,7 +168,9 @@ def test_a_read_only_cache_gives_what_it_holds_and_tells_what_it_cannot_take(sma
     assert code == 1
     last = said.splitlines()[-1]
     assert "StorageError" in last
-    assert "Read-only file system; choose a folder that can be written, or set PFCALIB_CACHE" in last
+    assert (
+        "Read-only file system; choose a folder that can be written, or set PFCALIB_CACHE" in last
+    )
     mount("rw")
     assert call("-c", PRODUCE, "21", PFCALIB_CACHE=str(disk))[0] == 0
 

@@ -20,7 +20,7 @@ def train(
     samples: Annotated[
         list[Path],
         typer.Argument(
-            help="ROOT files; events are split 70/10/20 % by a hash of their number.",
+            help="ROOT files or patterns; events are split 70/10/20 % by a hash of their number.",
             show_default=False,
         ),
     ],
@@ -77,6 +77,7 @@ def train(
     cosine.
     """
     from pfcalib.models.families import PUBLISHED
+    from pfcalib.samples.locate import as_paths
     from pfcalib.samples.rootfile import content_id
     from pfcalib.training.fit import HISTORY, TrainConfig
     from pfcalib.training.judge import judge_model, write_physics
@@ -118,6 +119,7 @@ def train(
             seed=seed,
         )
         config = NetworkConfig(name=model, options=options, train=training)
+    samples = as_paths(samples)
     network = fit_network(samples, config, folder=out)
     more: dict[str, Any] = {
         "samples": {path.name: content_id(path) for path in samples},
