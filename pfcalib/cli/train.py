@@ -131,7 +131,7 @@ def train(
             seed=seed,
         )
         config = NetworkConfig(name=model, options=options, train=training)
-    samples = as_paths(samples)
+    samples = [Path(path) for path in as_paths(samples)]
     if not multi_worker:
         network = fit_network(samples, config, folder=out)
     else:

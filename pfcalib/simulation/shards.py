@@ -150,7 +150,8 @@ def _fast(
                     config.n_processes, mp_context=multiprocessing.get_context("spawn")
                 )
             )
-        waiting, pending = list(numbers), []
+        waiting = list(numbers)
+        pending: list[concurrent.futures.Future[Chunk]] = []
         for number in numbers:
             if config.n_processes == 1:
                 yield produce_chunk(config, number)

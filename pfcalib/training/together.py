@@ -161,16 +161,14 @@ def fit_together(
             training, held_out = network_data(paths, config, ())
             model = build_network(config, training)
             _share_steps(model, workers)
-            parts = [
-                _part(data, config, workers, k == 0) for k, data in enumerate((training, held_out))
-            ]
-            quiet: Say = lambda line: None
+            first = workers.number == 0
             result = fit_model(
                 model,
-                *parts,
+                _part(training, config, workers, shuffle=True),
+                _part(held_out, config, workers, shuffle=False),
                 config.train,
                 out_dir=place,
-                say=say if workers.number == 0 else quiet,
+                say=say if first else lambda line: None,
             )
     except tf.errors.OpError as error:
         raise LostWorkerError(
@@ -180,7 +178,7 @@ def fit_together(
     return Network(config, model, result, folder)
 
 
-def _part(data: Data, config: NetworkConfig, workers: Workers, shuffle: bool) -> _Part:
+def _part(data: Data, config: NetworkConfig, workers: Workers, *, shuffle: bool) -> _Part:
     if isinstance(data, tuple):
         train = config.train
         data = ArrayBatches(data, batch_size=train.batch_size, seed=train.seed, shuffle=shuffle)
@@ -221,7 +219,8 @@ def _share_steps(model: keras.Model, workers: Workers) -> None:
     @tf.function(reduce_retracing=True)
     def test(data: Any) -> dict[str, Any]:
         loss, n, found = judge(data, False)
-        return told(*workers.total([loss, n]), found)
+        loss, n = workers.total([loss, n])
+        return told(loss, n, found)
 
     def use(name: str, step: Callable[[Any], Any]) -> Callable[..., None]:
         def make(force: bool = False) -> None:
