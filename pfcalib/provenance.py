@@ -66,13 +66,13 @@ def code_digests(notebook: Path) -> dict[str, str]:
     modules, used = {"notebook": _parse(text)}, {"notebook": set(range(len(_parse(text).parts)))}
     waiting = [want for part in modules["notebook"].parts for want in part.wants]
     waiting += modules["notebook"].imports.values()
-    seen = set(waiting)
+    seen, files = set(waiting), _files(notebook.parent)
     while waiting:
         module, name = waiting.pop()
         inner = f"{module}.{name}"
-        if name != _ALL and (path := _file_of(inner, notebook.parent)):
+        if name != _ALL and (path := files.get(inner)):
             module, name = inner, _ALL
-        elif not (path := _file_of(module, notebook.parent)):
+        elif not (path := files.get(module)):
             continue
         if module not in modules:
             modules[module], used[module] = _parse(path.read_text(encoding="utf-8")), set()
@@ -132,16 +132,19 @@ class _Module(NamedTuple):
         }
 
 
-def _file_of(module: str, studies: Path) -> Path | None:
-    """File of a module of the package or of studies; None for others and what only shows."""
-    if not _OURS.fullmatch(module) or module.startswith(SHOWS):
-        return None
-    path = Path(*module.split("."))
-    for folder in (Path(__file__).parents[1], studies):
-        for file in (folder / path.with_suffix(".py"), folder / path / "__init__.py"):
-            if file.is_file():
-                return file
-    return None
+def _files(studies: Path) -> dict[str, Path]:
+    """Files of the package and of studies by module; what only shows is left out."""
+    found = {}
+    for folder in (studies, Path(__file__).parents[1]):
+        for room in ("pfcalib", "studies"):
+            for path in (folder / room).rglob("*.py"):
+                parts = path.relative_to(folder).with_suffix("").parts
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return {
+        name: path
+        for name, path in found.items()
+        if _OURS.fullmatch(name) and not name.startswith(SHOWS)
+    }
 
 
 @functools.cache

@@ -15,6 +15,7 @@ import typer
 import pfcalib
 from pfcalib.cache import describe_storage_error
 from pfcalib.cli.apply import apply
+from pfcalib.cli.compare import compare
 from pfcalib.cli.convert import convert
 from pfcalib.cli.derive_eoverp import derive_eoverp
 from pfcalib.cli.derive_lcw import derive_lcw
@@ -24,6 +25,7 @@ from pfcalib.cli.index import index
 from pfcalib.cli.inspect import inspect
 from pfcalib.cli.list import list_studies
 from pfcalib.cli.pflow import pflow
+from pfcalib.cli.plan import plan
 from pfcalib.cli.readme import readme
 from pfcalib.cli.refine_showers import refine_showers
 from pfcalib.cli.report import report
@@ -31,17 +33,19 @@ from pfcalib.cli.run import run
 from pfcalib.cli.serve import serve
 from pfcalib.cli.simulate import simulate
 from pfcalib.cli.simulate_events import simulate_events
+from pfcalib.cli.sweep import sweep
 from pfcalib.cli.train import train
 from pfcalib.cli.tune import tune
 from pfcalib.cli.tune_showers import tune_showers
 from pfcalib.cli.validate import validate
+from pfcalib.cli.verify import verify
 from pfcalib.errors import PfcalibError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for verb in [
     *(simulate, simulate_events, example, inspect, convert, derive_lcw, train, apply, tune),
     *(tune_showers, refine_showers, derive_eoverp, pflow, export, validate, serve),
-    *(run, report, index, readme),
+    *(run, report, plan, sweep, verify, compare, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]
 app.command(name="list")(list_studies)

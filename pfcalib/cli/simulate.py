@@ -48,7 +48,8 @@ def simulate(
     eta_max: Annotated[
         float | None,
         typer.Option(
-            help="Largest |eta| of particles. By default 0.7, on the window 0.05, for dijets 0.8.",
+            help="Largest |eta| of particles, a pure number. By default 0.7, on the window 0.05, "
+            "for dijets 0.8.",
             show_default=False,
         ),
     ] = None,
@@ -98,7 +99,10 @@ def simulate(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Shoot particles or make dijets, cluster their showers and write a sample."""
+    """Shoot particles or make dijets, cluster their showers and write a sample.
+
+    Example: pfcalib simulate pions.root --events 600 --e-min 1 --e-max 100
+    """
     require_free(output, force)
     if process not in ONLY_FOR:
         raise ConfigError(f"--process must be one of {', '.join(ONLY_FOR)}, not {process!r}")

@@ -83,6 +83,8 @@ def train(
     A classifier of dnn, cnn or densenet has the published size of its network and a constant
     learning rate; mlp, points and regressions have the tuned settings and a rate that falls along a
     cosine.
+
+    Example: pfcalib train pions.root --epochs 2 --out models/cnn
     """
     from pfcalib.models.families import PUBLISHED
     from pfcalib.samples.locate import as_paths

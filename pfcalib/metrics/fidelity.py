@@ -330,6 +330,34 @@ def _width(
     return mean(moments[f"width_{axis}_{layer}"][lit])
 
 
+def layer_profile(
+    showers: Showers, grid: Grid, thickness: FloatArray, e_range: tuple[float, float]
+) -> Curve:
+    """Mean over showers of the energy of a layer over the true one, a unit of depth, against the
+    depth behind the presampler.
+
+    Parameters
+    ----------
+    showers : Showers
+    grid : Grid
+    thickness : ndarray, shape (n_layers,)
+        Of the presampler, which is left out, and of the layers behind it that are wanted, in
+        radiation or interaction lengths.
+    e_range : (float, float), GeV
+        True energy of the showers; a single one has no error.
+    """
+    n, n_layers = len(showers.e_true), len(thickness)
+    event = np.repeat(np.arange(n), np.diff(showers.offsets))
+    place = event * grid.n_layers + grid.layer[showers.cell]
+    of_shower = _sum(place, showers.signal / showers.e_true[event], n * grid.n_layers)
+    inside = (showers.e_true >= e_range[0]) & (showers.e_true < e_range[1])
+    share = of_shower.reshape(n, -1)[inside, 1:n_layers] / thickness[1:]
+    spread = share.std(axis=0, ddof=1) if len(share) > 1 else np.full(n_layers - 1, np.nan)
+    edges = np.cumsum(np.append(0.0, thickness[1:]))
+    n_inside = max(len(share), 1)
+    return Curve(edges, share.sum(axis=0) / n_inside, spread / np.sqrt(n_inside))
+
+
 def worst(comparisons: Sequence[Comparison], quantity: str) -> Estimate:
     """Largest |deviation| of a quantity over layers and bins, with the statistical error of that
     one.

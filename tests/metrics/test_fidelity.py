@@ -279,6 +279,20 @@ def test_showers_are_chosen_by_kind_and_energy_in_their_order():
         fidelity.select_showers(showers, (22,), EDGES, n_max=1)
 
 
+def test_a_profile_is_the_energy_of_each_layer_a_unit_of_depth():
+    thickness = np.array([1.0, 2.0, 4.0, 1.0, 8.0])  # presampler, EMB1, EMB2, EMB3, TileBar0
+    many = [by_hand()._replace(e_true=np.array([10.0, e])) for e in (5.0, 50.0)]
+    both, alone = (
+        fidelity.layer_profile(showers, WINDOW, thickness, (2.0, 20.0)) for showers in many
+    )
+    assert alone.edges.tolist() == [0.0, 2.0, 6.0, 7.0, 15.0]
+    # 7 GeV of EMB2 and 1 of TileBar0, of 10 GeV; the other shower left nothing
+    assert both.value == pytest.approx([0.0, 0.7 / 4.0 / 2.0, 0.0, 0.1 / 8.0 / 2.0])
+    # of two values 0 and x the error of the mean is x / 2
+    assert both.error == pytest.approx(both.value)
+    assert alone.value == pytest.approx(2.0 * both.value)
+
+
 def test_there_are_twenty_moments():
     assert len(set(FEATURES)) == 20
 
