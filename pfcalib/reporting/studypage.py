@@ -8,7 +8,7 @@ import base64
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,14 @@ import pfcalib
 from pfcalib.cache import write_text
 from pfcalib.reporting.catalogue import Study
 from pfcalib.reporting.entries import Entry
-from pfcalib.reporting.markup import Heading, Renderer, picture_size, relative, render_markdown
+from pfcalib.reporting.markup import (
+    Heading,
+    Renderer,
+    link_to_site,
+    picture_size,
+    relative,
+    render_markdown,
+)
 from pfcalib.reporting.results import template_environment
 
 SECTIONS = (("figures", "Figures"), ("numbers", "Numbers"), ("checks", "Checks and goals"))
@@ -126,18 +133,15 @@ def write_study_page(
     has_api : bool
         Whether the site has pages of the API.
     """
-    executed = _find_executed(entry, runs)
+    executed, root = _find_executed(entry, runs), relative(reports, page) + "/"
     source = executed or study.path
     named = [figure["name"] for figure in entry.results["figures"]] if entry else []
+    named.sort(key=lambda name: name != study.figure)  # the one that stands for it comes first
     figures = [show_figure(entry, name, page) for name in named if entry]
     context: dict[str, Any] = {}
 
     def render() -> markupsafe.Markup:
-        body, headings = render_notebook(
-            source,
-            entry.results if entry else None,
-            link=lambda target: _on_site(target, page, reports),
-        )
+        body, headings = render_notebook(source, entry.results if entry else None, root)
         context["headings"] = headings
         return body
 
@@ -157,7 +161,7 @@ def write_study_page(
         reports=reports,
         has_api=has_api,
         study=study,
-        question=render_markdown(study.question),
+        question=show_question(study, root),
         entry=entry,
         figures=figures,
         downloads=_downloads(entry, page),
@@ -168,6 +172,11 @@ def write_study_page(
         notebook=render,
         contents=contents,
     )
+
+
+def show_question(study: Study, root: str) -> markupsafe.Markup:
+    """What a study asks, on a page from which ``root`` leads to the top of the site."""
+    return render_markdown(study.question, Renderer(link=link_to_site("notebooks", root)))
 
 
 def write_run_page(root: Path, study: Study, folder: Path, results: dict[str, Any]) -> None:
@@ -212,23 +221,13 @@ def _downloads(entry: Entry | None, page: Path) -> list[tuple[str, str]]:
     return [(text, relative(path, page)) for text, path in paths.items() if path.is_file()]
 
 
-def _on_site(target: str, page: Path, reports: Path) -> str:
-    """Where a link of a notebook to another one, or to its results, leads on the site; links to
-    other files of the clone become plain text, since the site may be sent without it.
-    """
-    study = re.fullmatch(r"(\w+)\.ipynb|\.\./reports/(\w+)/summary\.md", target)
-    return relative(reports / (study[1] or study[2]) / "index.html", page) if study else ""
-
-
 def render_notebook(
-    path: Path,
-    results: dict[str, Any] | None = None,
-    *,
-    link: Callable[[str], str] = lambda target: target,
+    path: Path, results: dict[str, Any] | None = None, root: str = ""
 ) -> tuple[markupsafe.Markup, list[Heading]]:
     """A notebook as HTML without title and question, and its headings.
 
-    Figures and the summary of ``results`` are not shown again: links lead to them.
+    Figures and the summary of ``results`` are not shown again: links lead to them. ``root`` leads
+    from the page to the top of the site.
     """
     notebook = nbformat.read(path, as_version=4)
     opening = notebook.cells[0]
@@ -240,7 +239,7 @@ def render_notebook(
         elif cell.cell_type == "code":
             _settle_outputs(cell, heading, results)
     exporter = _exporter()
-    exporter.renderer = Renderer("nb-", deeper=1, link=link)
+    exporter.renderer = Renderer("nb-", deeper=1, link=link_to_site("notebooks", root))
     body, _ = exporter.from_notebook_node(notebook)
     return markupsafe.Markup(body), exporter.renderer.headings
 
