@@ -6,19 +6,12 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, say, study_names
+from pfcalib.cli.console import Profile, Study, say
 from pfcalib.errors import ValidationError
 
 
 def run(
-    study: Annotated[
-        str,
-        typer.Argument(
-            help="Study or its number, such as 01_showers or 01; see `pfcalib list`.",
-            show_default=False,
-            autocompletion=study_names,
-        ),
-    ],
+    study: Study,
     parameters: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", help="name=value, a JSON value; may be repeated."),
