@@ -7,11 +7,13 @@ once.
 from __future__ import annotations
 
 import sys
+from concurrent.futures import BrokenExecutor
 from typing import Annotated
 
 import typer
 
 import pfcalib
+from pfcalib.cache import describe_storage_error
 from pfcalib.cli.apply import apply
 from pfcalib.cli.compare import compare
 from pfcalib.cli.convert import convert
@@ -59,6 +61,17 @@ def main() -> None:
     except PfcalibError as error:
         one_line = " ".join(str(error).split())
         sys.exit(f"pfcalib: {one_line}")
+    except BrokenExecutor:
+        sys.exit(
+            "pfcalib: a worker process was killed, by hand or for lack of memory; call again, with "
+            "fewer --workers if memory was short"
+        )
+    except MemoryError as error:
+        sys.exit(f"pfcalib: out of memory: {error or 'ask for less at once'}")
+    except OSError as error:
+        if text := describe_storage_error(error):
+            sys.exit(f"pfcalib: {text}")
+        raise
 
 
 def _tell_version(wanted: bool) -> None:
