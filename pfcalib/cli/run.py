@@ -24,6 +24,9 @@ def run(
             show_default=False,
         ),
     ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Do nothing if the results are up to date.")
+    ] = False,
     site: Annotated[
         bool, typer.Option("--site/--no-site", help="Build reports/index.html anew at the end.")
     ] = True,
@@ -42,7 +45,7 @@ def run(
     found = find_study(root, study)
     overrides = dict(parse_override(found, text) for text in parameters or [])
     plan = plan_study(found.name, profile=profile, overrides=overrides, folder=name, root=root)
-    result = run_study(plan, say=say)
+    result = run_study(plan, missing=missing, say=say)
     if site:
         build_index(root)
     say(
