@@ -21,6 +21,7 @@ from pfcalib.cli.derive_eoverp import derive_eoverp
 from pfcalib.cli.derive_lcw import derive_lcw
 from pfcalib.cli.example import example
 from pfcalib.cli.export_keras import export
+from pfcalib.cli.graph import graph
 from pfcalib.cli.index import index
 from pfcalib.cli.inspect import inspect
 from pfcalib.cli.list import list_studies
@@ -45,7 +46,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for verb in [
     *(simulate, simulate_events, example, inspect, convert, derive_lcw, train, apply, tune),
     *(tune_showers, refine_showers, derive_eoverp, pflow, export, validate, serve),
-    *(run, report, plan, sweep, verify, compare, index, readme),
+    *(run, report, plan, graph, sweep, verify, compare, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]
 app.command(name="list")(list_studies)

@@ -37,9 +37,11 @@ def build_api(folder: Path, package: str = "pfcalib") -> None:
         names = []
         for name in pdoc.extract.walk_specs([package]):
             names += _names_of(pdoc.doc.Module.from_name(name))
-        (temporary / "index.html").unlink(
-            missing_ok=True
-        )  # it leads to the page of the package only
+        for page in temporary.rglob("*.html"):
+            text = page.read_text("utf-8")  # "Parameters" of a docstring is no heading of the page
+            text = re.sub(r'<h6 id="[^"]*">(.*?)</h6>', r'<p class="part">\1</p>', text)
+            page.write_text(text, "utf-8")
+        (temporary / "index.html").unlink(missing_ok=True)  # only leads on
         write_text(temporary / "names.json", json.dumps(names, ensure_ascii=False))
 
 

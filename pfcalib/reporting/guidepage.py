@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pfcalib.reporting.catalogue import Study
-from pfcalib.reporting.markup import Renderer, render_markdown
-from pfcalib.reporting.studypage import write_page
+from pfcalib.reporting.markup import Renderer, link_to_site, render_markdown
+from pfcalib.reporting.studypage import show_question, write_page
 
 ELSEWHERE = ("Gallery", "Studies")  # sections of README.md that the front page shows
 
@@ -18,26 +18,15 @@ ELSEWHERE = ("Gallery", "Studies")  # sections of README.md that the front page 
 def write_guide(
     page: Path, readme: Path, studies: Sequence[Study], *, reports: Path, has_api: bool
 ) -> None:
-    """Write the guide; links into ``reports`` lead to pages of the site, links to other files of
-    the clone become plain text, since the site may be sent without it.
-    """
-
-    def to_site(target: str) -> str:
-        path, _, anchor = target.partition("#")
-        if study := re.fullmatch(r"reports/(\w+)/summary\.md", path):
-            return f"{study[1]}/index.html"
-        if path.startswith("reports/"):
-            return target.removeprefix("reports/")
-        return f"#readme-{anchor}" if anchor and not path else ""
-
+    """Write the guide from README.md and the questions of the studies."""
     text = readme.read_text("utf-8") if readme.is_file() else ""
     sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]
     kept = [part for part in sections if not part.startswith(tuple(f"## {n}" for n in ELSEWHERE))]
-    renderer = Renderer("readme-", link=to_site)
+    renderer = Renderer("readme-", link=link_to_site("", ""))
     body = render_markdown("".join(kept), renderer)
     titles = {study.name: study.title for study in studies}
     order = [
-        (study, render_markdown(study.question), [titles[name] for name in study.after])
+        (study, show_question(study, ""), [titles[name] for name in study.after])
         for study in studies
     ]
     write_page(

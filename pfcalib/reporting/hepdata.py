@@ -9,6 +9,7 @@ import importlib.util
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def _library() -> Any:
     without = {} if "ROOT" in sys.modules else {"ROOT": None}
     sys.modules |= without  # type: ignore[arg-type]
     try:
-        return importlib.import_module("hepdata_lib")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of what its validator imports
+            return importlib.import_module("hepdata_lib")
     finally:
         for name in without:
             del sys.modules[name]

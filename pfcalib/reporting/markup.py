@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import posixpath
 import re
 import struct
 from collections.abc import Callable
@@ -71,9 +72,38 @@ class Renderer(IPythonRenderer):
         return f'<div class="scroll"><table>{text}</table></div>\n'
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        if not re.match(r"\w+:|#", url):
+        if url.startswith("#"):
+            url = f"#{self.prefix}{url[1:].lower()}"
+        elif not re.match(r"\w+:", url):
             url = self.to_page(url)
         return super().link(text, url, title) if url else text
+
+
+def link_to_site(folder: str, root: str) -> Callable[[str], str]:
+    """For :class:`Renderer`: what a text of the clone links to, as a page of the site, which may be
+    sent without the clone; other files become plain text.
+
+    Parameters
+    ----------
+    folder : str
+        Of the clone, in which the text stands: ``notebooks``, or an empty text.
+    root : str
+        The way from the page to the top of the site.
+
+    Examples
+    --------
+    >>> link = link_to_site("notebooks", "../")
+    >>> link("02_clusters.ipynb"), link("../reports/07_lcw/summary.md"), link("../LICENSE")
+    ('../02_clusters/index.html', '../07_lcw/index.html', '')
+    """
+
+    def link(target: str) -> str:
+        path = posixpath.normpath(posixpath.join(folder, target.partition("#")[0]))
+        if study := re.fullmatch(r"notebooks/(\d\d_\w+)\.ipynb|reports/(\w+)/summary\.md", path):
+            return f"{root}{study[1] or study[2]}/index.html"
+        return root + path.removeprefix("reports/") if path.startswith("reports/") else ""
+
+    return link
 
 
 def render_markdown(text: str, renderer: Renderer | None = None) -> markupsafe.Markup:

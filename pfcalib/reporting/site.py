@@ -17,9 +17,14 @@ from pfcalib.reporting.catalogue import Study, find_studies
 from pfcalib.reporting.entries import Entry, choose_entry, collect_entries
 from pfcalib.reporting.guidepage import write_guide
 from pfcalib.reporting.hepdata import has_hepdata, write_hepdata
-from pfcalib.reporting.markup import render_markdown
 from pfcalib.reporting.results import template_environment
-from pfcalib.reporting.studypage import headings_of, show_figure, write_page, write_study_page
+from pfcalib.reporting.studypage import (
+    headings_of,
+    show_figure,
+    show_question,
+    write_page,
+    write_study_page,
+)
 
 MARKERS = ("<!-- studies:begin -->", "<!-- studies:end -->")
 ABOUT = (
@@ -40,6 +45,7 @@ STEPS = (  # of the chain of data: name, room of the package, what happens
     ("report", "reporting", "numbers with errors, and a verdict"),
 )
 THEMES = {  # in the order of the front page; others follow
+    "start": "Where to begin: a few pions through the whole chain, one step a section.",
     "simulation and clusters": "From particles to cells to clusters, and how close the fast "
     "simulation is to Geant4.",
     "classification and calibration": "Which particle made a cluster and what energy it left: "
@@ -117,7 +123,7 @@ def _group_cards(
                     "study": study,
                     "entry": entry,
                     "figure": show_figure(entry, study.figure, page) if entry else None,
-                    "question": render_markdown(study.question),
+                    "question": show_question(study, ""),
                     "runs": [run for run in found[name] if not run.published],
                 }
             )

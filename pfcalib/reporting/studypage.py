@@ -20,7 +20,14 @@ import pfcalib
 from pfcalib.cache import write_text
 from pfcalib.reporting.catalogue import Study
 from pfcalib.reporting.entries import Entry
-from pfcalib.reporting.markup import Heading, Renderer, picture_size, relative, render_markdown
+from pfcalib.reporting.markup import (
+    Heading,
+    Renderer,
+    link_to_site,
+    picture_size,
+    relative,
+    render_markdown,
+)
 from pfcalib.reporting.results import template_environment
 
 SECTIONS = (("figures", "Figures"), ("numbers", "Numbers"), ("checks", "Checks and goals"))
@@ -126,14 +133,15 @@ def write_study_page(
     has_api : bool
         Whether the site has pages of the API.
     """
-    executed = _find_executed(entry, runs)
+    executed, root = _find_executed(entry, runs), relative(reports, page) + "/"
     source = executed or study.path
     named = [figure["name"] for figure in entry.results["figures"]] if entry else []
+    named.sort(key=lambda name: name != study.figure)  # the one that stands for it comes first
     figures = [show_figure(entry, name, page) for name in named if entry]
     context: dict[str, Any] = {}
 
     def render() -> markupsafe.Markup:
-        body, headings = render_notebook(source, entry.results if entry else None)
+        body, headings = render_notebook(source, entry.results if entry else None, root)
         context["headings"] = headings
         return body
 
@@ -153,7 +161,7 @@ def write_study_page(
         reports=reports,
         has_api=has_api,
         study=study,
-        question=render_markdown(study.question),
+        question=show_question(study, root),
         entry=entry,
         figures=figures,
         downloads=_downloads(entry, page),
@@ -164,6 +172,11 @@ def write_study_page(
         notebook=render,
         contents=contents,
     )
+
+
+def show_question(study: Study, root: str) -> markupsafe.Markup:
+    """What a study asks, on a page from which ``root`` leads to the top of the site."""
+    return render_markdown(study.question, Renderer(link=link_to_site("notebooks", root)))
 
 
 def write_run_page(root: Path, study: Study, folder: Path, results: dict[str, Any]) -> None:
@@ -209,11 +222,12 @@ def _downloads(entry: Entry | None, page: Path) -> list[tuple[str, str]]:
 
 
 def render_notebook(
-    path: Path, results: dict[str, Any] | None = None
+    path: Path, results: dict[str, Any] | None = None, root: str = ""
 ) -> tuple[markupsafe.Markup, list[Heading]]:
     """A notebook as HTML without title and question, and its headings.
 
-    Figures and the summary of ``results`` are not shown again: links lead to them.
+    Figures and the summary of ``results`` are not shown again: links lead to them. ``root`` leads
+    from the page to the top of the site.
     """
     notebook = nbformat.read(path, as_version=4)
     opening = notebook.cells[0]
@@ -225,7 +239,7 @@ def render_notebook(
         elif cell.cell_type == "code":
             _settle_outputs(cell, heading, results)
     exporter = _exporter()
-    exporter.renderer = Renderer("nb-", deeper=1)
+    exporter.renderer = Renderer("nb-", deeper=1, link=link_to_site("notebooks", root))
     body, _ = exporter.from_notebook_node(notebook)
     return markupsafe.Markup(body), exporter.renderer.headings
 

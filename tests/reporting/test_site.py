@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from pfcalib import provenance
 from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.reporting.apipages import build_api
 from pfcalib.reporting.catalogue import find_studies
 from pfcalib.reporting.entries import choose_entry, collect_entries, open_entry
 from pfcalib.reporting.results import Report, read_results, write_results
@@ -252,6 +253,17 @@ def test_a_notebook_shows_no_figure_of_the_report_again_and_describes_other_pict
     assert "width=" in body
 
 
+def test_links_between_notebooks_lead_to_the_pages_of_their_studies(clone):
+    path = clone / "notebooks" / "01_tiny.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    text = "[a](01_tiny.ipynb), [b](../reports/01_tiny/summary.md), [c](../README.md), [d](#x)"
+    notebook.cells.append(nbformat.v4.new_markdown_cell(text))
+    nbformat.write(notebook, path)
+    page = (build_index(clone).parent / "01_tiny" / "index.html").read_text("utf-8")
+    own = '<a href="index.html">'
+    assert f'{own}a</a>, {own}b</a>, c, <a href="#x">d</a>' in page
+
+
 def test_the_check_for_network_loads_can_fail(network_loads):
     assert network_loads('<script src="https://example.org/a.js"></script>')
     assert network_loads('<link rel="stylesheet" href="//example.org/a.css">')
@@ -297,6 +309,18 @@ def test_the_search_knows_studies_figures_metrics_and_sections(site):
     for _, title, target, _ in things:
         path, _, anchor = target.partition("#")
         assert not anchor or anchor in pages[site / path], (title, target)
+
+
+def test_pages_of_the_api_are_part_of_the_site_and_of_its_search(clone, network_loads):
+    build_api(clone / "reports" / "api", "pfcalib.metrics")
+    site = build_index(clone).parent
+    assert not [fault for fault in faults(site) if fault.startswith("api")]  # that of one room
+    page = (site / "api" / "pfcalib" / "metrics" / "response.html").read_text("utf-8")
+    assert "bins of true energy" in page
+    assert 'href="../../../index.html"' in page
+    assert not network_loads(page)
+    search = (site / "static" / "search.js").read_text("utf-8")
+    assert "api/pfcalib/metrics/response.html#resolution" in search
 
 
 # README.md

@@ -83,8 +83,9 @@ def test_pages_load_whole_and_never_scroll_sideways(visit, complaints, width, sc
         broken = "[...document.images].filter(i => !i.naturalWidth || !i.alt).map(i => i.src)"
         assert page.evaluate(broken) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        shot = f"{name.replace('/', '-').removesuffix('.html')}-{width}-{scheme}.png"
-        page.screenshot(path=folder / shot, full_page=scheme == "light")
+        if name in PAGES[:2]:
+            shot = f"{name.replace('/', '-').removesuffix('.html')}-{width}-{scheme}.png"
+            page.screenshot(path=folder / shot, full_page=scheme == "light")
     assert complaints == []
 
 
@@ -104,7 +105,7 @@ def test_the_search_finds_a_metric_and_leads_to_it_by_the_keyboard(visit, compla
     page = visit("guide.html")
     page.keyboard.press("/")
     page.keyboard.type("auc_gbdt_shapes_geant4")
-    page.wait_for_selector("#hits a")
+    page.wait_for_selector("#hits li:first-child a:has-text('auc_gbdt_shapes_geant4')")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_url("**/03_classification/index.html#m-auc_gbdt_shapes_geant4")
