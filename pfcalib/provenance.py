@@ -57,8 +57,8 @@ def code_digests(notebook: Path) -> dict[str, str]:
     each module of ``pfcalib`` and ``studies``, of the definitions that they use, directly or
     through others.
 
-    Comments, docstrings and layout change no digest, nor does what is not used. Modules that only
-    show, keep or prove results are left out.
+    Comments, docstrings and layout change no digest, nor does what is not used, nor
+    `cache.one_maker` around a block. Modules that only show, keep or prove results are left out.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
@@ -93,6 +93,19 @@ def code_digests(notebook: Path) -> dict[str, str]:
         for module, numbers in sorted(used.items())
         if module not in PROVES
     }
+
+
+class _Unguarded(ast.NodeTransformer):
+    """Leaves of ``with one_maker(...)`` the block, as what keeps two processes apart changes no
+    result.
+    """
+
+    def visit_With(self, node: ast.With) -> ast.With | list[ast.stmt]:
+        self.generic_visit(node)
+        match node.items:
+            case [ast.withitem(context_expr=ast.Call(func=ast.Name(id="one_maker")))]:
+                return node.body
+        return node
 
 
 class _Part(NamedTuple):
@@ -138,7 +151,7 @@ def _files(studies: Path) -> dict[str, Path]:
 def _parse(source: str) -> _Module:
     parts: list[_Part] = []
     imports: dict[str, Wanted] = {}
-    for statement in ast.parse(source).body:
+    for statement in _Unguarded().visit(ast.parse(source)).body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             imports |= _imports(statement)
         elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):

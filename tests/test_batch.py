@@ -20,8 +20,13 @@ import yaml
 from pfcalib import cli
 from pfcalib.reporting.comparison import disagreements
 from pfcalib.reporting.results import read_results
-from pfcalib.reporting.runner import plan_study, run_study
-from pfcalib.reporting.workflow import PLACES, PROFILES, plan_jobs, snakemake_command
+from pfcalib.reporting.workflow import (
+    PLACES,
+    PROFILES,
+    plan_jobs,
+    run_workflow,
+    snakemake_command,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("01_showers", "02_clusters", "04_onnx")
@@ -61,12 +66,12 @@ def test_profiles_name_their_executor_and_leave_common_options_to_the_default_on
     assert not settings.keys() & common.keys()
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
+def make_clone(folder: Path) -> Path:
     """The parts of this clone that a workflow needs, with reports of its own."""
+    folder.mkdir()
     for name in ("Snakefile", "requirements.lock", "notebooks"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    return tmp_path
+        (folder / name).symlink_to(ROOT / name)
+    return folder
 
 
 def start_report(clone: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -80,8 +85,9 @@ def start_report(clone: Path, environment: dict[str, str]) -> subprocess.Popen[s
 @pytest.mark.lab
 @pytest.mark.skipif(bool(slurm_node.why_not()), reason=slurm_node.why_not())
 def test_slurm_runs_three_studies_and_a_killed_workflow_goes_on_with_what_is_missing(
-    clone, tmp_path_factory
+    tmp_path, tmp_path_factory
 ):
+    clone = make_clone(tmp_path / "killed")
     jobs = plan_jobs({"studies": " ".join(QUICK)}, clone)
     with slurm_node.slurm_node(tmp_path_factory.mktemp("slurm")) as environment:
         environment |= {"PYTHONPATH": str(ROOT)}
@@ -106,13 +112,18 @@ def test_slurm_runs_three_studies_and_a_killed_workflow_goes_on_with_what_is_mis
             was_done = job.name in done
             assert was_done == (job.plan.marker.stat().st_mtime_ns == done.get(job.name))
             assert was_done == (f"{job.plan.study.name} (smoke): up to date" in said)
-    for job in jobs:  # what was lost comes out as if nothing had happened
-        if job.name not in done:
-            plan = plan_study(job.plan.study.name, folder="undisturbed", root=clone)
-            undisturbed = run_study(plan).results
-            resumed = read_results(job.plan.folder / "results.json")
-            timings = plan.study.timings
-            assert disagreements(undisturbed, resumed, 0.0, timings) == []
+    lost = " ".join(job.plan.study.name for job in jobs if job.name not in done)
+    undisturbed = run_workflow(
+        {"studies": lost}, cores=1, root=make_clone(tmp_path / "undisturbed")
+    )
+    assert all(outcome.passed for outcome in undisturbed)
+    for outcome in undisturbed:
+        plan = outcome.job.plan
+        one, two = (
+            read_results(root / "reports" / plan.study.name / "smoke" / "results.json")
+            for root in (plan.root, clone)
+        )
+        assert disagreements(one, two, 0.0, plan.study.timings) == []
 
 
 def test_what_reana_is_given_is_there_and_its_command_is_one_of_ours():

@@ -7,11 +7,13 @@ once.
 from __future__ import annotations
 
 import sys
+from concurrent.futures import BrokenExecutor
 from typing import Annotated
 
 import typer
 
 import pfcalib
+from pfcalib.cache import describe_storage_error
 from pfcalib.cli.apply import apply
 from pfcalib.cli.compare import compare
 from pfcalib.cli.convert import convert
@@ -19,6 +21,7 @@ from pfcalib.cli.derive_eoverp import derive_eoverp
 from pfcalib.cli.derive_lcw import derive_lcw
 from pfcalib.cli.example import example
 from pfcalib.cli.export_keras import export
+from pfcalib.cli.graph import graph
 from pfcalib.cli.index import index
 from pfcalib.cli.inspect import inspect
 from pfcalib.cli.list import list_studies
@@ -43,7 +46,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for verb in [
     *(simulate, simulate_events, example, inspect, convert, derive_lcw, train, apply, tune),
     *(tune_showers, refine_showers, derive_eoverp, pflow, export, validate, serve),
-    *(run, report, plan, sweep, verify, compare, index, readme),
+    *(run, report, plan, graph, sweep, verify, compare, index, readme),
 ]:
     app.command()(verb)  # type: ignore[type-var]
 app.command(name="list")(list_studies)
@@ -58,6 +61,17 @@ def main() -> None:
     except PfcalibError as error:
         one_line = " ".join(str(error).split())
         sys.exit(f"pfcalib: {one_line}")
+    except BrokenExecutor:
+        sys.exit(
+            "pfcalib: a worker process was killed, by hand or for lack of memory; call again, with "
+            "fewer --workers if memory was short"
+        )
+    except MemoryError as error:
+        sys.exit(f"pfcalib: out of memory: {error or 'ask for less at once'}")
+    except OSError as error:
+        if text := describe_storage_error(error):
+            sys.exit(f"pfcalib: {text}")
+        raise
 
 
 def _tell_version(wanted: bool) -> None:

@@ -58,7 +58,10 @@ def plot_parallel_coordinates(
     for place, texts in zip(places, ticks, strict=True):
         ax.axvline(place, color=GREY, linewidth=0.8, zorder=0)
         for at, text in texts.items():
-            ax.annotate(text, (place, at), (4, 3), textcoords="offset points", fontsize=8.5)
+            ax.annotate(
+                text, (place, at), (4, 3), textcoords="offset points", fontsize=8.5,
+                bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 0.5},
+            )  # fmt: skip
     ax.set_xticks(
         places, [_in_lines(name) for name in columns], fontsize=9, rotation=20, ha="right"
     )

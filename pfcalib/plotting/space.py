@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from particle import Particle
 
 from pfcalib.columns import SAMPLINGS
-from pfcalib.errors import ConfigError
+from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.plotting.inspection import source_name
 from pfcalib.plotting.style import CHARGED, NEUTRAL, styled
 from pfcalib.samples.schema import Sample, event_index
@@ -78,8 +78,7 @@ def space_cells(
     Parameters
     ----------
     sample : Sample
-        With clusterE, clusterEta, clusterPhi, eventNumber and the energies of the cells; truth is
-        shown where there is any.
+        Of a layout with cells, such as MLTree; truth is shown where there is any.
     event : int
         Place of the event among those of the sample.
     reach : float
@@ -92,20 +91,27 @@ def space_cells(
     ------
     ConfigError
         If the sample has no such event.
+    ValidationError
+        If it has no cells.
     """
+    if "cluster_cell_ID" not in sample.cells:
+        raise ValidationError("the sample has no cells to be shown: its layout does not hold them")
     index = event_index(sample.scalars)
     if event not in index:
         raise ConfigError(f"event {event}: the sample has events 0 to {index.max(initial=-1)}")
     rows = np.flatnonzero(index == event)
     rows = rows[np.argsort(-sample["clusterE"][rows], kind="stable")]
     own, geo = sample[rows], sample.geo
+    # single showers have the direction of their particle only
+    kind = "cluster" if "clusterEta" in own.scalars else "truth"
+    eta_0, phi_0 = (float(own[f"{kind}{name}"][0]) for name in ("Eta", "Phi"))
     cell = geo.rows(own.cells["cluster_cell_ID"])
     energy = own.cells["cluster_cell_E"].astype(np.float64)
     eta, phi, r, d_eta, d_phi, volume, sigma = (
         getattr(geo, name)[cell].astype(np.float64)
         for name in ("eta", "phi", "rPerp", "deta", "dphi", "volume", "sigma")
     )
-    phi = np.angle(np.exp(1j * (phi - own["clusterPhi"][0])))
+    phi = np.angle(np.exp(1j * (phi - phi_0)))
     height = r * (np.sinh(eta + 0.5 * d_eta) - np.sinh(eta - 0.5 * d_eta))
     thickness = volume / (r * d_phi * height)  # as `geometry.Grid.volume` has it
     share = np.abs(energy) / np.abs(energy).max() if shrink else np.ones(len(energy))
@@ -128,7 +134,7 @@ def space_cells(
         corners, energy, significance, cluster, geo.sampling[cell].astype(np.int64), em_share,
         _what_was_shot(own),
     )  # fmt: skip
-    return cells.chosen(np.hypot(eta - own["clusterEta"][0], phi) < reach)
+    return cells.chosen(np.hypot(eta - eta_0, phi) < reach)
 
 
 def _what_was_shot(sample: Sample) -> str:

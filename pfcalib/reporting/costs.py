@@ -21,12 +21,13 @@ from scipy.optimize import nnls
 
 from pfcalib import provenance
 from pfcalib.cache import VARIABLE, cache_folder, write_text
-from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.errors import ValidationError
 from pfcalib.reporting.catalogue import Study
 from pfcalib.reporting.results import read_results
 from pfcalib.reporting.runner import Plan, Say, plan_study, run_study
 
 PILOT = (1, 4)  # times the events of the smoke profile
+NEAR = 2.0
 FREE = ("n_events", "seed", "profile")  # parameters that may differ between like runs
 
 
@@ -38,6 +39,7 @@ class Record(NamedTuple):
     seconds: float  # of processors
     cache_bytes: int | None  # left in an empty cache; None if it was not empty
     cpu: str
+    at_most: bool = False  # whether the processors may have been idle for a part of it
 
 
 class Cost(NamedTuple):
@@ -114,42 +116,42 @@ def _read_record(path: Path) -> Iterator[Record]:
     n_bytes = json.loads(cache.read_text("utf-8"))["bytes"] if cache.is_file() else None
     parameters = made["parameters"]
     cpu = made["machine"]["cpu"]
-    yield Record(parameters, count_events(parameters), seconds, n_bytes, cpu)
+    at_most = "processor_seconds" not in made
+    yield Record(parameters, count_events(parameters), seconds, n_bytes, cpu, at_most)
 
 
 def estimate_cost(plan: Plan, records: Sequence[Record]) -> Cost:
-    """Cost of a run, from the records of its study.
-
-    Those of this processor count, or, if there are none, those of others; among them those that
-    differ in FREE only, if they have several numbers of events, or one that is nearer than a
-    factor of two. Otherwise all, and what the other parameters cost is then not known.
+    """Cost of a run, from the records of its study that tell most: those that differ from it in
+    FREE only come before others, those of this processor before those of others; and there must be
+    several numbers of events, or one within a factor of NEAR.
     """
     n_events = count_events(plan.parameters)
     here = provenance.machine()["cpu"]
-    measured = [record for record in records if record.cpu == here]
-    where = "" if measured else " of another processor"
-    measured = measured or list(records)
-    like = [record for record in measured if _is_like(record, plan)]
-    other = ""
-    if not (
-        len({record.n_events for record in like}) > 1
-        or any(0.5 <= record.n_events / n_events <= 2.0 for record in like)
-    ):
-        like, other = measured, ", other parameters"
-    if not like:
-        return Cost(plan, n_events, None, None, "nothing: call with --pilot")
-    seconds = _line([(r.n_events, r.seconds) for r in like], n_events)
+    alike = [record for record in records if _is_like(record, plan)]
+    choices = {
+        "": [record for record in alike if record.cpu == here],
+        ", another processor": alike,
+        ", other parameters": [record for record in records if record.cpu == here],
+        ", another processor, other parameters": list(records),
+    }
     caches = [(r.n_events, r.cache_bytes) for r in records if r.cache_bytes is not None]
-    n_bytes = _line(caches, n_events) if caches else None
-    runs = f"{len(like)} run{'s' * (len(like) > 1)}"
-    return Cost(
-        plan,
-        n_events,
-        seconds / 3600.0,
-        None if n_bytes is None else n_bytes / 1e9,
-        f"{runs}{where}{other}, {min(r.n_events for r in like)} to "
-        f"{max(r.n_events for r in like)} events",
-    )
+    n_bytes = _line(caches, n_events) if _tells(caches, n_events) else None
+    cache_gb = None if n_bytes is None else n_bytes / 1e9
+    for remark, chosen in choices.items():
+        points = [(record.n_events, record.seconds) for record in chosen]
+        if not _tells(points, n_events):
+            continue
+        least, most = min(points)[0], max(points)[0]
+        events = f"{least} to {most}" if least < most else f"{most}"
+        basis = f"{len(points)} run{'s' * (len(points) > 1)}, {events} events{remark}"
+        if any(record.at_most for record in chosen):
+            basis += ", at most: as if all cores had been busy"
+        return Cost(plan, n_events, _line(points, n_events) / 3600.0, cache_gb, basis)
+    return Cost(plan, n_events, None, cache_gb, "nothing near enough: call with --pilot")
+
+
+def _tells(points: Sequence[tuple[int, float]], n: int) -> bool:
+    return len({x for x, _ in points}) > 1 or any(1 / NEAR <= x / n <= NEAR for x, _ in points)
 
 
 def _is_like(record: Record, plan: Plan) -> bool:
@@ -166,7 +168,6 @@ def _line(points: Sequence[tuple[int, float]], n: int) -> float:
     x, y = (np.array(column, dtype=float) for column in zip(*points, strict=True))
     if len(set(x)) == 1:
         return float(np.mean(y) * n / x[0])
-    if not np.all(y > 0.0):
-        raise ConfigError("a run that took no time, or left nothing, tells nothing")
-    (a, b), _ = nnls(np.stack([1.0 / y, x / y], axis=1), np.ones_like(y))
+    weights = 1.0 / np.maximum(y, 1e-3 * max(y.max(), 1e-9))
+    (a, b), _ = nnls(np.stack([weights, weights * x], axis=1), weights * y)
     return float(a + b * n)

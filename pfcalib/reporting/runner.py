@@ -25,9 +25,10 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
 
 from pfcalib import provenance
-from pfcalib.cache import file_sha256, new_folder, write_text
+from pfcalib.cache import file_sha256, locked, new_folder, write_text
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.reporting.catalogue import (
     PROFILES,
@@ -42,6 +43,7 @@ from pfcalib.reporting.results import empty_results, read_results, write_results
 from pfcalib.reporting.studypage import write_run_page
 
 RESERVED = (*PROFILES, "figures")  # names that a folder of other parameters may not have
+KERNEL_LOG = "kernel.log"
 MAX_LABEL = 60  # characters of the name of a folder, before a hash of the rest
 
 DATA = Path(__file__).parents[1] / "data"
@@ -196,29 +198,34 @@ def _label(profile: str, changed: Mapping[str, Any]) -> str:
 
 
 def run_study(plan: Plan, *, say: Say = lambda text, end="\n": None) -> RunResult:
-    """Run a planned study and leave its complete folder, whether it passed or failed."""
-    start, used = time.perf_counter(), _processor_seconds()
-    marker = plan.marker.name  # of the code at the start
-    with new_folder(plan.folder) as folder:
-        error = _execute(plan, folder, say)
-        results = _settle_results(
-            plan, folder, error, time.perf_counter() - start, _processor_seconds() - used
-        )
-        if results["status"] == "passed":
-            (folder / marker).touch()
-    write_run_page(plan.root, plan.study, plan.folder, results)
-    result = RunResult(plan.folder, results, time.perf_counter() - start)
-    if result.passed and plan.publish:
-        publish(plan.folder)
+    """Run a planned study and leave its complete folder, whether it passed or failed; a second run
+    into the same folder waits for the first one.
+    """
+    with locked(plan.folder):
+        start, used = time.perf_counter(), _processor_seconds()
+        marker = plan.marker.name  # of the code at the start
+        with new_folder(plan.folder) as folder:
+            error = _execute(plan, folder, say)
+            results = _settle_results(
+                plan, folder, error, time.perf_counter() - start, _processor_seconds() - used
+            )
+            if results["status"] == "passed":
+                (folder / marker).touch()
+        write_run_page(plan.root, plan.study, plan.folder, results)
+        result = RunResult(plan.folder, results, time.perf_counter() - start)
+        if result.passed and plan.publish:
+            publish(plan.folder)
     return result
 
 
 def publish(folder: Path) -> None:
     """Copy the results and figures of a finished run one folder up, in place of those there."""
     target = folder.parent
-    shutil.rmtree(target / "figures", ignore_errors=True)
     if (folder / "figures").is_dir():
-        shutil.copytree(folder / "figures", target / "figures")
+        with new_folder(target / "figures") as figures:
+            shutil.copytree(folder / "figures", figures, dirs_exist_ok=True)
+    else:
+        shutil.rmtree(target / "figures", ignore_errors=True)
     for name in ("summary.md", "results.csv", "results.json"):
         write_text(target / name, (folder / name).read_text(encoding="utf-8"))
 
@@ -235,7 +242,7 @@ def _execute(plan: Plan, folder: Path, say: Say) -> str:
             language="python",
             progress_bar=False,
             start_timeout=120,
-            kernel_manager_class=_kernel_manager(folder / "kernel.log"),
+            kernel_manager_class=_kernel_manager(folder / KERNEL_LOG),
             extra_arguments=[
                 "--IPKernelApp.log_level=ERROR",
                 "--IPKernelApp.capture_fd_output=False",
@@ -244,6 +251,11 @@ def _execute(plan: Plan, folder: Path, say: Say) -> str:
         )
     except papermill.PapermillExecutionError as error:
         return f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except DeadKernelError:
+        return (
+            "the kernel died, killed by hand or for lack of memory, or of a crash that "
+            f"{plan.folder / KERNEL_LOG} tells"
+        )
     # a kernel that died or did not start: the results have to say so too
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -90,7 +90,10 @@ def test_every_help_ends_with_an_example_that_the_command_takes(command):
     verb.make_context(name, arguments)
 
 
-UNITS = r"\b(GeV|mm|rad|seconds|microseconds|MB|pure number|(mean )?number of|of Adam)\b"
+UNITS = (
+    r"\b(GeV|mm|rad|seconds|microseconds|MB|standard deviations"
+    r"|pure number|(mean )?number of|of Adam)\b"
+)
 
 
 def test_every_number_that_is_no_count_tells_its_unit():

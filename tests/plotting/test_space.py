@@ -4,6 +4,7 @@ widget choose among them.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 
@@ -13,7 +14,7 @@ import pytest
 from factories import make_sample
 
 from pfcalib.columns import SAMPLINGS
-from pfcalib.errors import ConfigError
+from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.geometry import BARREL
 from pfcalib.plotting.space import explore_space, plot_space, space_cells
 
@@ -80,6 +81,22 @@ def test_a_shrunk_box_has_the_share_of_the_energy_in_the_volume_of_its_cell(samp
 def test_an_event_that_is_not_there_is_refused(sample):
     with pytest.raises(ConfigError, match="events 0 to 5"):
         space_cells(sample, 6)
+
+
+def test_a_sample_without_cells_is_refused(sample):
+    without = dataclasses.replace(sample, offsets=np.zeros(13, dtype=np.int64), cells={})
+    with pytest.raises(ValidationError, match="no cells"):
+        space_cells(without, 0)
+
+
+def test_showers_of_single_particles_lie_in_the_direction_of_their_particle(sample):
+    kept = {
+        name: values
+        for name, values in sample.scalars.items()
+        if name not in ("clusterEta", "clusterPhi")
+    }
+    showers = space_cells(dataclasses.replace(sample, scalars=kept), 0)
+    np.testing.assert_allclose(showers.corners, space_cells(sample, 0).corners)
 
 
 @pytest.mark.parametrize("colour", ["clusters", "energy", "truth"])

@@ -31,14 +31,26 @@ def test_time_and_cache_grow_as_a_straight_line_in_the_events_of_like_runs():
     assert cost.basis == "2 runs, 600 to 2400 events"
 
 
-def test_records_of_this_processor_and_of_like_parameters_come_first():
-    near = record(5000, 90.0)
-    others = [record(600, 1.0, cpu="another"), record(600, 999.0, n_window=77)]
-    assert estimate_cost(plan(6000), [near, *others]).core_hours == pytest.approx(108.0 / 3600)
-    cost = estimate_cost(plan(6000), others[:1])
-    assert cost.basis == "1 run of another processor, other parameters, 600 to 600 events"
-    assert "other parameters" in estimate_cost(plan(6000), others[1:]).basis
-    assert estimate_cost(plan(6000), []).core_hours is None
+def test_what_tells_most_of_a_run_comes_first():
+    records = [
+        record(600, 1.0, cpu="another", n_window=77),
+        record(500, 5.0, n_window=77),
+        record(800, 50.0, cpu="another"),
+        record(900, 90.0),
+    ]
+    for hidden, hours, basis in (
+        (0, 100.0, "1 run, 900 events"),
+        (1, 62.5, "1 run, 800 events, another processor"),
+        (2, 10.0, "1 run, 500 events, other parameters"),
+        (3, 1000 / 600, "1 run, 600 events, another processor, other parameters"),
+    ):
+        cost = estimate_cost(plan(1000), records[: 4 - hidden])
+        assert cost.basis == basis
+        assert cost.core_hours == pytest.approx(hours / 3600)
+    assert estimate_cost(plan(2000), records[:2]).core_hours is not None  # a line
+    far = estimate_cost(plan(2000), records[1:2])
+    assert far.core_hours is None
+    assert far.basis.startswith("nothing near enough")
 
 
 def test_what_is_published_is_a_record():

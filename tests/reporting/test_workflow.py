@@ -1,11 +1,13 @@
 """A workflow runs what is missing and nothing else, goes on past a failure, and tells what became
-of each study; a sweep is a workflow whose runs end in one table.
+of each study; a sweep is a workflow whose runs end in one table; runs are told of before and
+checked after.
 """
 
 from __future__ import annotations
 
 import csv
 import fcntl
+import os
 import re
 from pathlib import Path
 
@@ -18,7 +20,10 @@ from typer.testing import CliRunner
 from pfcalib.cli import app
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.plotting.parallel import plot_parallel_coordinates
+from pfcalib.reporting.catalogue import find_study
+from pfcalib.reporting.costs import collect_records, estimate_cost, run_pilot
 from pfcalib.reporting.grid import collect_points, read_grid, sweep_metrics, write_tables
+from pfcalib.reporting.runner import plan_study, run_study
 from pfcalib.reporting.workflow import plan_jobs, run_workflow, snakemake_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,6 +175,36 @@ def test_a_sweep_runs_each_point_and_ends_in_one_table_and_a_figure(clone):
     assert "| 3 | b {c} | 21.00 ± 0.50 |" in (clone / "table.md").read_text()
     with pytest.raises(ConfigError, match="metric 'm' is unknown; there are n"):
         sweep_metrics(points, ["m"])
+
+
+def test_a_rerun_that_differs_is_refused_and_not_published(clone, monkeypatch):
+    monkeypatch.chdir(clone)
+    recorded = run_study(plan_study("01_good", overrides={"seed": 5}, root=clone))
+    assert recorded.results["metrics"]["n"]["value"] == 35.0
+    path = recorded.folder / "results.json"
+    path.write_text(path.read_text().replace('"value": 35.0', '"value": 36.0'))
+    result = CliRunner().invoke(app, ["verify", "1", "--results", str(recorded.folder)])
+    assert "1 disagree: n: was 36.00 ± 0.50, is 35.00 ± 0.50" in str(result.exception)
+    result = CliRunner().invoke(app, ["verify", "4", "--results", str(recorded.folder)])
+    assert "these are results of 01_good" in str(result.exception)
+    assert {path.name for path in (clone / "reports").iterdir()} == {"01_good"}
+
+
+def test_a_pilot_tells_time_and_cache_of_a_longer_run(clone, monkeypatch):
+    monkeypatch.setenv("PFCALIB_CACHE", str(clone / "kept"))
+    more = "import os, pathlib\n"
+    more += "pathlib.Path(os.environ['PFCALIB_CACHE'], 'x').write_bytes(b'0' * n_events)"
+    write_study(clone, "01_good", more=more)
+    study = find_study(clone, "01")
+    run_pilot(study, clone)
+    records = collect_records(study, clone)
+    assert sorted((record.n_events, record.cache_bytes) for record in records) == [(7, 7), (28, 28)]
+    longer = plan_study("01", overrides={"n_events": 700}, root=clone)
+    cost = estimate_cost(longer, records)
+    assert cost.cache_gb == pytest.approx(700e-9)
+    assert cost.core_hours is not None
+    assert os.environ["PFCALIB_CACHE"] == str(clone / "kept")
+    assert not (clone / "kept" / "x").exists()
 
 
 def test_grids_with_mistakes_are_refused(clone):
