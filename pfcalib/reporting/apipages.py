@@ -68,9 +68,12 @@ def _shorten(signature: inspect.Signature) -> inspect.Signature:
     def short(annotation: Any) -> Any:
         if annotation is inspect.Parameter.empty:
             return annotation
-        text = inspect.formatannotation(annotation).replace(repr(ArrayLike), "ArrayLike")
+        texts = map(inspect.formatannotation, (annotation, ArrayLike))
+        text, array = (text.replace("typing.", "") for text in texts)
+        for long in (array, array.removeprefix("Union[").removesuffix("]")):
+            text = text.replace(long, "ArrayLike")
         text = re.sub(r"numpy\.ndarray\[.*?, numpy\.dtype\[([\w.]+)\]\]", r"NDArray[\1]", text)
-        return _Shown(re.sub(r"\b(?:numpy|typing|collections\.abc|pathlib)\.", "", text))
+        return _Shown(re.sub(r"\b(?:numpy|collections\.abc|pathlib)\.", "", text))
 
     parameters = signature.parameters.values()
     return signature.replace(

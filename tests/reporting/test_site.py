@@ -275,12 +275,14 @@ def test_a_notebook_shows_no_figure_of_the_report_again_and_describes_other_pict
 def test_links_between_notebooks_lead_to_the_pages_of_their_studies(clone):
     path = clone / "notebooks" / "01_tiny.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    text = "[a](01_tiny.ipynb), [b](../reports/01_tiny/summary.md), [c](../README.md), [d](#x)"
+    text = (
+        "[a](01_tiny.ipynb), [b](../reports/01_tiny/summary.md), [c](../README.md), [d](#The-end)"
+    )
     notebook.cells.append(nbformat.v4.new_markdown_cell(text))
     nbformat.write(notebook, path)
     page = (build_index(clone).parent / "01_tiny" / "index.html").read_text("utf-8")
-    own = '<a href="index.html">'
-    assert f'{own}a</a>, {own}b</a>, c, <a href="#x">d</a>' in page
+    own = '<a href="../01_tiny/index.html">'
+    assert f'{own}a</a>, {own}b</a>, c, <a href="#nb-the-end">d</a>' in page
 
 
 def test_the_check_for_network_loads_can_fail(network_loads):
