@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, say
+from pfcalib.cli.console import Profile, Studies, say
 
 
 def plan(
-    studies: Annotated[
-        list[str] | None,
-        typer.Argument(help="Studies or their numbers; `core`, or `all`.", show_default="core"),
-    ] = None,
+    studies: Studies = None,
     profile: Profile = "standard",
     parameters: Annotated[
         list[str] | None,

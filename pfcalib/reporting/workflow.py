@@ -84,7 +84,7 @@ class Job:
     def command(self, wildcards: object = None) -> str:
         """For a shell; a function of what Snakemake gives, so that it leaves braces alone."""
         plan = self.plan
-        words = [sys.executable, "-m", "pfcalib", "run", plan.study.name, "--no-site"]
+        words = [sys.executable, "-m", "pfcalib", "run", plan.study.name, "--missing", "--no-site"]
         words += ["--profile", plan.profile]
         for name, value in plan.changed.items():
             text = value if isinstance(value, str) else json.dumps(value)
@@ -276,8 +276,7 @@ class _Watch:
                 self._started.add(job.name)
                 self._tell(f"{job.plan.study.name} ({job.plan.label}) starts")
             is_new = _written(job) not in (self._old[job.name], 0)
-            # files that are carried back come one by one
-            if is_new and (job.plan.marker.exists() or not job.carried):
+            if is_new and (job.plan.marker.exists() or _status(job) == "failed"):
                 self._settle(_outcome(job))
 
     def end(self) -> None:
@@ -317,6 +316,11 @@ def _written(job: Job) -> int:
         return os.stat(job.plan.folder / "results.json").st_mtime_ns  # noqa: PTH116
     except FileNotFoundError:
         return 0
+
+
+def _status(job: Job) -> str:
+    status: str = read_results(job.plan.folder / "results.json")["status"]
+    return status
 
 
 def _outcome(job: Job) -> Outcome:

@@ -233,9 +233,3 @@ def test_parallel_coordinates_draw_each_complete_row_from_axis_to_axis():
     texts = {text.get_text() for text in ax.texts}
     assert {"1", "2", "a", "b", "0.8", "0.9"} == texts
     plt.close(ax.figure)
-
-
-def test_each_verb_of_this_file_has_an_example_and_help():
-    for name in ("run", "report", "plan", "sweep", "verify", "compare"):
-        (verb,) = [each for each in app.registered_commands if each.callback.__name__ == name]
-        assert re.search(rf"Example: pfcalib {name} \S", verb.callback.__doc__)
