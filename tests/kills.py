@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60.0  # seconds until what should end counts as an orphan
 OF_TIME = ("seconds", "clusters_per_second")  # columns of a history that no seed rules
 # of a call that would take too long: it counts as lost
-LONGEST = 300.0
+LONGEST = 900.0
 
 PARAMETERS = 'seed = 1  # seed\nprofile = "lab"  # name\nout_dir = "scratch"  # folder'
 CELLS = (

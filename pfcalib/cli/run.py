@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, Study, say
+from pfcalib.cli.console import Profile, Steps, Study, say
 from pfcalib.errors import ValidationError
 
 
@@ -45,7 +45,7 @@ def run(
     found = find_study(root, study)
     overrides = dict(parse_override(found, text) for text in parameters or [])
     plan = plan_study(found.name, profile=profile, overrides=overrides, folder=name, root=root)
-    result = run_study(plan, missing=missing, say=say)
+    result = run_study(plan, missing=missing, say=Steps())
     if site:
         build_index(root)
     say(
