@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import importlib.util
 import json
 import os
 import shlex
@@ -178,10 +179,12 @@ def snakemake_command(
     Raises
     ------
     pfcalib.errors.ConfigError
-        If the place is unknown.
+        If the place is unknown, or Snakemake not installed.
     """
     if on not in PLACES:
         raise ConfigError(f"--on {on!r}: choose one of {', '.join(PLACES)}")
+    if importlib.util.find_spec("snakemake") is None:
+        raise ConfigError("Snakemake is not installed: pip install 'pfcalib[workflow]'")
     words = [sys.executable, "-m", "snakemake", "--workflow-profile", str(PROFILES / "default")]
     if on != "local":
         words += ["--profile", str(PROFILES / on)]
