@@ -19,7 +19,8 @@ def plan(
     pilot: Annotated[
         bool,
         typer.Option(
-            "--pilot", help="First run each study twice in its smoke profile, with an empty cache."
+            "--pilot",
+            help="First run each study in its smoke profile, with an empty cache and some numbers of events.",
         ),
     ] = False,
 ) -> None:
