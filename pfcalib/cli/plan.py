@@ -20,7 +20,8 @@ def plan(
         bool,
         typer.Option(
             "--pilot",
-            help="First run each study in its smoke profile, with an empty cache and some numbers of events.",
+            help="First run each study in its smoke profile, with an empty cache and two "
+            "numbers of events.",
         ),
     ] = False,
 ) -> None:

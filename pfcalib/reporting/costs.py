@@ -20,7 +20,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from pfcalib import provenance
-from pfcalib.cache import VARIABLE, use_kernel_cache, write_text
+from pfcalib.cache import VARIABLE, write_text
 from pfcalib.errors import ValidationError
 from pfcalib.reporting.catalogue import Study
 from pfcalib.reporting.results import read_results
@@ -69,7 +69,6 @@ def run_pilot(study: Study, root: Path, say: Say = lambda text, end="\n": None) 
     """
     smoke = plan_study(study.name, root=root)
     events = smoke.parameters["n_events"]
-    use_kernel_cache()  # that of the user, whichever cache the pilot has
     for factor in PILOT:
         more = [n * factor for n in events] if isinstance(events, list) else events * factor
         plan = plan_study(study.name, overrides={"n_events": more}, root=root)
