@@ -23,7 +23,7 @@ from pfcalib.cache import _begun, locked, new_file, new_folder, one_maker
 from pfcalib.errors import StorageError
 
 N_KILLS = int(os.environ.get("PFCALIB_KILLS", "4"))
-SHORT = ("simulation worker", "cached sample", "training", "workflow")
+SHORT = ("simulation worker", "cached sample", "training", "study")
 PRODUCE = """\
 import sys
 from pfcalib.simulation.produce import ProduceConfig, cached_sample
@@ -189,8 +189,8 @@ def test_without_memory_nothing_is_left_and_the_error_is_one_line(tmp_path):
 
 
 def test_two_workflows_at_once_make_one_sample_and_both_end_well(known, tmp_path):
-    expected, _ = known("workflow")
-    kind = kills.KINDS["workflow"]
+    expected, _ = known("study")
+    kind = kills.KINDS["study"]
     jobs = [kills.start(kind, tmp_path) for _ in range(2)]
     assert [job.wait(kills.LONGEST) for job in jobs] == [0, 0], (tmp_path / "said.txt").read_text()
     assert kind.result(tmp_path) == expected
