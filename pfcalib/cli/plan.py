@@ -19,7 +19,9 @@ def plan(
     pilot: Annotated[
         bool,
         typer.Option(
-            "--pilot", help="First run each study twice in its smoke profile, with an empty cache."
+            "--pilot",
+            help="First run each study in its smoke profile, with an empty cache and two "
+            "numbers of events.",
         ),
     ] = False,
 ) -> None:

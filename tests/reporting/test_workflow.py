@@ -191,6 +191,7 @@ def test_a_rerun_that_differs_is_refused_and_not_published(clone, monkeypatch):
 
 def test_a_pilot_tells_time_and_cache_of_a_longer_run(clone, monkeypatch):
     monkeypatch.setenv("PFCALIB_CACHE", str(clone / "kept"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(clone / "kernels"))
     more = "import os, pathlib\n"
     more += "pathlib.Path(os.environ['PFCALIB_CACHE'], 'x').write_bytes(b'0' * n_events)"
     write_study(clone, "01_good", more=more)
