@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Force, Reference, Seed, require_free, say
+from pfcalib.cli.console import Force, Reference, Seed, Steps, require_free, say
 from pfcalib.errors import ConfigError
 
 
@@ -26,7 +26,10 @@ def refine_showers(
     seed: Seed = 1,
     force: Force = False,
 ) -> None:
-    """Learn to move parametrised showers to where Geant4's lie; one line for every network."""
+    """Learn to move parametrised showers to where Geant4's lie; one line for every network.
+
+    Example: pfcalib refine-showers g4.root --out refinement.npz
+    """
     from pfcalib.geometry import WINDOW
     from pfcalib.samples.showerfile import read_showers
     from pfcalib.simulation.refine import SPECIES, write_refinements
@@ -41,6 +44,6 @@ def refine_showers(
     made = {}
     for name in wanted:
         say(name)
-        made[name] = fit_refinement(reference, name, fit, say=say)
+        made[name] = fit_refinement(reference, name, fit, say=Steps())
     write_refinements(out, made)
     say(f"{out}: {out.stat().st_size / 1000:.0f} kB")

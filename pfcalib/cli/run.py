@@ -6,18 +6,12 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, say
+from pfcalib.cli.console import Profile, Steps, Study, say
 from pfcalib.errors import ValidationError
 
 
 def run(
-    study: Annotated[
-        str,
-        typer.Argument(
-            help="Study or its number, such as 01_showers or 01; see `pfcalib list`.",
-            show_default=False,
-        ),
-    ],
+    study: Study,
     parameters: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", help="name=value, a JSON value; may be repeated."),
@@ -30,9 +24,17 @@ def run(
             show_default=False,
         ),
     ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Do nothing if the results are up to date.")
+    ] = False,
+    site: Annotated[
+        bool, typer.Option("--site/--no-site", help="Build reports/index.html anew at the end.")
+    ] = True,
 ) -> None:
     """Run one study and write reports/STUDY/PROFILE, or with other parameters a folder of its
     own.
+
+    Example: pfcalib run 02 -p n_events=300
     """
     from pfcalib.reporting.catalogue import find_root, find_study, parse_override
     from pfcalib.reporting.results import describe_verdict
@@ -43,8 +45,9 @@ def run(
     found = find_study(root, study)
     overrides = dict(parse_override(found, text) for text in parameters or [])
     plan = plan_study(found.name, profile=profile, overrides=overrides, folder=name, root=root)
-    result = run_study(plan, say=say)
-    build_index(root)
+    result = run_study(plan, missing=missing, say=Steps())
+    if site:
+        build_index(root)
     say(
         f"{found.name}: {describe_verdict(result.results)} ({result.seconds:.0f} s), see "
         f"{result.folder / 'report.html'}"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Force, PionSample, require_free, say
+from pfcalib.cli.console import Force, PionSample, Steps, require_free, say
 from pfcalib.errors import ConfigError
 
 
@@ -41,6 +41,8 @@ def tune(
 ) -> None:
     """Tune the hyper-parameters of the energy regression; one line a trial. Called again, it goes
     on where it stopped.
+
+    Example: pfcalib tune pions.root --trials 20 --workers 2 --out cnn.json
     """
     from pfcalib.training.tuning import (
         MIN_COMPLETE,
@@ -66,7 +68,7 @@ def tune(
         epochs=epochs,
         seed=seed,
     )
-    study = tune_network(sample, config, storage=storage, say=say)
+    study = tune_network(sample, config, storage=storage, say=Steps())
     found, best = read_trials(study), best_trial(read_trials(study))
     write_tuned(study, out, config=config, sample=sample)
     n_pruned = sum(trial.pruned for trial in found)

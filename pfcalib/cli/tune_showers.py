@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Force, Reference, Seed, require_free, say
+from pfcalib.cli.console import Force, Reference, Seed, Steps, require_free, say
 
 
 def tune_showers(
@@ -36,6 +36,8 @@ def tune_showers(
 ) -> None:
     """Fit the numbers of the parametrised showers to Geant4, stage by stage; one line for every
     better trial.
+
+    Example: pfcalib tune-showers g4.root --out showers.json
     """
     from pfcalib.geometry import WINDOW
     from pfcalib.samples.showerfile import read_showers
@@ -54,7 +56,7 @@ def tune_showers(
     )
     first = read_fit(start) if start else None
     reference, metadata = read_showers(showers, WINDOW)
-    config, done = fit_showers(reference, fit, start=first, say=say)
+    config, done = fit_showers(reference, fit, start=first, say=Steps())
     write_fit(out, config, done, fit=fit, reference=showers, metadata=metadata)
     for stage in done:
         say(f"{stage.name}: chi2 {stage.chi2_before:.3f} to {stage.chi2:.3f}")
