@@ -16,6 +16,7 @@ import numpy as np
 from keras import layers, ops
 
 from pfcalib.errors import ConfigError
+from pfcalib.models.blocks import BN_MOMENTUM
 from pfcalib.photons.pairs import F32, N_PIXELS, SHAPES, SLICES
 from pfcalib.photons.photonnets import SCALES, LogSums, dense
 
@@ -165,7 +166,11 @@ def chain(first: keras.Model, then: keras.Model) -> keras.Model:
 def build_head(n_latent: int, *, width: int = 64) -> keras.Model:
     """Untrained classifier of latent numbers (n, n_latent); output as of the CNN."""
     code = keras.Input((n_latent,), name="code", dtype="float32")
-    x = dense(dense(layers.BatchNormalization(name="norm")(code), width, "one"), width, "two")
+    x = dense(
+        dense(layers.BatchNormalization(momentum=BN_MOMENTUM, name="norm")(code), width, "one"),
+        width,
+        "two",
+    )
     photon = layers.Dense(1, activation="sigmoid", name="photon")(x)
     fake = layers.Rescaling(-1.0, 1.0, name="fake")(photon)
     return keras.Model(code, layers.Concatenate(name="p_photon")([fake, photon]), name="head")
