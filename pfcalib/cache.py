@@ -38,6 +38,7 @@ VERSIONS = {
     "lcw": 2,  # tables of local cell weighting
     "eoverp": 1,  # tables of E/p
     "particleflow": 1,  # matching, subtraction, objects, jets
+    "higgs": 1,  # collisions with two photons, their candidates
 }
 VARIABLE = "PFCALIB_CACHE"
 _IMPORTS_NUMBA = re.compile(rb"^(from|import) numba\b", re.MULTILINE)
