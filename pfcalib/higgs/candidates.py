@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pfcalib.cache import cache_folder, cache_key, locked, new_file
 from pfcalib.errors import ConfigError
-from pfcalib.higgs.processes import PROCESSES, generate
+from pfcalib.higgs.processes import PHOTON_ETA, PROCESSES, generate
 from pfcalib.particleflow.jets import find_jets
 from pfcalib.simulation.collisions import MAX_SEED, NEUTRINOS
 from pfcalib.simulation.pythia import pythia_version
@@ -43,7 +43,7 @@ MET_NOISE = 8.0  # GeV, of each component of the missing momentum, beyond what j
 PHOTON_EFFICIENCY = 0.85  # of identification, each photon
 # of a b tag with 77 % (arXiv:2211.16345), of jets with a b hadron, a c hadron and others
 TAG_EFFICIENCY = {"b": 0.77, "c": 0.18, "light": 0.006}
-PHOTON_ETA, CRACK = 2.37, (1.37, 1.52)
+CRACK = (1.37, 1.52)  # in abs(eta), where photons are lost
 MASS_RANGE, PT_OVER_MASS = (105.0, 160.0), (0.35, 0.25)  # GeV; of the two photons
 ISOLATION_RADIUS, ISOLATION = 0.2, 0.05  # share of the pT of a photon that may lie around it
 JET_PT, JET_ETA, MAX_JETS = 25.0, 2.5, 5  # GeV; fewer than six central jets
@@ -149,9 +149,7 @@ def select(
     rest = _Particles(*(column[np.isin(found.event, kept)] for column in found))
     mine = np.isin(np.flatnonzero(np.isin(found.event, kept)), rows)
     place = np.searchsorted(kept, rest.event)
-    missing = -np.stack(
-        [np.bincount(place, rest.momentum[:, axis], len(kept)) for axis in (0, 1)], axis=-1
-    )
+    missing = -_sum(place, rest.momentum[:, :2], len(kept))
     missing -= (photons - found.momentum[rows])[..., :2].sum(axis=1)
     jets, shift = _central_jets(rest.momentum[~mine], place[~mine], photons, rng)
     missing += rng.normal(0.0, MET_NOISE, missing.shape) - shift
@@ -257,8 +255,7 @@ def _central_jets(
     a, b, c = JET_RESOLUTION
     sigma = np.sqrt((a / found.pt) ** 2 + b**2 / found.pt + c**2)
     smeared = true * np.maximum(rng.normal(1.0, sigma), 0.1)[:, None]
-    change = (smeared - true)[:, :2]
-    shift = np.stack([np.bincount(found.event, column, n) for column in change.T], axis=-1)
+    shift = _sum(found.event, (smeared - true)[:, :2], n)
     central = (_pt(smeared) > JET_PT) & (np.abs(found.eta) < JET_ETA)
     for i in range(2):
         central &= _distance(smeared, photons[found.event, i]) > 0.4
@@ -348,6 +345,13 @@ def _topness(jets: FloatArray) -> FloatArray:
             three = jets[:, max(i, j, k), 3] > 0.0
             best = np.where(three, np.minimum(best, away), best)
     return best
+
+
+def _sum(place: IntArray, columns: FloatArray, n: int) -> FloatArray:
+    """Sums of columns (m, k) over what has the same place, (n, k)."""
+    total = np.zeros((n, columns.shape[1]))
+    np.add.at(total, place, columns)
+    return total
 
 
 def _pt(momentum: FloatArray) -> FloatArray:

@@ -85,26 +85,31 @@ def squared(s: ArrayLike, t: ArrayLike, *, self_coupling: float = 1.0, **masses:
 
 
 @functools.cache
-def squared_table() -> RectBivariateSpline:
-    """`squared` for the standard model as a function of ln(s / 4 m_H^2) and of the square of the
-    cosine of the angle of a Higgs boson in the centre of mass.
+def squared_table(self_coupling: float = 1.0) -> RectBivariateSpline:
+    """`squared` as a function of ln(s / 4 m_H^2) and of the square of the cosine of the angle of a
+    Higgs boson in the centre of mass; beyond its ends it stays what it is there.
     """
     low = 4.0 * M_HIGGS**2
     first, last = np.log(FIRST_S), np.log(LAST_S * M_TOP**2 / low)
     log_s, cos2 = np.linspace(first, last, N_MASSES), np.linspace(0.0, LAST_COS2, N_ANGLES)
-    s, c2 = (each.ravel() for each in np.meshgrid(low * np.exp(log_s), cos2, indexing="ij"))
-    t = M_HIGGS**2 - 0.5 * s * (1.0 - np.sqrt(c2 * (1.0 - low / s)))
-    return RectBivariateSpline(log_s, cos2, squared(s, t).reshape(N_MASSES, N_ANGLES))
+    values = []
+    for s in low * np.exp(log_s):
+        t = M_HIGGS**2 - 0.5 * s * (1.0 - np.sqrt(cos2 * (1.0 - low / s)))
+        values.append(squared(np.full_like(t, s), t, self_coupling=self_coupling))
+    return RectBivariateSpline(log_s, cos2, np.array(values))
+
+
+def pair_angle2(s: ArrayLike, t: ArrayLike) -> Any:
+    """Square of the cosine of the angle of a Higgs boson in the centre of mass, shape (n,)."""
+    beta2 = np.maximum(1.0 - 4.0 * M_HIGGS**2 / np.asarray(s), 1e-9)
+    return (1.0 - 2.0 * (M_HIGGS**2 - np.asarray(t)) / s) ** 2 / beta2
 
 
 def sigma_hat(s: float, t: float, alpha_s: float) -> float:
     """Cross section of gluons dsigma/dt in GeV^-4 by hep-ph/9603205, halved as the two bosons are
     the same: G_F^2 alpha_s^2 / (512 (2 pi)^3) times `squared`, from its table.
     """
-    low = 4.0 * M_HIGGS**2
-    cos2 = (1.0 - 2.0 * (M_HIGGS**2 - t) / s) ** 2 / max(1.0 - low / s, 1e-9)
-    # a spline takes what lies beyond its ends for them
-    value = squared_table().ev(np.log(s / low), cos2)
+    value = squared_table().ev(np.log(s / (4.0 * M_HIGGS**2)), pair_angle2(s, t))
     return float(G_FERMI**2 * alpha_s**2 / (512.0 * (2.0 * np.pi) ** 3) * value)
 
 

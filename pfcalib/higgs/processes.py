@@ -17,6 +17,8 @@ from pfcalib.higgs.loops import M_HIGGS, sigma_hat, squared_table
 from pfcalib.simulation.pythia import require_pythia
 
 SQRT_S = 13_000.0  # GeV
+PHOTON_ETA = 2.37
+VETO_SCALE, VETO_ETA = 18.0, 2.8  # GeV; of partons in the continuum, below what makes jets
 _TO_PHOTONS = ("25:onMode = off", "25:onIfMatch = 22 22")
 # one boson to photons and one to b quarks, half of the pairs; a hook takes the others out
 _TO_BOTH = ("25:oneChannel = 1 0.5 100 22 22", "25:addChannel = 1 0.5 100 5 -5")
@@ -55,6 +57,9 @@ PROCESSES = {
             "PhaseSpace:mHatMin = 100.0",
             "PhaseSpace:mHatMax = 165.0",
             "PhaseSpace:pTHatMin = 25.0",
+            # jets as hard as the photons, fewer of the harder ones: the scattering has none itself
+            "SpaceShower:pTmaxMatch = 2",
+            "SpaceShower:pTdampMatch = 1",
         ),
         None,
     ),
@@ -139,7 +144,25 @@ def _start(process: str, seed: int, *more: str) -> tuple[Any, Any]:
         def doVetoResonanceDecays(self, event: Any) -> bool:
             return sum(event[i].id() == 22 for i in range(event.size())) != 2
 
-    pythia, kept = pythia8mc.Pythia("", False), (PairProduction(), OnePhotonPair())
+    class TwoPhotonsTwoPartons(pythia8mc.UserHooks):
+        """Refuses events whose shower, when it comes below a scale, has not made two partons that
+        may become jets, or whose photons lie outside, before the rest is made.
+        """
+
+        def canVetoPT(self) -> bool:
+            return True
+
+        def scaleVetoPT(self) -> float:
+            return VETO_SCALE
+
+        def doVetoPT(self, position: int, event: Any) -> bool:
+            every = (event[i] for i in range(event.size()))
+            hard = [p for p in every if p.isFinal() and p.pT() > VETO_SCALE]
+            photons = sum(p.id() == 22 and abs(p.eta()) < PHOTON_ETA for p in hard)
+            return photons < 2 or sum(p.isParton() and abs(p.eta()) < VETO_ETA for p in hard) < 2
+
+    pythia, pair = pythia8mc.Pythia("", False), PairProduction()
+    hook = {"hh": OnePhotonPair, "yy": TwoPhotonsTwoPartons}.get(process, pythia8mc.UserHooks)()
     settings = (
         *PROCESSES[process].settings,
         *more,
@@ -152,9 +175,9 @@ def _start(process: str, seed: int, *more: str) -> tuple[Any, Any]:
     )
     refused = [setting for setting in settings if not pythia.readString(setting)]
     if process == "hh":
-        pythia.setSigmaPtr(kept[0])
-        if not more:
-            pythia.setUserHooksPtr(kept[1])
+        pythia.setSigmaPtr(pair)
+    if not more:
+        pythia.setUserHooksPtr(hook)
     if refused or not pythia.init():
         raise ConfigError(f"Pythia does not start with {process}; refused: {refused}")
-    return pythia, kept
+    return pythia, (pair, hook)
