@@ -103,9 +103,7 @@ def read_candidates(path: Path) -> dict[str, FloatArray]:
         return {name: file[name] for name in COLUMNS}
 
 
-def simulate_candidates(
-    config: CandidateConfig, *, n_processes: int = 1
-) -> dict[str, FloatArray]:
+def simulate_candidates(config: CandidateConfig, *, n_processes: int = 1) -> dict[str, FloatArray]:
     """Candidates of a process, whatever the number of processes: arrays of COLUMNS."""
     sizes = [
         min(config.chunk, config.n_events - first)
@@ -145,8 +143,9 @@ def select(
     found = _visible(events)
     photons, rows, kept = _two_photons(found, rng)
     refused = _events_with_lepton(found)
-    kept, photons, rows = (each[~np.isin(kept, refused)] for each in (kept, photons, rows))
-    rest = _Particles(*(column[np.isin(found.event, kept)] for column in found))
+    good = ~np.isin(kept, refused)
+    kept, photons, rows = kept[good], photons[good], rows[good]
+    rest = found.take(np.isin(found.event, kept))
     mine = np.isin(np.flatnonzero(np.isin(found.event, kept)), rows)
     place = np.searchsorted(kept, rest.event)
     missing = -_sum(place, rest.momentum[:, :2], len(kept))
@@ -167,6 +166,10 @@ class _Particles(NamedTuple):
     pdg_id: IntArray
     momentum: FloatArray  # (n, 4) px, py, pz, e in GeV
 
+    def take(self, rows: Mask) -> _Particles:
+        """Some of them."""
+        return _Particles(self.event[rows], self.pdg_id[rows], self.momentum[rows])
+
 
 def _flat(particles: ak.Array) -> _Particles:
     event = np.repeat(np.arange(len(particles)), ak.to_numpy(ak.num(particles.id)))
@@ -179,7 +182,7 @@ def _visible(events: ak.Array) -> _Particles:
     """Stable particles but neutrinos, within the calorimeters."""
     every = _flat(events.prt[events.prt.status > 0])
     seen = ~np.isin(every.pdg_id, NEUTRINOS) & (np.abs(_eta(every.momentum)) < VISIBLE_ETA)
-    return _Particles(*(column[seen] for column in every))
+    return every.take(seen)
 
 
 def _hadrons(events: ak.Array) -> dict[str, _Particles]:
@@ -231,7 +234,9 @@ def _around(found: _Particles, rows: IntArray) -> FloatArray:
     other = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n - first, n)
     near = _distance(found.momentum[rows][one], found.momentum[other]) < ISOLATION_RADIUS
     near &= other != rows[one]
-    return np.bincount(one[near], _pt(found.momentum[other[near]]), len(rows))
+    around = np.zeros(len(rows))
+    np.add.at(around, one[near], _pt(found.momentum[other[near]]))
+    return around
 
 
 def _central_jets(
@@ -242,7 +247,8 @@ def _central_jets(
     """
     n = len(photons)
     offsets = np.searchsorted(place, np.arange(n + 1))
-    found = find_jets(*momentum.T, offsets, radius=0.4, pt_min=15.0)
+    px, py, pz, e = momentum.T
+    found = find_jets(px, py, pz, e, offsets, radius=0.4, pt_min=15.0)
     true = np.stack(
         [
             found.pt * np.cos(found.phi),
@@ -286,7 +292,9 @@ def _tags(
         probability[:, k] = np.prod(np.where(chosen, share, 1.0 - share), axis=1)
     weight = probability.sum(axis=1)
     draw = rng.uniform(size=len(jets)) * weight
-    choice = np.minimum((np.cumsum(probability, axis=1) < draw[:, None]).sum(axis=1), len(pairs) - 1)
+    choice = np.minimum(
+        (np.cumsum(probability, axis=1) < draw[:, None]).sum(axis=1), len(pairs) - 1
+    )
     two = np.array(pairs)[choice]
     return np.take_along_axis(jets, two[..., None], axis=1), weight
 

@@ -40,7 +40,7 @@ class Candidates(NamedTuple):
     def of(self, split: str) -> Candidates:
         """Those of one split."""
         rows = self.split == SPLITS.index(split)
-        return Candidates(*(column[rows] for column in self))
+        return Candidates(self.table[rows], self.label[rows], self.weight[rows], self.split[rows])
 
     @property
     def n_classes(self) -> int:
@@ -93,9 +93,7 @@ class ClassNetwork(NamedTuple):
         return predict(self.model, {INPUT: table}).astype(np.float64)
 
 
-def build_class_network(
-    n_features: int, n_classes: int, config: ClassNetworkConfig
-) -> keras.Model:
+def build_class_network(n_features: int, n_classes: int, config: ClassNetworkConfig) -> keras.Model:
     """Untrained network: input "candidates" (n, n_features) float32 in physical units, which
     quantile bins bring to one scale; output "probabilities" (n, n_classes), softmax.
     """
@@ -138,12 +136,9 @@ def fit_class_network(
     with locked(path.parent):
         model = build_class_network(train.table.shape[1], data.n_classes, config)
         model.get_layer("bins").adapt(train.table)
-        sets = [
-            ({INPUT: part.table}, np.eye(data.n_classes, dtype=np.float32)[part.label], weight)
-            for part in (train, held_out)
-            for weight in [part.balanced.astype(np.float32)]
-        ]
-        result = fit_model(model, *sets, config.train, out_dir=path.parent, say=say)
+        result = fit_model(
+            model, _arrays(train), _arrays(held_out), config.train, out_dir=path.parent, say=say
+        )
         if not contract_path(path).exists():  # it is written last
             export_onnx(
                 model,
@@ -155,6 +150,11 @@ def fit_class_network(
                 "if all were equally common",
             )
     return ClassNetwork(config, model, result, path)
+
+
+def _arrays(data: Candidates) -> tuple[Any, ...]:
+    answers = np.eye(data.n_classes, dtype=np.float32)[data.label]
+    return {INPUT: data.table}, answers, data.balanced.astype(np.float32)
 
 
 def fit_class_trees(

@@ -51,7 +51,8 @@ def form_factors(
     c_ac, c_bc = ((_triangle(x) - _triangle(rho)) / (x - rho) for x in (big_t, big_u))
     c_cd = _extrapolate(lambda z: _triangle_integral(z, rho), big_s)
     d_abc, d_bac = (
-        _extrapolate(lambda z, x=x: _box_integral(z, rho, x[..., None]), big_s) for x in (big_u, big_t)
+        _extrapolate(lambda z, x=x: _box_integral(z, rho, x[..., None]), big_s)
+        for x in (big_u, big_t)
     )
     d_acb = _crossed_integral(big_t[..., None], rho, big_u[..., None])
     boxes = d_abc + d_bac + d_acb
@@ -64,8 +65,7 @@ def form_factors(
         + (2.0 * rho - 8.0) * (sides - tu * d_acb)
     ) / big_s**2
     opposite = (
-        (big_t**2 + rho**2 - 8.0 * big_t)
-        * (big_s * c_ab + 2.0 * t1 * c_ac - big_s * big_t * d_bac)
+        (big_t**2 + rho**2 - 8.0 * big_t) * (big_s * c_ab + 2.0 * t1 * c_ac - big_s * big_t * d_bac)
         + (big_u**2 + rho**2 - 8.0 * big_u)
         * (big_s * c_ab + 2.0 * u1 * c_bc - big_s * big_u * d_abc)
         - (big_t**2 + big_u**2 - 2.0 * rho**2) * (big_t + big_u - 8.0) * c_cd
@@ -101,7 +101,8 @@ def squared_table(self_coupling: float = 1.0) -> RectBivariateSpline:
 
 def pair_angle2(s: ArrayLike, t: ArrayLike) -> Any:
     """Square of the cosine of the angle of a Higgs boson in the centre of mass, shape (n,)."""
-    beta2 = np.maximum(1.0 - 4.0 * M_HIGGS**2 / np.asarray(s), 1e-9)
+    s = np.asarray(s)
+    beta2 = np.maximum(1.0 - 4.0 * M_HIGGS**2 / s, 1e-9)
     return (1.0 - 2.0 * (M_HIGGS**2 - np.asarray(t)) / s) ** 2 / beta2
 
 
@@ -156,28 +157,28 @@ def _inner(a: Any, c: Any) -> tuple[Any, Any]:
 def _triangle_integral(a: Any, rho: float) -> ComplexArray:
     """C_0 of two Higgs bosons, with mass^2 a of both, in units of the loop's mass.
 
-    The Feynman parameters are l x, l (1 - x) and 1 - l.
+    The Feynman parameters are f x, f (1 - x) and 1 - f.
     """
-    l, weight = _nodes(1, N_NODES)
-    first, _ = _inner(1.0 - rho * l * (1.0 - l), a * l**2)
-    return np.asarray(-(weight * l * first).sum(axis=-1))
+    f, weight = _nodes(1, N_NODES)
+    first, _ = _inner(1.0 - rho * f * (1.0 - f), a * f**2)
+    return np.asarray(-(weight * f * first).sum(axis=-1))
 
 
 def _box_integral(a: Any, rho: float, b: Any) -> ComplexArray:
     """D_0 of invariants a and b whose Higgs bosons are next to each other, seen by a.
 
-    The Feynman parameters are l x, l (1 - x), (1 - l) y and (1 - l) (1 - y).
+    The Feynman parameters are f x, f (1 - x), (1 - f) y and (1 - f) (1 - y).
     """
-    l, y, weight = _nodes(2, N_NODES)
-    k = 1.0 - l
-    _, second = _inner(1.0 - b * k**2 * y * (1.0 - y) - rho * l * k * y, a * l**2)
-    return np.asarray((weight * l * k * second).sum(axis=-1))
+    f, y, weight = _nodes(2, N_NODES)
+    k = 1.0 - f
+    _, second = _inner(1.0 - b * k**2 * y * (1.0 - y) - rho * f * k * y, a * f**2)
+    return np.asarray((weight * f * k * second).sum(axis=-1))
 
 
 def _crossed_integral(a: Any, rho: float, b: Any) -> NDArray[np.float64]:
     """D_0 of negative invariants a and b whose Higgs bosons are opposite."""
-    l, x, y, weight = _nodes(3, N_CROSSED)
-    k = 1.0 - l
-    masses = rho * l * k * (x * y + (1.0 - x) * (1.0 - y))
-    d = 1.0 - a * l**2 * x * (1.0 - x) - b * k**2 * y * (1.0 - y) - masses
-    return np.asarray((weight * l * k / d**2).sum(axis=-1))
+    f, x, y, weight = _nodes(3, N_CROSSED)
+    k = 1.0 - f
+    masses = rho * f * k * (x * y + (1.0 - x) * (1.0 - y))
+    d = 1.0 - a * f**2 * x * (1.0 - x) - b * k**2 * y * (1.0 - y) - masses
+    return np.asarray((weight * f * k / d**2).sum(axis=-1))

@@ -45,9 +45,7 @@ def network(data, tmp_path_factory):
         found = fit_class_network(data, CONFIG, **about, say=said.append)
         again = fit_class_network(data, CONFIG, **about, say=said.append)
     assert len(said) == TRAIN.epochs
-    np.testing.assert_array_equal(
-        again.probabilities(data.table), found.probabilities(data.table)
-    )
+    np.testing.assert_array_equal(again.probabilities(data.table), found.probabilities(data.table))
     return found
 
 
