@@ -115,7 +115,7 @@ def reliability(
     inside = (place >= 0) & (place < n)
 
     def total(of: FloatArray) -> FloatArray:
-        return np.bincount(place[inside], of[inside], n)
+        return np.asarray(np.bincount(place[inside], of[inside], n), dtype=np.float64)
 
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = total(events)
