@@ -23,6 +23,7 @@ STEPS = np.linspace(0.15, 0.9, 8)
 # the square of the cosine; at threshold and along the beam two large terms of G cancel
 FIRST_S, LAST_S, LAST_COS2 = 1.03, 120.0, 0.97
 N_MASSES, N_ANGLES = 32, 5  # of the table
+_COS2 = np.linspace(0.0, LAST_COS2, N_ANGLES)
 
 ComplexArray = NDArray[np.complex128]
 
@@ -79,8 +80,12 @@ def squared(s: ArrayLike, t: ArrayLike, *, self_coupling: float = 1.0, **masses:
     C = 3 m_H^2 / (s - m_H^2) and k the self-coupling in units of that of the standard model.
     """
     m2 = masses.get("m_higgs", M_HIGGS) ** 2
-    triangle, equal, opposite = form_factors(s, t, **masses)
-    pole = self_coupling * 3.0 * m2 / (np.asarray(s) - m2)
+    pole = 3.0 * m2 / (np.asarray(s) - m2)
+    return _square(form_factors(s, t, **masses), self_coupling * pole)
+
+
+def _square(factors: tuple[ComplexArray, ComplexArray, ComplexArray], pole: Any) -> Any:
+    triangle, equal, opposite = factors
     return np.abs(pole * triangle + equal) ** 2 + np.abs(opposite) ** 2
 
 
@@ -89,14 +94,23 @@ def squared_table(self_coupling: float = 1.0) -> RectBivariateSpline:
     """`squared` as a function of ln(s / 4 m_H^2) and of the square of the cosine of the angle of a
     Higgs boson in the centre of mass; beyond its ends it stays what it is there.
     """
+    s, factors = _tabulated()
+    pole = 3.0 * M_HIGGS**2 / (s - M_HIGGS**2)
+    values = _square(factors, self_coupling * pole[:, None])
+    return RectBivariateSpline(np.log(s / (4.0 * M_HIGGS**2)), _COS2, values)
+
+
+@functools.cache
+def _tabulated() -> tuple[Any, tuple[ComplexArray, ComplexArray, ComplexArray]]:
+    """s of the table, (N_MASSES,), and the form factors, each (N_MASSES, N_ANGLES)."""
     low = 4.0 * M_HIGGS**2
-    first, last = np.log(FIRST_S), np.log(LAST_S * M_TOP**2 / low)
-    log_s, cos2 = np.linspace(first, last, N_MASSES), np.linspace(0.0, LAST_COS2, N_ANGLES)
-    values = []
-    for s in low * np.exp(log_s):
-        t = M_HIGGS**2 - 0.5 * s * (1.0 - np.sqrt(cos2 * (1.0 - low / s)))
-        values.append(squared(np.full_like(t, s), t, self_coupling=self_coupling))
-    return RectBivariateSpline(log_s, cos2, np.array(values))
+    s = np.geomspace(FIRST_S * low, LAST_S * M_TOP**2, N_MASSES)
+    rows = []
+    for each in s:
+        t = M_HIGGS**2 - 0.5 * each * (1.0 - np.sqrt(_COS2 * (1.0 - low / each)))
+        rows.append(form_factors(np.full_like(t, each), t))
+    triangle, equal, opposite = (np.array(factor) for factor in zip(*rows, strict=True))
+    return s, (triangle, equal, opposite)
 
 
 def pair_angle2(s: ArrayLike, t: ArrayLike) -> Any:
