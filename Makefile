@@ -10,7 +10,7 @@ SOURCES := pfcalib tests notebooks
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install report test lint format lab benchmark lock clean
+.PHONY: help install report site test lint format lab benchmark lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,8 +29,11 @@ $(STAMP): requirements.lock
 
 install: $(STAMP)  ## only the set-up, .venv from requirements.lock, pfcalib editable
 
-report: $(STAMP)  ## run the core studies, build reports/index.html (PROFILE=smoke|standard|full)
-	@$(BIN)/pfcalib report --core --profile $(PROFILE)
+report: $(STAMP)  ## run the core studies, or STUDIES="07 08" or all, and build reports/index.html
+	@$(BIN)/pfcalib report $(STUDIES) --profile $(PROFILE)
+
+site: $(STAMP)  ## the site reports/index.html with the API and archives for HEPData, from the results that are there
+	@$(BIN)/pfcalib index --api
 
 test: $(STAMP)  ## the fast tests, the docstring examples and a smoke run of every notebook
 	@$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadgroup --durations 25 --benchmark-disable --ignore tests/benchmarks
@@ -47,8 +50,8 @@ format: $(STAMP)  ## mend what lint can mend
 	$(BIN)/ruff format .
 	git ls-files -z 'notebooks/*.ipynb' | xargs -0 -r $(BIN)/nbstripout --keep-id
 
-lab: $(STAMP)  ## JupyterLab on the notebooks
-	@$(BIN)/jupyter lab notebooks
+lab: $(STAMP)  ## JupyterLab, opened on notebooks/00_start.ipynb
+	@JUPYTER_CONFIG_PATH=.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
 
 benchmark: $(STAMP)  ## timings of simulation, clustering, streaming, inference
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only
@@ -59,6 +62,6 @@ lock: $(STAMP)  ## solve pyproject.toml anew into requirements.lock (maintainers
 	  --no-emit-index-url --no-emit-find-links --no-annotate
 
 clean:  ## remove what was built; .venv and committed results stay
-	@rm -rf reports/index.html reports/static build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	@git clean -fdXq reports
 	@find pfcalib tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -35,9 +35,11 @@ The response of neutral pions, before any calibration:
 """
 
 from pfcalib.cache import use_kernel_cache
+from pfcalib.orphans import end_with_parent
 from pfcalib.quiet import silence_remarks
 
 __version__ = "0.1.0"
 
 use_kernel_cache()  # before anything imports numba
 silence_remarks()  # before anything imports it
+end_with_parent()  # where this is a worker of a pool

@@ -23,3 +23,10 @@ class ConfigError(PfcalibError):
 
 class ValidationError(PfcalibError):
     """A model, sample or report does not pass its checks; the message names the worst offender."""
+
+
+class StorageError(PfcalibError, OSError):
+    """A disk is full or must not be written; the message names the file and what to do."""
+
+    def __str__(self) -> str:
+        return str(self.strerror or OSError.__str__(self))

@@ -57,8 +57,8 @@ def code_digests(notebook: Path) -> dict[str, str]:
     each module of ``pfcalib`` and ``studies``, of the definitions that they use, directly or
     through others.
 
-    Comments, docstrings and layout change no digest, nor does what is not used. Modules that only
-    show, keep or prove results are left out.
+    Comments, docstrings and layout change no digest, nor does what is not used, nor
+    `cache.one_maker` around a block. Modules that only show, keep or prove results are left out.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
@@ -66,13 +66,13 @@ def code_digests(notebook: Path) -> dict[str, str]:
     modules, used = {"notebook": _parse(text)}, {"notebook": set(range(len(_parse(text).parts)))}
     waiting = [want for part in modules["notebook"].parts for want in part.wants]
     waiting += modules["notebook"].imports.values()
-    seen = set(waiting)
+    seen, files = set(waiting), _files(notebook.parent)
     while waiting:
         module, name = waiting.pop()
         inner = f"{module}.{name}"
-        if name != _ALL and (path := _file_of(inner, notebook.parent)):
+        if name != _ALL and (path := files.get(inner)):
             module, name = inner, _ALL
-        elif not (path := _file_of(module, notebook.parent)):
+        elif not (path := files.get(module)):
             continue
         if module not in modules:
             modules[module], used[module] = _parse(path.read_text(encoding="utf-8")), set()
@@ -93,6 +93,19 @@ def code_digests(notebook: Path) -> dict[str, str]:
         for module, numbers in sorted(used.items())
         if module not in PROVES
     }
+
+
+class _Unguarded(ast.NodeTransformer):
+    """Leaves of ``with one_maker(...)`` the block, as what keeps two processes apart changes no
+    result.
+    """
+
+    def visit_With(self, node: ast.With) -> ast.With | list[ast.stmt]:
+        self.generic_visit(node)
+        match node.items:
+            case [ast.withitem(context_expr=ast.Call(func=ast.Name(id="one_maker")))]:
+                return node.body
+        return node
 
 
 class _Part(NamedTuple):
@@ -119,23 +132,26 @@ class _Module(NamedTuple):
         }
 
 
-def _file_of(module: str, studies: Path) -> Path | None:
-    """File of a module of the package or of studies; None for others and what only shows."""
-    if not _OURS.fullmatch(module) or module.startswith(SHOWS):
-        return None
-    path = Path(*module.split("."))
-    for folder in (Path(__file__).parents[1], studies):
-        for file in (folder / path.with_suffix(".py"), folder / path / "__init__.py"):
-            if file.is_file():
-                return file
-    return None
+def _files(studies: Path) -> dict[str, Path]:
+    """Files of the package and of studies by module; what only shows is left out."""
+    found = {}
+    for folder in (studies, Path(__file__).parents[1]):
+        for room in ("pfcalib", "studies"):
+            for path in (folder / room).rglob("*.py"):
+                parts = path.relative_to(folder).with_suffix("").parts
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return {
+        name: path
+        for name, path in found.items()
+        if _OURS.fullmatch(name) and not name.startswith(SHOWS)
+    }
 
 
 @functools.cache
 def _parse(source: str) -> _Module:
     parts: list[_Part] = []
     imports: dict[str, Wanted] = {}
-    for statement in ast.parse(source).body:
+    for statement in _Unguarded().visit(ast.parse(source)).body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             imports |= _imports(statement)
         elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):

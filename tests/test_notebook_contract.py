@@ -25,8 +25,8 @@ from pfcalib.reporting.catalogue import (
     read_profiles,
     resolve_parameters,
 )
+from pfcalib.reporting.markup import require_formula
 from pfcalib.reporting.results import read_results
-from pfcalib.reporting.site import require_formula
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = find_studies(ROOT)
@@ -160,12 +160,30 @@ def test_the_notebook_keeps_the_contract(name):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_headlines_are_metrics_of_the_study_and_its_theme_is_told(name):
+def test_the_metadata_tell_theme_result_and_figure_and_the_report_has_what_they_name(name):
     study = STUDIES[name]
     assert study.theme
+    assert study.result.endswith(".")
+    assert study.figure
     published = ROOT / "reports" / name / "results.json"
     if published.is_file():
-        assert set(study.headlines) <= set(read_results(published)["metrics"])
+        results = read_results(published)
+        named = {*study.headlines, *re.findall(r"{(\w+)}", study.result)}
+        assert named <= set(results["metrics"])
+        assert study.figure in [figure["name"] for figure in results["figures"]]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_sentence_of_a_result_has_no_number_but_those_that_its_metrics_are_defined_by(name):
+    published = ROOT / "reports" / name / "results.json"
+    if not published.is_file():
+        pytest.skip("no results are published yet")
+    sentence, metrics = STUDIES[name].result, read_results(published)["metrics"]
+    named = re.findall(r"{(\w+)}", sentence)
+    defined = " ".join([*named, *(metrics[metric]["definition"] for metric in named)])
+    typed = re.findall(r"(?<![\w.])\d+(?:\.\d+)?", re.sub(r"{\w+}", "", sentence))
+    assert named
+    assert [number for number in typed if not re.search(rf"(?<!\d){number}", defined)] == []
 
 
 def test_the_studies_have_an_order_in_which_the_tuning_comes_first_and_looking_inside_last():

@@ -74,16 +74,16 @@ def test_the_notebook_runs_and_passes(name, tmp_path, network_loads):
     ],
 )
 def test_run_all_with_the_own_defaults_passes_as_in_jupyterlab(name, tmp_path):
-    server_root = tmp_path / "notebooks"  # of `make lab`
+    server_root = tmp_path  # of `make lab`
     shutil.copytree(
         ROOT / "notebooks",
-        server_root,
+        server_root / "notebooks",
         ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
     )
-    folder = MappingKernelManager(root_dir=str(server_root)).cwd_for_path(f"{name}.ipynb")
+    folder = MappingKernelManager(root_dir=str(server_root)).cwd_for_path(f"notebooks/{name}.ipynb")
     executed = tmp_path / "executed.ipynb"
     papermill.execute_notebook(
-        server_root / f"{name}.ipynb",
+        server_root / "notebooks" / f"{name}.ipynb",
         executed,
         cwd=folder,
         kernel_name="python3",

@@ -24,7 +24,16 @@ ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(
     r"```(bash|python)\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
 )
-LONG = ("pfcalib run", "pfcalib serve", "pfcalib tune", "pfcalib simulate g4.root")
+LONG = (
+    "pfcalib run",
+    "pfcalib report",
+    "pfcalib sweep",
+    "pfcalib verify",
+    "pfcalib serve",
+    "pfcalib tune",
+    "pfcalib compare",
+    "pfcalib simulate g4.root",
+)
 
 
 def require_target(words: list[str]) -> None:

@@ -27,6 +27,8 @@ def apply(
 ) -> None:
     """Write calibrated energies and probabilities as a friend: the tree `calibration`, one entry a
     cluster in the order of the sample, keyed by sample, event and cluster.
+
+    Example: pfcalib apply small-classifier pions.root p_em.root
     """
     from pfcalib.training.friend import open_model, write_friend
 

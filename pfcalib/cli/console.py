@@ -20,6 +20,17 @@ from pfcalib.errors import ConfigError
 LOG_SECONDS = 10.0  # between two lines of progress in a log
 MAX_NAMES = 12  # of missing branches and of faults that are shown
 
+
+def study_names(incomplete: str) -> list[str]:
+    """Names of the studies of this clone that begin so, for the completion of a shell."""
+    from pfcalib.reporting.catalogue import find_root
+
+    with contextlib.suppress(ConfigError):
+        paths = (find_root() / "notebooks").glob(f"{incomplete}*.ipynb")
+        return sorted(path.stem for path in paths)
+    return []
+
+
 Seed = Annotated[
     int, typer.Option(help="Seed of the whole job; the same seed gives the same result.")
 ]
@@ -40,8 +51,29 @@ PionSample = Annotated[
 ]
 RootOutput = Annotated[Path, typer.Argument(help="ROOT file to be written.", show_default=False)]
 Profile = Annotated[
-    str, typer.Option(help="Parameter set of notebooks/profiles: smoke, standard or full.")
+    str,
+    typer.Option(
+        help="Parameter set of notebooks/profiles: smoke, standard or full.",
+        autocompletion=lambda: ["smoke", "standard", "full"],
+    ),
 ]
+Place = Annotated[
+    str,
+    typer.Option(
+        help="Where studies run: local, slurm, htcondor, kubernetes or panda; a batch system is "
+        "set up in pfcalib/data/profiles."
+    ),
+]
+Cores = Annotated[
+    int | None,
+    typer.Option(
+        help="Cores that all studies together may use; on a batch system, jobs at a time. By "
+        "default all cores, or what the profile of the batch system says.",
+        min=1,
+        show_default=False,
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Only tell what would run.")]
 Binning = Annotated[
     Path | None,
     typer.Option(

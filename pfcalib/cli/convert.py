@@ -29,7 +29,10 @@ def convert(
     unit: Unit = None,
     force: Force = False,
 ) -> None:
-    """Turn files of any known layout, with the same cells, into one file of pfcalib's own."""
+    """Turn files of any known layout, with the same cells, into one file of pfcalib's own.
+
+    Example: pfcalib convert mine_*.root own.root --on-error skip
+    """
     from pfcalib.samples.conversion import convert_sample
 
     if len(files) < 2:

@@ -29,6 +29,8 @@ def derive_eoverp(
 ) -> None:
     """Derive what charged pions leave in the calorimeter: mean and width of E/p and the order of
     rings of cells, in one readable file.
+
+    Example: pfcalib derive-eoverp charged.root eoverp.json
     """
     from pfcalib.calibration.eoverp import FITTED
     from pfcalib.calibration.eoverp import derive_eoverp as derive

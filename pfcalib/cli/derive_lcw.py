@@ -23,6 +23,8 @@ def derive_lcw(
 ) -> None:
     """Derive local cell weighting: EM probability, cell weights, out-of-cluster and dead-material
     tables, in one readable file.
+
+    Example: pfcalib derive-lcw pions.root lcw.json
     """
     from pfcalib.calibration.lcw import N_PASSES
     from pfcalib.calibration.lcw import derive_lcw as derive

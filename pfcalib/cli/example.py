@@ -24,7 +24,10 @@ def example(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a small file of a layout with the clusters of a few pions, or list the layouts."""
+    """Write a small file of a layout with the clusters of a few pions, or list the layouts.
+
+    Example: pfcalib example mltree
+    """
     from pfcalib.simulation.examples import EXAMPLES, write_example
 
     if layout is None:

@@ -37,6 +37,8 @@ def export(
 ) -> None:
     """Convert a Keras model to ONNX, with a contract and reference outputs beside it; nothing is
     written unless ONNX Runtime computes what Keras does.
+
+    Example: pfcalib export models/cnn/model.keras own.onnx
     """
     import numpy as np
 

@@ -52,6 +52,8 @@ def inspect(
 
     Layouts: pfcalib, MLTree (EventTree), ClusterTree with images, showers, CaloChallenge (HDF5),
     PHYSLITE and AOD, EDM4hep; trees and RNTuples.
+
+    Example: pfcalib inspect pions.root --plot pions.pdf
     """
     from pfcalib.samples.check import check_sample
     from pfcalib.samples.histograms import SampleHistograms

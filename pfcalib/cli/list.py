@@ -8,7 +8,10 @@ from pfcalib.cli.console import console
 
 
 def list_studies() -> None:
-    """List the studies with their parameters in the smoke and standard profiles."""
+    """List the studies with their parameters in the smoke and standard profiles.
+
+    Example: pfcalib list
+    """
     from pfcalib.reporting.catalogue import PROFILES, find_root, find_studies, read_profiles
 
     root = find_root()

@@ -49,6 +49,8 @@ def pflow(
 ) -> None:
     """Subtract tracks from clusters, cell by cell, and write charged and neutral objects with links
     to tracks and clusters.
+
+    Example: pfcalib pflow events.root --out objects.root
     """
     from pfcalib.cache import file_sha256
     from pfcalib.calibration.eoverp import EoverPTable

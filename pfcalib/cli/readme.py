@@ -6,7 +6,10 @@ from pfcalib.cli.console import say
 
 
 def readme() -> None:
-    """Bring the table of studies in README.md up to date with the published results."""
+    """Bring the table of studies in README.md up to date with the published results.
+
+    Example: pfcalib readme
+    """
     from pfcalib.reporting.catalogue import find_root
     from pfcalib.reporting.site import write_readme
 

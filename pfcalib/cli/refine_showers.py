@@ -26,7 +26,10 @@ def refine_showers(
     seed: Seed = 1,
     force: Force = False,
 ) -> None:
-    """Learn to move parametrised showers to where Geant4's lie; one line for every network."""
+    """Learn to move parametrised showers to where Geant4's lie; one line for every network.
+
+    Example: pfcalib refine-showers g4.root --out refinement.npz
+    """
     from pfcalib.geometry import WINDOW
     from pfcalib.samples.showerfile import read_showers
     from pfcalib.simulation.refine import SPECIES, write_refinements

@@ -1,4 +1,4 @@
-"""The command that runs every study, or the core ones, and builds the page of all results."""
+"""The command that runs studies as one workflow, and builds the page of all results."""
 
 from __future__ import annotations
 
@@ -6,36 +6,52 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, say
+from pfcalib.cli.console import Cores, DryRun, Place, Profile, say
 from pfcalib.errors import ValidationError
 
 
 def report(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Studies or their numbers, such as 07 08; `core`, or `all`.", show_default="core"
+        ),
+    ] = None,
     profile: Profile = "smoke",
-    core: Annotated[bool, typer.Option("--core", help="Only the core studies.")] = False,
+    on: Place = "local",
+    cores: Cores = None,
+    dry_run: DryRun = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run also studies that are up to date.")
+    ] = False,
 ) -> None:
-    """Run every study in order, build reports/index.html and tell where it lies; exit code 1 if any
-    study failed.
+    """Run what is not up to date of the core studies, or of those that are named, build
+    reports/index.html and tell where it lies.
+
+    A study that fails stops only those that come after it; exit code 1 if any failed. A second
+    call runs what is missing or failed, and what has changed since.
+
+    Example: pfcalib report 01 02 --cores 2
     """
-    from pfcalib.reporting.catalogue import find_root, find_studies, order_studies
-    from pfcalib.reporting.results import describe_verdict
-    from pfcalib.reporting.runner import plan_study, run_study
-    from pfcalib.reporting.site import build_index
+    import subprocess
+
+    from pfcalib.reporting.catalogue import find_root, find_studies, select_studies
+    from pfcalib.reporting.workflow import run_workflow, snakemake_command
 
     root = find_root()
-    studies = find_studies(root)
-    names = [name for name in order_studies(studies) if studies[name].core or not core]
-    plans = [plan_study(name, profile=profile, root=root) for name in names]
-    failed = []
-    for number, plan in enumerate(plans, start=1):
-        say(f"[{number}/{len(plans)}] {plan.study.name} ({profile})")
-        result = run_study(plan, say=say)
-        say(
-            f"[{number}/{len(plans)}] {plan.study.name}: "
-            f"{describe_verdict(result.results)}{': ' * bool(result.error)}{result.error} "
-            f"({result.seconds:.0f} s)"
+    names = select_studies(find_studies(root), studies or [], root)
+    config = {"studies": " ".join(names), "profile": profile}
+    if dry_run:
+        command = snakemake_command(config, on=on, cores=cores, dry_run=True, force=force)
+        raise typer.Exit(subprocess.run(command, cwd=root, check=False).returncode)
+    from pfcalib.reporting.site import build_index
+
+    outcomes = run_workflow(config, on=on, cores=cores, force=force, root=root, say=say)
+    index = root / "reports" / "index.html"
+    if any(each.seconds is not None for each in outcomes) or not index.exists():
+        build_index(root)
+    say(f"Report: {index}")
+    if failed := [each.job.plan.study.name for each in outcomes if not each.passed]:
+        raise ValidationError(
+            f"{len(failed)} of {len(outcomes)} studies failed: {', '.join(failed)}"
         )
-        failed += [] if result.passed else [plan.study.name]
-    say(f"Report: {build_index(root)}")
-    if failed:
-        raise ValidationError(f"{len(failed)} of {len(plans)} studies failed: {', '.join(failed)}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, say
+from pfcalib.cli.console import Profile, say, study_names
 from pfcalib.errors import ValidationError
 
 
@@ -16,6 +16,7 @@ def run(
         typer.Argument(
             help="Study or its number, such as 01_showers or 01; see `pfcalib list`.",
             show_default=False,
+            autocompletion=study_names,
         ),
     ],
     parameters: Annotated[
@@ -30,9 +31,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    site: Annotated[
+        bool, typer.Option("--site/--no-site", help="Build reports/index.html anew at the end.")
+    ] = True,
 ) -> None:
     """Run one study and write reports/STUDY/PROFILE, or with other parameters a folder of its
     own.
+
+    Example: pfcalib run 02 -p n_events=300
     """
     from pfcalib.reporting.catalogue import find_root, find_study, parse_override
     from pfcalib.reporting.results import describe_verdict
@@ -44,7 +50,8 @@ def run(
     overrides = dict(parse_override(found, text) for text in parameters or [])
     plan = plan_study(found.name, profile=profile, overrides=overrides, folder=name, root=root)
     result = run_study(plan, say=say)
-    build_index(root)
+    if site:
+        build_index(root)
     say(
         f"{found.name}: {describe_verdict(result.results)} ({result.seconds:.0f} s), see "
         f"{result.folder / 'report.html'}"

@@ -23,18 +23,22 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than the loopback are open to all.")
     ] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8001,
+    http_port: Annotated[int, typer.Option(help="Port; 0 takes any that is free.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Port; 0 takes any that is free.")] = 8001,
     max_batch: Annotated[
         int, typer.Option(help="Clusters in one run, and so in one request.", min=1)
     ] = 256,
     max_wait_us: Annotated[
-        int, typer.Option(help="Of a request for others of its batch, if it could run.", min=0)
+        int,
+        typer.Option(
+            help="Microseconds that a request waits for others of its batch.",
+            min=0,
+        ),
     ] = 0,
     max_queue: Annotated[int, typer.Option(help="Clusters of a model that wait.", min=1)] = 4096,
-    n_threads: Annotated[int, typer.Option(help="Of one run.", min=1)] = 1,
-    max_mb: Annotated[int, typer.Option(help="Largest request.", min=1)] = 16,
-    timeout_s: Annotated[float, typer.Option(help="From a request to its answer.")] = 10.0,
+    n_threads: Annotated[int, typer.Option(help="Threads of one run.", min=1)] = 1,
+    max_mb: Annotated[int, typer.Option(help="Largest request, MB.", min=1)] = 16,
+    timeout_s: Annotated[float, typer.Option(help="Seconds from a request to its answer.")] = 10.0,
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -48,6 +52,8 @@ def serve(
 
     A model is served, at the start or when a client asks to load it again, only if it passes
     `pfcalib validate`. GET /metrics is for Prometheus. SIGTERM ends it when all is answered.
+
+    Example: pfcalib serve served --http-port 8000 --grpc-port 8001
     """
     from pfcalib.deploy.service.batching import BatchingConfig
     from pfcalib.deploy.service.server import ServiceConfig

@@ -48,7 +48,8 @@ def simulate(
     eta_max: Annotated[
         float | None,
         typer.Option(
-            help="Largest |eta| of particles. By default 0.7, on the window 0.05, for dijets 0.8.",
+            help="Largest |eta| of particles, a pure number. By default 0.7, on the window 0.05, "
+            "for dijets 0.8.",
             show_default=False,
         ),
     ] = None,
@@ -89,9 +90,19 @@ def simulate(
     processes: Annotated[
         int | None, typer.Option(min=1, hidden=True, help="Old name of --workers.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="K/N, such as 2/10: only that part of the events; the N files are the sample.",
+            show_default=False,
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Shoot particles or make dijets, cluster their showers and write a sample."""
+    """Shoot particles or make dijets, cluster their showers and write a sample.
+
+    Example: pfcalib simulate pions.root --events 600 --e-min 1 --e-max 100
+    """
     require_free(output, force)
     if process not in ONLY_FOR:
         raise ConfigError(f"--process must be one of {', '.join(ONLY_FOR)}, not {process!r}")
@@ -108,6 +119,7 @@ def simulate(
     from pfcalib.samples.rootfile import open_sample, read_metadata
     from pfcalib.simulation.produce import MIN_CLUSTER_E, ProduceConfig, produce_sample
     from pfcalib.simulation.pythia import DijetConfig
+    from pfcalib.simulation.shards import Shard, produce_shard
 
     settings: dict[str, Any] = {"n_events": n_events, "engine": engine, "grid": grid, "seed": seed}
     settings |= {"noise": noise, "mu": mu, "thresholds": parse_thresholds(thresholds)}
@@ -120,10 +132,16 @@ def simulate(
         eta = eta_max if eta_max is not None else 0.05 if grid == "window" else 0.7
         settings |= {"particles": names, "e_min": e_min, "e_max": e_max, "eta_max": eta}
     config = ProduceConfig(**settings, n_processes=processes or workers)
-    with progress_bar("events", n_events) as advance:
-        produce_sample(output, config, progress=advance)
+    part = Shard.parse(shard) if shard else None
+    expected = n_events if part is None else len(part.chunks(config)) * config.chunk
+    with progress_bar("events", min(expected, n_events)) as advance:
+        if part is None:
+            produce_sample(output, config, progress=advance)
+        else:
+            produce_shard(output, config, part, progress=advance)
     with open_sample(output) as file:
-        n_empty = read_metadata(output, file)["n_events_without_cluster"]
+        metadata = read_metadata(output, file)
+    n_events, n_empty = metadata["n_events"], metadata["n_events_without_cluster"]
     say(
         f"{output}: {n_events - n_empty} of {n_events} events, {output.stat().st_size / 1e6:.1f} MB"
         + (f"; {n_empty} left no cluster above {MIN_CLUSTER_E:g} GeV" if n_empty else "")

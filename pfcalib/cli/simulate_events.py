@@ -41,7 +41,10 @@ def simulate_events(
     ] = 1,
     force: Force = False,
 ) -> None:
-    """Make events with tracks, clusters and truth by cell and particle, in the layout MLTree."""
+    """Make events with tracks, clusters and truth by cell and particle, in the layout MLTree.
+
+    Example: pfcalib simulate-events events.root -n 20 --mu 40 --pool 200
+    """
     require_free(output, force)
     from pfcalib.simulation.collisions import CollisionConfig
     from pfcalib.simulation.crossings import EventsConfig, produce_events

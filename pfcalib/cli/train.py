@@ -20,7 +20,7 @@ def train(
     samples: Annotated[
         list[Path],
         typer.Argument(
-            help="ROOT files; events are split 70/10/20 % by a hash of their number.",
+            help="ROOT files or patterns; events are split 70/10/20 % by a hash of their number.",
             show_default=False,
         ),
     ],
@@ -66,6 +66,14 @@ def train(
     reference: Annotated[
         int, typer.Option(min=1, help="Clusters whose outputs travel with the ONNX file.")
     ] = 1000,
+    multi_worker: Annotated[
+        bool,
+        typer.Option(
+            "--multi-worker",
+            help="Share every batch with the other processes that TF_CONFIG tells of; the first "
+            "one writes.",
+        ),
+    ] = False,
     seed: Seed = 1,
     force: Force = False,
 ) -> None:
@@ -75,8 +83,11 @@ def train(
     A classifier of dnn, cnn or densenet has the published size of its network and a constant
     learning rate; mlp, points and regressions have the tuned settings and a rate that falls along a
     cosine.
+
+    Example: pfcalib train pions.root --epochs 2 --out models/cnn
     """
     from pfcalib.models.families import PUBLISHED
+    from pfcalib.samples.locate import as_paths
     from pfcalib.samples.rootfile import content_id
     from pfcalib.training.fit import HISTORY, TrainConfig
     from pfcalib.training.judge import judge_model, write_physics
@@ -84,6 +95,10 @@ def train(
     from pfcalib.training.regressors import measure_inversion
     from pfcalib.training.settings import FAMILIES, classifier_config, regression_config
 
+    if multi_worker:
+        from pfcalib.training.together import fit_together, join_workers
+
+        workers = join_workers()
     if out is not None and not (out / HISTORY).exists():  # a training goes on in its folder
         require_free(out, force)
     for name, value, known in (("model", model, FAMILIES), ("task", task, TASKS)):
@@ -118,7 +133,14 @@ def train(
             seed=seed,
         )
         config = NetworkConfig(name=model, options=options, train=training)
-    network = fit_network(samples, config, folder=out)
+    samples = [Path(path) for path in as_paths(samples)]
+    if not multi_worker:
+        network = fit_network(samples, config, folder=out)
+    else:
+        network = fit_together(workers, samples, config, folder=out)
+        if workers.number > 0:
+            say(f"worker {workers.number} of {workers.of} has done its part; the first one writes")
+            return
     more: dict[str, Any] = {
         "samples": {path.name: content_id(path) for path in samples},
         "made_by": shlex.join(["pfcalib", *sys.argv[1:]]) if "train" in sys.argv else "",

@@ -41,6 +41,8 @@ def tune(
 ) -> None:
     """Tune the hyper-parameters of the energy regression; one line a trial. Called again, it goes
     on where it stopped.
+
+    Example: pfcalib tune pions.root --trials 20 --workers 2 --out cnn.json
     """
     from pfcalib.training.tuning import (
         MIN_COMPLETE,

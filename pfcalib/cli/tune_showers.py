@@ -36,6 +36,8 @@ def tune_showers(
 ) -> None:
     """Fit the numbers of the parametrised showers to Geant4, stage by stage; one line for every
     better trial.
+
+    Example: pfcalib tune-showers g4.root --out showers.json
     """
     from pfcalib.geometry import WINDOW
     from pfcalib.samples.showerfile import read_showers

@@ -66,6 +66,8 @@ def validate(
     recomputed; reference clusters and fresh inputs at batch sizes 1, 7, 256 and 1000; and, where
     asked for, the Keras model that it was made from and labelled clusters. What was not verified
     is said. Or give it tracks as Athena's neural E/p gets them.
+
+    Example: pfcalib validate models/cnn/cnn.onnx --trained-by models/cnn
     """
     if contract == ATHENA:
         return _validate_athena(model)

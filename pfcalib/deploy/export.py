@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ import numpy as np
 import tf2onnx
 from numpy.typing import NDArray
 
-from pfcalib.cache import file_sha256
+from pfcalib.cache import file_sha256, scratch_folder
 from pfcalib.columns import COLUMNS, LAYER_NAMES
 from pfcalib.deploy.contract import (
     ModelContract,
@@ -97,9 +96,8 @@ def export_onnx(
     if path.suffix != ".onnx":
         raise ValidationError(f"{path}: the name of an ONNX file must end in .onnx")
     model = functional(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
-        draft = Path(folder) / path.name
+    with scratch_folder(path) as folder:
+        draft = folder / path.name
         draft.write_bytes(_convert(model))
         if 0 < count_varied(inputs) < N_VARIED:
             added = fresh_inputs(inputs, np.random.default_rng(1), 2 * N_VARIED)

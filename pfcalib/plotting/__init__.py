@@ -2,5 +2,5 @@
 
 ``style`` has colours, looks of models and labels; ``curves`` curves with ratios, calibrations, ROC
 curves, distributions and trainings; ``display`` events and clusters; ``inspection`` the page of
-`pfcalib inspect --plot`.
+`pfcalib inspect --plot`; ``space`` events as boxes in space, to be turned around in JupyterLab.
 """

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ class Study:
     after: tuple[str, ...] = ()  # studies that run before it: it uses what they leave
     core: bool = False  # the tests run it with its own defaults too
     theme: str = ""
+    timings: tuple[str, ...] = ()  # patterns of pure numbers that a re-run need not give again
+    result: str = ""  # its result in a sentence, with {metric} where a number goes
+    figure: str = ""  # the one that stands for it
+    question: str = ""  # what it asks, in Markdown
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -114,6 +118,24 @@ def order_studies(studies: Mapping[str, Study]) -> list[str]:
     return done
 
 
+def select_studies(studies: Mapping[str, Study], names: Sequence[str], root: Path) -> list[str]:
+    """Studies by name or number, ``core`` (also if nothing is named) or ``all``, in the order in
+    which they run.
+
+    Raises
+    ------
+    pfcalib.errors.ConfigError
+        If one is unknown.
+    """
+    chosen: set[str] = set()
+    for text in names or ["core"]:
+        if text in ("core", "all"):
+            chosen |= {name for name, study in studies.items() if study.core or text == "all"}
+        else:
+            chosen.add(find_study(root, text).name)
+    return [name for name in order_studies(studies) if name in chosen]
+
+
 class _Cell(pydantic.BaseModel):
     source: str | list[str]
     metadata: dict[str, Any] = {}
@@ -147,9 +169,10 @@ def read_study(path: Path) -> Study:
         raise ConfigError(
             f"{path}: {len(tagged)} cells are tagged 'parameters', exactly one must be"
         )
-    first = notebook.cells[0].text.strip().partition("\n")[0]
+    first, _, text = notebook.cells[0].text.strip().partition("\n")
     about = dict(notebook.metadata.get("pfcalib", {}))
-    if unknown := about.keys() - {"headlines", "after", "core", "theme"}:
+    known = {"headlines", "after", "core", "theme", "result", "figure", "timings"}
+    if unknown := about.keys() - known:
         raise ConfigError(f"{path}: metadata 'pfcalib' has an unknown entry {min(unknown)!r}")
     return Study(
         path.stem,
@@ -160,6 +183,10 @@ def read_study(path: Path) -> Study:
         tuple(about.get("after", ())),
         about.get("core", False),
         about.get("theme", ""),
+        tuple(about.get("timings", ())),
+        about.get("result", ""),
+        about.get("figure", ""),
+        text.strip().partition("\n\n")[0],
     )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import fastjsonschema
 import jinja2
+import markupsafe
 import numpy as np
 
 from pfcalib import provenance
@@ -29,8 +30,8 @@ from pfcalib.cache import file_sha256, write_text
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.reporting.catalogue import find_root, read_study
 
-MAX_FIGURE_BYTES = 200_000
-FIGURE_DPI = (90, 75, 60, 45)  # the first that keeps the file below MAX_FIGURE_BYTES
+MAX_FIGURE_BYTES = 300_000
+FIGURE_DPI = (180, 150, 120, 90, 60, 45)  # the first that keeps the file below MAX_FIGURE_BYTES
 
 # of results.csv: what the number is, of which model, species, energy (GeV) and sample, the number
 ROW = ("quantity", "model", "species", "energy", "sample", "value", "error", "unit", "definition")
@@ -157,7 +158,10 @@ class Report:
         )
 
     def figure(self, drawing: Any, name: str, *, caption: str = "") -> None:
-        """Save a figure, or the figure of given axes, as a small ``figures/<name>.png``."""
+        """Save a figure, or the figure of given axes, as ``figures/<name>.png`` of at most
+        MAX_FIGURE_BYTES and as ``figures/<name>.pdf``, whose axes become pictures where lines would
+        take more.
+        """
         self._require_new(name, [figure["name"] for figure in self.results["figures"]])
         if isinstance(drawing, np.ndarray | list | tuple):  # the axes of one figure
             drawing = np.asarray(drawing, dtype=object).flat[0]
@@ -170,6 +174,7 @@ class Report:
             )
             if path.stat().st_size < MAX_FIGURE_BYTES:
                 break
+        _save_pdf(figure, path.with_suffix(".pdf"), dpi)
         self.results["figures"].append(
             {"name": name, "file": f"figures/{name}.png", "caption": caption}
         )
@@ -314,6 +319,22 @@ def describe_verdict(results: Mapping[str, Any]) -> str:
     )
 
 
+def tell_result(sentence: str, results: Mapping[str, Any]) -> str:
+    """The result of a study in a sentence: each ``{metric}`` becomes its value, error and unit, a
+    dash where there is none.
+
+    >>> metric = {"value": 0.97123, "error": 0.0123, "unit": "", "definition": "area"}
+    >>> tell_result("An area of {auc}, not {other}.", {"metrics": {"auc": metric}})
+    'An area of 0.971 ± 0.012, not –.'
+    """
+
+    def tell(match: re.Match[str]) -> str:
+        found = results["metrics"].get(match[1], {"value": None, "error": None, "unit": ""})
+        return f"{format_value(found['value'], found['error'])} {found['unit']}".strip()
+
+    return re.sub(r"\{(\w+)\}", tell, sentence)
+
+
 def write_results(results: Mapping[str, Any], out_dir: Path) -> None:
     """Write results.json, validated, and the summary.md rendered from it; each complete or not at
     all.
@@ -377,6 +398,23 @@ def format_value(value: Any, error: float | None = None) -> str:
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
+def show_units(text: str) -> str:
+    """Units as they are printed, and numbers that no line breaks off their errors.
+
+    >>> show_units("880 ± 76 us, 12 mm^2").replace("\\xa0", "~")
+    '880~±~76 µs, 12 mm²'
+    """
+    text = re.sub(r"(?<=\d )us\b", "µs", text).replace("^2", "²")
+    return text.replace(" ± ", "\xa0±\xa0").strip()
+
+
+def show_measured(text: str) -> markupsafe.Markup:
+    """A sentence as HTML, its numbers with errors in bold."""
+    escaped = str(markupsafe.escape(show_units(text)))
+    number = r"\d+(?:\.\d+)?"
+    return markupsafe.Markup(re.sub(rf"-?{number}\xa0±\xa0{number}", r"<b>\g<0></b>", escaped))
+
+
 @functools.cache
 def template_environment() -> jinja2.Environment:
     """The templates of the package; HTML is escaped, an unknown name is an error."""
@@ -389,10 +427,28 @@ def template_environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["number"] = format_value
+    environment.filters["units"] = show_units
+    environment.filters["measured"] = show_measured
     environment.filters["cell"] = lambda value: (
         format_value(value).replace("|", "\\|").replace("\n", " ")
     )
     return environment
+
+
+def _save_pdf(figure: Any, path: Path, dpi: int) -> None:
+    """A figure as PDF, the same bytes each time; its content as pictures if it is too large."""
+    options = {"format": "pdf", "dpi": dpi, "bbox_inches": "tight"}
+    options["metadata"] = dict.fromkeys(("CreationDate", "Creator", "Producer"))
+    figure.savefig(path, **options)
+    if path.stat().st_size < MAX_FIGURE_BYTES:
+        return
+    drawn = [artist for axes in figure.axes for artist in (*axes.collections, *axes.lines)]
+    before = [artist.get_rasterized() for artist in drawn]
+    for artist in drawn:
+        artist.set_rasterized(True)
+    figure.savefig(path, **options)
+    for artist, rasterized in zip(drawn, before, strict=True):
+        artist.set_rasterized(rasterized)
 
 
 def _as_csv(rows: Iterable[Mapping[str, Any]]) -> str:

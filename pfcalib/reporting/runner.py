@@ -8,10 +8,12 @@ name at the end; a notebook that breaks leaves its executed copy and results mar
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import re
+import resource
 import shutil
 import sys
 import time
@@ -23,8 +25,10 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
 
-from pfcalib.cache import new_folder, write_text
+from pfcalib import provenance
+from pfcalib.cache import file_sha256, locked, new_folder, write_text
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.reporting.catalogue import (
     PROFILES,
@@ -34,12 +38,15 @@ from pfcalib.reporting.catalogue import (
     read_profiles,
     resolve_parameters,
 )
+from pfcalib.reporting.entries import PUBLISHED_PROFILE
 from pfcalib.reporting.results import empty_results, read_results, write_results
-from pfcalib.reporting.site import render_notebook
+from pfcalib.reporting.studypage import write_run_page
 
-PUBLISHED_PROFILE = "standard"
 RESERVED = (*PROFILES, "figures")  # names that a folder of other parameters may not have
+KERNEL_LOG = "kernel.log"
 MAX_LABEL = 60  # characters of the name of a folder, before a hash of the rest
+
+DATA = Path(__file__).parents[1] / "data"
 
 _FOLDER = r"[A-Za-z0-9][\w.,=+-]*"
 
@@ -69,6 +76,19 @@ class Plan:
     def publish(self) -> bool:
         """True if the results are copied to reports/<study>, where they are committed."""
         return self.label == PUBLISHED_PROFILE
+
+    @functools.cached_property
+    def marker(self) -> Path:
+        """File of the folder that is there only if the run passed, with the code, parameters,
+        packaged data and locked packages that there are now; its name holds their digest.
+        """
+        settings = [provenance.code_digests(self.study.path), self.parameters]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        files = [self.root / "requirements.lock", *sorted(DATA.rglob("*"))]
+        for path in files:
+            if path.is_file() and not path.is_relative_to(DATA / "profiles"):  # of batch systems
+                digest.update(f"{path.name} {file_sha256(path)}".encode())
+        return self.folder / f"passed-{digest.hexdigest()[:12]}"
 
 
 class RunResult(NamedTuple):
@@ -178,24 +198,34 @@ def _label(profile: str, changed: Mapping[str, Any]) -> str:
 
 
 def run_study(plan: Plan, *, say: Say = lambda text, end="\n": None) -> RunResult:
-    """Run a planned study and leave its complete folder, whether it passed or failed."""
-    start = time.perf_counter()
-    with new_folder(plan.folder) as folder:
-        error = _execute(plan, folder, say)
-        results = _settle_results(plan, folder, error, time.perf_counter() - start)
-        render_notebook(folder / "executed.ipynb", folder / "report.html")
-    result = RunResult(plan.folder, results, time.perf_counter() - start)
-    if result.passed and plan.publish:
-        publish(plan.folder)
+    """Run a planned study and leave its complete folder, whether it passed or failed; a second run
+    into the same folder waits for the first one.
+    """
+    with locked(plan.folder):
+        start, used = time.perf_counter(), _processor_seconds()
+        marker = plan.marker.name  # of the code at the start
+        with new_folder(plan.folder) as folder:
+            error = _execute(plan, folder, say)
+            results = _settle_results(
+                plan, folder, error, time.perf_counter() - start, _processor_seconds() - used
+            )
+            if results["status"] == "passed":
+                (folder / marker).touch()
+        write_run_page(plan.root, plan.study, plan.folder, results)
+        result = RunResult(plan.folder, results, time.perf_counter() - start)
+        if result.passed and plan.publish:
+            publish(plan.folder)
     return result
 
 
 def publish(folder: Path) -> None:
     """Copy the results and figures of a finished run one folder up, in place of those there."""
     target = folder.parent
-    shutil.rmtree(target / "figures", ignore_errors=True)
     if (folder / "figures").is_dir():
-        shutil.copytree(folder / "figures", target / "figures")
+        with new_folder(target / "figures") as figures:
+            shutil.copytree(folder / "figures", figures, dirs_exist_ok=True)
+    else:
+        shutil.rmtree(target / "figures", ignore_errors=True)
     for name in ("summary.md", "results.csv", "results.json"):
         write_text(target / name, (folder / name).read_text(encoding="utf-8"))
 
@@ -212,7 +242,7 @@ def _execute(plan: Plan, folder: Path, say: Say) -> str:
             language="python",
             progress_bar=False,
             start_timeout=120,
-            kernel_manager_class=_kernel_manager(folder / "kernel.log"),
+            kernel_manager_class=_kernel_manager(folder / KERNEL_LOG),
             extra_arguments=[
                 "--IPKernelApp.log_level=ERROR",
                 "--IPKernelApp.capture_fd_output=False",
@@ -221,13 +251,26 @@ def _execute(plan: Plan, folder: Path, say: Say) -> str:
         )
     except papermill.PapermillExecutionError as error:
         return f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except DeadKernelError:
+        return (
+            "the kernel died, killed by hand or for lack of memory, or of a crash that "
+            f"{plan.folder / KERNEL_LOG} tells"
+        )
     # a kernel that died or did not start: the results have to say so too
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
 
-def _settle_results(plan: Plan, folder: Path, error: str, seconds: float) -> dict[str, Any]:
+def _processor_seconds() -> float:
+    """Of the processes that this one has started and that have ended, kernels among them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _settle_results(
+    plan: Plan, folder: Path, error: str, seconds: float, processor_seconds: float
+) -> dict[str, Any]:
     """See to it that valid results lie in the folder and tell of what broke; return them."""
     try:
         results = read_results(folder / "results.json")
@@ -235,6 +278,7 @@ def _settle_results(plan: Plan, folder: Path, error: str, seconds: float) -> dic
         error = error or f"the notebook left no valid results.json ({broken})"
         results = empty_results(plan.study.name, plan.parameters, plan.parameters.get("seed"))
     results["provenance"]["seconds"] = round(seconds, 1)
+    results["provenance"]["processor_seconds"] = round(processor_seconds, 1)
     if plan.changed:
         results["provenance"]["changed"] = plan.changed
     if error:

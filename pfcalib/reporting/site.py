@@ -1,192 +1,184 @@
-"""Pages made from results: executed notebooks as HTML, reports/index.html, and the table of studies
-in README.md.
+"""The site below ``reports``: a front page, a page a study and a run, a guide, the API, one search;
+and the table of studies in README.md.
 
-No page loads anything over the network: formulas become MathML when a page is made, and styles are
-part of it.
+No page loads anything over a network, and all of them work from a folder: formulas become MathML
+when a page is made, styles and the search lie beside the pages.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator
+import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import latex2mathml.converter
-import markupsafe
-import nbformat
-from nbconvert.exporters import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from pygments.formatters import HtmlFormatter
-
-from pfcalib import provenance
 from pfcalib.cache import write_text
 from pfcalib.errors import ConfigError
-from pfcalib.reporting.catalogue import PROFILES, Study, find_studies, read_profiles
-from pfcalib.reporting.results import (
-    describe_verdict,
-    read_results,
-    template_environment,
+from pfcalib.reporting.catalogue import Study, find_studies
+from pfcalib.reporting.entries import Entry, choose_entry, collect_entries
+from pfcalib.reporting.guidepage import write_guide
+from pfcalib.reporting.hepdata import has_hepdata, write_hepdata
+from pfcalib.reporting.results import template_environment
+from pfcalib.reporting.studypage import (
+    headings_of,
+    show_figure,
+    show_question,
+    write_page,
+    write_study_page,
 )
 
 MARKERS = ("<!-- studies:begin -->", "<!-- studies:end -->")
-# metrics that tables of studies show of a study whose metadata names none: the first ones recorded
-HEADLINE = 6
-N_NAMED = 3  # modules that a stale result names
+ABOUT = (
+    "pfcalib shoots particles into an ATLAS-like barrel calorimeter, clusters the cells, trains "
+    "networks that tell neutral from charged pions and calibrate their energy, writes them as ONNX "
+    "files with a contract, and holds each of them against the methods in use. Every number on "
+    "these pages comes from a notebook that anyone can run again."
+)
+STEPS = (  # of the chain of data: name, room of the package, what happens
+    ("particles", "simulation", "shot alone or made in collisions by Pythia"),
+    ("hits", "simulation", "showers, parametrised or by Geant4"),
+    ("cells", "simulation", "energy with noise, layer by layer"),
+    ("clusters", "clustering", "grown over noise and split"),
+    ("samples", "samples", "ROOT files in every known layout"),
+    ("features", "features", "images, points and moments"),
+    ("model", "training", "a network or trees, trained"),
+    ("ONNX", "deploy", "a file with a contract, validated"),
+    ("report", "reporting", "numbers with errors, and a verdict"),
+)
+THEMES = {  # in the order of the front page; others follow
+    "start": "Where to begin: a few pions through the whole chain, one step a section.",
+    "simulation and clusters": "From particles to cells to clusters, and how close the fast "
+    "simulation is to Geant4.",
+    "classification and calibration": "Which particle made a cluster and what energy it left: "
+    "local cell weighting, boosted trees, networks on images and on points.",
+    "particle flow": "Tracks and clusters become charged and neutral objects, and jets.",
+    "training": "What training costs, which settings matter, what a network looks at.",
+    "deployment": "A network as a file that others run: whether it computes what was trained, and "
+    "what that costs.",
+}
+STATIC = ("site.css", "site.js")
 
 
-class Entry(NamedTuple):
-    """One results.json with its place, and why it is stale, empty where it is not."""
+def build_index(root: Path, *, complete: bool = False) -> Path:
+    """Build the site and return its front page, reports/index.html; pages whose content has not
+    changed are left as they are.
 
-    results: dict[str, Any]
-    folder: Path
-    study: Study
-    stale: str
-
-    @property
-    def headline(self) -> list[tuple[str, dict[str, Any]]]:
-        """The few metrics that stand for the study."""
-        metrics = self.results["metrics"]
-        chosen = [name for name in self.study.headlines if name in metrics]
-        return [(name, metrics[name]) for name in chosen or list(metrics)[:HEADLINE]]
-
-    @property
-    def verdict(self) -> str:
-        """What became of checks and goals, in words."""
-        return describe_verdict(self.results)
-
-    @property
-    def mark(self) -> str:
-        """Whether all checks and goals were met, a goal was ``missed``, or the study failed."""
-        missed = not all(check["passed"] for check in self.results["checks"])
-        return "missed" if missed and self.results["status"] == "passed" else self.results["status"]
-
-
-class _MathRenderer(IPythonRenderer):
-    """Markdown to HTML with formulas as MathML, which browsers draw by themselves."""
-
-    def inline_math(self, body: str) -> str:
-        return formula(body)
-
-    def block_math(self, body: str) -> str:
-        return formula(body, display=True)
-
-    def latex_environment(self, name: str, body: str) -> str:
-        return formula(rf"\begin{{{name}}}{body}\end{{{name}}}", display=True)
-
-
-class _OfflineExporter(HTMLExporter):
-    """Notebook to the body of an HTML page."""
-
-    def __init__(self) -> None:
-        super().__init__(template_name="basic")
-
-    def default_filters(self) -> Iterator[tuple[str, Any]]:
-        yield from super().default_filters()
-        yield (
-            "markdown2html",
-            lambda source: MarkdownWithMath(renderer=_MathRenderer(escape=False)).render(source),
-        )
-
-
-def require_formula(tex: str, *, display: bool = False) -> str:
-    r"""LaTeX to MathML.
-
-    >>> require_formula(r"E^2").startswith("<math")
-    True
-
-    Raises
-    ------
-    pfcalib.errors.ConfigError
-        If it is not understood.
+    Parameters
+    ----------
+    root : Path
+        Top folder of the clone.
+    complete : bool
+        Make the archives for HEPData too, where the extra ``hepdata`` is installed.
     """
-    problem = "an unknown command"
-    try:
-        mathml = str(
-            latex2mathml.converter.convert(tex.strip(), display="block" if display else "inline")
-        )
-    except Exception as error:  # the converter's errors share no base class
-        problem, mathml = type(error).__name__, "\\"
-    if "\\" in mathml:
-        raise ConfigError(f"formula not understood: {tex.strip()} ({problem})")
-    return mathml
-
-
-def formula(tex: str, *, display: bool = False) -> str:
-    """LaTeX to MathML; what cannot be converted is shown as it was written."""
-    try:
-        return require_formula(tex, display=display)
-    except ConfigError:
-        return f"<code>{html.escape(tex)}</code>"
-
-
-def render_notebook(notebook: Path, page: Path) -> None:
-    """Write an executed notebook as one HTML file with pictures and styles in it."""
-    body, _ = _OfflineExporter().from_notebook_node(nbformat.read(notebook, as_version=4))
-    style = HtmlFormatter().get_style_defs(".highlight")
-    text = (
-        template_environment()
-        .get_template("notebook.html.j2")
-        .render(
-            title=page.parent.parent.name,
-            body=markupsafe.Markup(body),
-            style=markupsafe.Markup(style),
-        )
+    reports = root / "reports"
+    reports.mkdir(exist_ok=True)
+    has_api = (reports / "api" / "names.json").is_file()
+    studies = find_studies(root)
+    found: dict[str, list[Entry]] = {name: [] for name in studies}
+    for entry in collect_entries(root):
+        found[entry.study.name].append(entry)
+    _write_static(reports)
+    for name, study in studies.items():
+        entries, main = found[name], choose_entry(found[name])
+        if main and complete:
+            _bring_up_hepdata(main)
+        runs = [(run.folder / "report.html", run) for run in entries if not run.published]
+        for page, shown in [(reports / name / "index.html", main), *runs]:
+            others = [entry for entry in entries if entry is not shown]
+            write_study_page(page, study, shown, others, reports=reports, has_api=has_api)
+    write_guide(
+        reports / "guide.html",
+        root / "README.md",
+        list(studies.values()),
+        reports=reports,
+        has_api=has_api,
     )
-    write_text(page, text)
-
-
-def open_entry(root: Path, study: Study, path: Path) -> Entry:
-    """Read a results.json and hold it against the code and the profiles of the clone."""
-    results = read_results(path)
-    made = results["provenance"]
-    stale, now = "", provenance.code_digests(study.path) if "code" in made else {}
-    if not now:
-        stale = "it does not say which code made it"
-    elif changed := sorted(
-        name
-        for name in now | made["code"]
-        if now.get(name) != made["code"].get(name) and name not in provenance.PROVES
-    ):
-        more = f" and {len(changed) - N_NAMED} more" * (len(changed) > N_NAMED)
-        stale = f"changed since: {', '.join(changed[:N_NAMED])}{more}"
-    elif results["profile"] in PROFILES and "changed" not in made:
-        values = read_profiles(root, study.name)[results["profile"]]
-        if values != {name: made["parameters"].get(name) for name in values}:
-            stale = "the parameters of its profile have changed since"
-    return Entry(results, path.parent, study, stale)
-
-
-def collect_entries(root: Path, *, published_only: bool = False) -> list[Entry]:
-    """All results below ``reports``, by study, then folder; published ones only where the same
-    profile was not built here.
-    """
-    entries = []
-    for name, study in find_studies(root).items():
-        folder = root / "reports" / name
-        paths = [] if published_only else sorted(folder.glob("[!.]*/results.json"))
-        found = [open_entry(root, study, path) for path in paths]
-        if (folder / "results.json").is_file():
-            published = open_entry(root, study, folder / "results.json")
-            if published.results["profile"] not in [entry.folder.name for entry in found]:
-                found.append(published)
-        entries += found
-    return entries
-
-
-def build_index(root: Path) -> Path:
-    """Write reports/index.html: studies, verdicts, headline metrics, checks and a gallery; return
-    its path.
-    """
-    page = root / "reports" / "index.html"
-    page.parent.mkdir(exist_ok=True)
-    text = (
-        template_environment()
-        .get_template("index.html.j2")
-        .render(entries=collect_entries(root), reports=page.parent)
+    page = reports / "index.html"
+    write_page(
+        page,
+        "front.html.j2",
+        reports=reports,
+        has_api=has_api,
+        about=ABOUT,
+        steps=STEPS,
+        cards=_group_cards(studies, found, page),
     )
-    write_text(page, text)
+    _write_search(reports, studies, found, has_api=has_api)
     return page
+
+
+def _group_cards(
+    studies: dict[str, Study], found: dict[str, list[Entry]], page: Path
+) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """What the front page shows of each study, by theme."""
+    themes = dict.fromkeys([*THEMES, *(study.theme for study in studies.values())])
+    cards = []
+    for theme in themes:
+        group = []
+        for name, study in studies.items():
+            if study.theme != theme:
+                continue
+            entry = choose_entry(found[name])
+            group.append(
+                {
+                    "study": study,
+                    "entry": entry,
+                    "figure": show_figure(entry, study.figure, page) if entry else None,
+                    "question": show_question(study, ""),
+                    "runs": [run for run in found[name] if not run.published],
+                }
+            )
+        if group:
+            cards.append((theme or "others", THEMES.get(theme, ""), group))
+    return cards
+
+
+def _bring_up_hepdata(entry: Entry) -> None:
+    """Write the archive for HEPData if it is not there or older than the numbers."""
+    numbers, archive = entry.folder / "results.csv", entry.folder / "hepdata.tar.gz"
+    if not numbers.is_file() or not has_hepdata():
+        return
+    if not archive.is_file() or archive.stat().st_mtime < numbers.stat().st_mtime:
+        about = f"{entry.study.title}: {entry.study.question} {entry.sentence}"
+        write_hepdata(numbers, " ".join(about.split()), archive)
+
+
+def _write_static(reports: Path) -> None:
+    loader = template_environment().loader
+    assert loader is not None
+    for name in STATIC:
+        text, *_ = loader.get_source(template_environment(), name)
+        path = reports / "static" / name
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, text)
+
+
+def _write_search(
+    reports: Path, studies: dict[str, Study], found: dict[str, list[Entry]], *, has_api: bool
+) -> None:
+    """Write what the search looks through: kind, title, page and text of each thing to be found."""
+    things: list[tuple[str, str, str, str]] = []
+    for name, study in studies.items():
+        entry, page = choose_entry(found[name]), f"{name}/index.html"
+        things.append(("study", study.title, page, entry.sentence if entry else study.question))
+        if entry:
+            for figure in entry.results["figures"]:
+                caption = figure["caption"] or figure["name"]
+                things.append(("figure", caption, f"{page}#figure-{figure['name']}", study.title))
+            for metric, content in entry.results["metrics"].items():
+                text = f"{study.title}: {content['definition']}"
+                things.append(("metric", metric, f"{page}#m-{metric}", text))
+        for anchor, text in headings_of(reports / page):
+            things.append(("section", text, f"{page}#{anchor}", study.title))
+    for anchor, text in headings_of(reports / "guide.html"):
+        things.append(("guide", text, f"guide.html#{anchor}", ""))
+    if has_api:
+        names = json.loads((reports / "api" / "names.json").read_text("utf-8"))
+        things += [("function", *name) for name in names]
+    text = f"window.pfcalibSearch = {json.dumps(things, ensure_ascii=False)};\n"
+    path = reports / "static" / "search.js"
+    if not path.is_file() or path.read_text("utf-8") != text:
+        write_text(path, text)
 
 
 def render_readme(root: Path) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfcalib import __version__
-from pfcalib.cache import cache_folder, cache_key
+from pfcalib.cache import cache_folder, cache_key, one_maker
 from pfcalib.clustering.deposits import cluster_truth
 from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import TopoConfig, find_clusters
@@ -365,7 +365,8 @@ def cached_sample(
     key = cache_key(*stages, config=config.settings, **versions)
     name = f"{'dijets' if config.dijets else config.grid}-{config.n_events}-{key}.root"
     path = Path(cache_dir or cache_folder()) / name
-    return path if path.exists() else produce_sample(path, config, progress=progress)
+    with one_maker(path):
+        return path if path.exists() else produce_sample(path, config, progress=progress)
 
 
 def cluster_showers(

@@ -4,9 +4,12 @@ bad input.
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import nbformat
 import pytest
@@ -16,6 +19,7 @@ from factories import make_sample
 from typer.testing import CliRunner
 
 from pfcalib import __version__, cli
+from pfcalib.cli.console import study_names
 from pfcalib.samples.packaged import packaged_sample
 from pfcalib.samples.write import write_sample
 
@@ -74,6 +78,55 @@ def test_every_option_has_a_help_text_and_energies_have_units():
         for option in command.params:
             assert option.help, f"{name}: {option.name}"
     assert "GeV" in CliRunner().invoke(cli.app, ["simulate", "--help"]).output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_ends_with_an_example_that_the_command_takes(command):
+    verb = typer.main.get_command(cli.app).commands[command]
+    examples = re.findall(r"^Example: pfcalib (.+)$", verb.help, re.MULTILINE)
+    assert len(examples) == 1, f"{command}: no line `Example: pfcalib {command} ...`"
+    name, *arguments = shlex.split(examples[0])
+    assert name == command
+    verb.make_context(name, arguments)
+
+
+UNITS = (
+    r"\b(GeV|mm|rad|seconds|microseconds|MB|standard deviations"
+    r"|pure number|(mean )?number of|of Adam)\b"
+)
+
+
+def test_every_number_that_is_no_count_tells_its_unit():
+    """The learning rate, abs(eta) and mu have none."""
+    found = 0
+    for command in cli.app.registered_commands:
+        for name, hint in get_type_hints(command.callback, include_extras=True).items():
+            kind, *options = get_args(hint) or (hint,)
+            if float in (kind, *get_args(kind)):
+                found += 1
+                assert re.search(UNITS, options[0].help, re.IGNORECASE), (command.callback, name)
+    assert found > 5
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("pfcalib ru", ["run"]),
+        ("pfcalib run 0", ["01_tiny"]),
+        ("pfcalib run 7", []),
+        ("pfcalib report --profile s", ["smoke", "standard"]),
+    ],
+)
+def test_a_shell_completes_verbs_studies_and_profiles(clone, line, words):
+    told = {"_PFCALIB_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    told["COMP_CWORD"] = str(line.count(" "))
+    result = CliRunner().invoke(cli.app, [], prog_name="pfcalib", env=told)
+    assert result.output.split() == words
+
+
+def test_outside_of_a_clone_no_study_is_completed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert study_names("0") == []
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_variants_lie_beside_the_original_which_stays(original, rng):
     assert [path.name for path in paths] == ["dnn.float16.onnx", "dnn.int8.onnx"]
     assert all(path.parent == original.parent for path in paths)
     assert original.read_bytes() == before
-    assert not list(original.parent.glob("*.tmp*"))
+    assert not list(original.parent.glob(".*.new*"))
     for path, precision in zip(paths, ("float16", "int8"), strict=True):
         assert read_contract(path).precision == precision
         assert not [

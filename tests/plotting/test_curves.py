@@ -181,28 +181,3 @@ def labels(ax):
 def test_the_roc_has_a_panel_a_sample_and_a_curve_a_classifier(scored):
     axes = plots.plot_roc({"test": scored, "Geant4": scored})
     assert [labels(ax) for ax in axes] == [list(CLASSIFIERS.values())] * 2
-
-
-def test_profiles_have_a_column_each_and_the_ratio_below():
-    edges = np.array([0.0, 2.0, 6.0])
-    fast, reference = (
-        Curve(edges, np.array(v), np.full(2, 0.01)) for v in ([0.2, 0.1], [0.4, 0.1])
-    )
-    axes = plots.plot_profiles({"one": (fast, reference), "two": (fast, fast)}, units=["X_0", "L"])
-    assert axes.shape == (2, 2)
-    drawn = axes[1, 0].containers[0].lines[0].get_ydata()
-    assert list(drawn) == [0.5, 1.0]
-    assert "X_0" in axes[1, 0].get_xlabel()
-    assert "L" in axes[1, 1].get_xlabel()
-
-
-def test_responses_are_densities_with_the_errors_of_their_counts(rng):
-    response = rng.normal(1.0, 0.1, 1000)
-    axes = plots.plot_responses({"lcw": {"one": response}, "dnn": {"one": response}}, n_columns=1)
-    points, _, bars = axes[0, 0].containers[0]
-    width = np.diff(points.get_xdata())[0]
-    count = points.get_ydata() * width * 1000
-    assert count == pytest.approx(np.round(count))
-    assert 980 <= count.sum() <= 1000  # the central 99 % and a little more
-    half = np.ptp(np.array(bars[0].get_segments())[:, :, 1], axis=1) / 2.0
-    assert half * width * 1000 == pytest.approx(np.sqrt(count))

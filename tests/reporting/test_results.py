@@ -9,7 +9,6 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import fastjsonschema
 import nbformat
@@ -20,7 +19,6 @@ from matplotlib.figure import Figure
 from pfcalib import provenance
 from pfcalib.cache import file_sha256
 from pfcalib.errors import ConfigError, ValidationError
-from pfcalib.reporting.catalogue import find_studies
 from pfcalib.reporting.results import (
     MAX_FIGURE_BYTES,
     Report,
@@ -30,17 +28,6 @@ from pfcalib.reporting.results import (
     read_results,
     results_schema,
     write_results,
-)
-from pfcalib.reporting.site import (
-    MARKERS,
-    build_index,
-    collect_entries,
-    formula,
-    open_entry,
-    render_notebook,
-    render_readme,
-    require_formula,
-    write_readme,
 )
 
 
@@ -165,6 +152,25 @@ def test_a_busy_figure_is_made_small(report, rng):
     assert (report.out_dir / "figures" / "noise.png").stat().st_size < MAX_FIGURE_BYTES
 
 
+def test_a_figure_is_kept_as_a_pdf_too_which_is_the_same_each_time(report, rng):
+    figure = Figure()
+    figure.subplots().plot([0, 1], [0, 1])
+    for name in ("first", "second"):
+        report.figure(figure, name)
+    one, two = (report.out_dir / "figures" / f"{name}.pdf" for name in ("first", "second"))
+    assert one.read_bytes().startswith(b"%PDF")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_pdf_with_very_many_points_holds_them_as_a_picture(report, rng):
+    figure = Figure()
+    axes = figure.subplots()
+    (line,) = axes.plot(rng.random(100_000), rng.random(100_000), ".", markersize=0.1)
+    report.figure(figure, "cloud")
+    assert (report.out_dir / "figures" / "cloud.pdf").stat().st_size < 2 * MAX_FIGURE_BYTES
+    assert not line.get_rasterized()
+
+
 def test_a_ragged_table_is_refused(report):
     with pytest.raises(ConfigError, match="must have 2 entries"):
         report.table("t", ["a", "b"], [[1]])
@@ -211,112 +217,7 @@ def test_provenance_names_commit_versions_and_machine(root, tmp_path):
     assert provenance.machine()["cores"] >= 1
 
 
-# Pages
-
-
-def test_formulas_become_mathml_and_odd_ones_stay_readable():
-    assert "<mfrac>" in require_formula(r"\frac{E_\mathrm{pred}}{E_\mathrm{true}}")
-    for odd in ("a_b_c", r"\nosuchcommand x"):
-        with pytest.raises(ConfigError, match="not understood"):
-            require_formula(odd)
-    assert formula("a_b_c < 2") == "<code>a_b_c &lt; 2</code>"
-
-
-def test_a_notebook_page_shows_mathematics_and_loads_nothing(tmp_path, network_loads):
-    new = nbformat.v4
-    text = (
-        "# 01 Tiny\n\nInline $E^2 = p^2 + m^2$, displayed\n\n"
-        "$$\\sigma = \\frac{a}{\\sqrt{E}} \\oplus b$$\n\nand \\begin{align} a &= b \\end{align}."
-    )
-    code = new.new_code_cell("print('a < b')", outputs=[new.new_output("stream", text="a < b\n")])
-    nbformat.write(
-        new.new_notebook(cells=[new.new_markdown_cell(text), code]), tmp_path / "executed.ipynb"
-    )
-    render_notebook(tmp_path / "executed.ipynb", tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    assert page.count("<math") == 3
-    assert "<msqrt>" in page
-    assert "$" not in page.partition("<body>")[2]
-    assert "a &lt; b" in page
-    assert not network_loads(page)
-    assert "<script" not in page
-
-
-def test_the_check_for_network_loads_can_fail(network_loads):
-    assert network_loads('<script src="https://example.org/a.js"></script>')
-    assert network_loads('<link rel="stylesheet" href="//example.org/a.css">')
-    assert network_loads(
-        "<style>@import 'a.css'; b { background: url(http://example.org/c.png) }</style>"
-    )
-    assert not network_loads(
-        '<a href="https://example.org">a link</a> <img src="data:image/png;base64,AA">'
-    )
-
-
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A clone with one published study, which was built in the smoke profile too."""
-    new = nbformat.v4
-    cells = [
-        new.new_markdown_cell("# 01 Tiny"),
-        new.new_code_cell("seed = 1", metadata={"tags": ["parameters"]}),
-    ]
-    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
-    notebook = new.new_notebook(cells=cells, metadata={"pfcalib": {"headlines": ["auc_dnn"]}})
-    nbformat.write(notebook, tmp_path / "notebooks" / "01_tiny.ipynb")
-    (tmp_path / "notebooks" / "profiles" / "01_tiny.yaml").write_text("standard: {seed: 1}\n")
-    folder = tmp_path / "reports" / "01_tiny"
-    for profile, place in (("standard", folder), ("smoke", folder / "smoke")):
-        report = Report("01_tiny", place, {"profile": profile, "seed": 1}, 1)
-        report.metric("first", 1, None, "", "no headline")
-        report.metric("auc_dnn", 0.97, 0.01, "", "area")
-        report.check("goal", 0, "1", passed=profile == "smoke", required=False)
-        report.figure(Figure(), "roc", caption="A <curve>")
-        report.finish()
-    (tmp_path / "README.md").write_text(f"before\n{MARKERS[0]}\nformer\n{MARKERS[1]}\nafter\n")
-    return tmp_path
-
-
-def test_the_index_shows_every_result_and_loads_nothing(clone, network_loads):
-    page = build_index(clone).read_text()
-    assert page.count("0.970 ± 0.010") == 2
-    assert 'src="01_tiny/figures/roc.png"' in page
-    assert 'src="01_tiny/smoke/figures/roc.png"' in page
-    assert "A &lt;curve&gt;" in page
-    assert not network_loads(page)
-
-
-def record_code(clone: Path, **changes: Any) -> Path:
-    """Let the published result of the clone say which code made it; its place."""
-    path = clone / "reports" / "01_tiny" / "results.json"
-    results = read_results(path)
-    code = provenance.code_digests(clone / "notebooks" / "01_tiny.ipynb")
-    results["provenance"] |= {"code": code, **changes}
-    write_results(results, path.parent)
-    return path
-
-
-def test_a_result_is_stale_where_its_code_is_unknown_or_has_changed(clone):
-    study = find_studies(clone)["01_tiny"]
-    path = clone / "reports" / "01_tiny" / "results.json"
-    assert "does not say" in open_entry(clone, study, path).stale
-    record_code(clone)
-    assert not open_entry(clone, study, path).stale
-    assert "stale" not in render_readme(clone)
-    study.path.write_text(study.path.read_text().replace("seed = 1", "seed = 1  # remark"))
-    assert not open_entry(clone, study, path).stale
-    study.path.write_text(study.path.read_text().replace("seed = 1", "seed = 2"))
-    assert open_entry(clone, study, path).stale == "changed since: notebook"
-    assert "changed since: notebook" in build_index(clone).read_text()
-    assert "**stale**" in render_readme(clone)
-
-
-def test_a_result_is_stale_where_its_profile_has_other_parameters_now(clone):
-    path = record_code(clone)
-    (clone / "notebooks" / "profiles" / "01_tiny.yaml").write_text("standard: {seed: 2}\n")
-    assert "parameters" in open_entry(clone, find_studies(clone)["01_tiny"], path).stale
-    record_code(clone, changed={"seed": 1})
-    assert not open_entry(clone, find_studies(clone)["01_tiny"], path).stale
+# Code that results follow from
 
 
 def test_code_is_followed_through_imports_in_functions_and_names_of_processes(tmp_path):
@@ -368,18 +269,6 @@ def test_what_a_notebook_does_not_use_of_a_module_changes_no_digest(tmp_path):
     assert changed(module, "used(x):", "used(x=2):") == ["studies.one"]
 
 
-def test_a_verdict_beside_missed_goals_is_neither_passed_nor_green(clone):
-    published, smoke = (
-        next(entry for entry in collect_entries(clone) if entry.results["profile"] == profile)
-        for profile in ("standard", "smoke")
-    )
-    assert (smoke.mark, smoke.verdict) == ("passed", "required checks hold; goals reached: 1 of 1")
-    assert published.mark == "missed"
-    page = build_index(clone).read_text()
-    assert '<td class="missed">required checks hold; goals reached: 0 of 1' in page
-    assert ">passed<" not in page
-
-
 def test_the_displayed_summary_carries_its_images_and_the_written_one_names_them(report):
     report.figure(Figure(), "roc", caption="ROC curve")
     path = report.out_dir / "figures" / "roc.png"
@@ -389,54 +278,3 @@ def test_the_displayed_summary_carries_its_images_and_the_written_one_names_them
     )
     assert base64.b64decode(inside) == path.read_bytes()
     assert "![ROC curve](figures/roc.png)" in (report.out_dir / "summary.md").read_text()
-
-
-def test_nbconvert_shows_the_images_of_the_displayed_summary(report, tmp_path, network_loads):
-    report.figure(Figure(), "roc")
-    report.finish()
-    output = nbformat.v4.new_output(
-        "display_data", {"text/markdown": report._repr_markdown_(), "text/plain": ""}
-    )
-    cells = [nbformat.v4.new_code_cell("report.finish()", outputs=[output])]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "executed.ipynb")
-    render_notebook(tmp_path / "executed.ipynb", tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    assert '<img src="data:image/png;base64,' in page.replace('alt="roc" ', "")
-    assert not network_loads(page)
-
-
-def test_the_index_of_nothing_says_so(tmp_path):
-    (tmp_path / "notebooks").mkdir()
-    assert "No study has been run yet" in build_index(tmp_path).read_text()
-
-
-def test_the_table_of_the_readme_comes_from_published_results_only(clone):
-    assert write_readme(clone)
-    text = (clone / "README.md").read_text()
-    assert (
-        "| [01 Tiny](reports/01_tiny/summary.md) | required checks hold; goals reached: 0 of 1; "
-        "**stale** | `auc_dnn` 0.970 ± 0.010 |" in text
-    )
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "former" not in text
-    assert not write_readme(clone)
-
-
-def test_a_readme_without_markers_is_refused(clone):
-    (clone / "README.md").write_text("nothing")
-    with pytest.raises(ConfigError, match="studies:begin"):
-        render_readme(clone)
-
-
-def test_published_results_are_valid_and_the_readme_shows_them(root):
-    published = sorted((root / "reports").glob("*/results.json"))
-    if not published:
-        pytest.skip("no results are published yet")
-    for path in published:
-        results = read_results(path)
-        assert results["study"] == path.parent.name
-        assert all((path.parent / figure["file"]).is_file() for figure in results["figures"])
-    assert render_readme(root) == (root / "README.md").read_text(encoding="utf-8"), (
-        "run `pfcalib readme`"
-    )

@@ -78,9 +78,9 @@ def test_a_run_with_other_parameters_has_a_folder_of_its_own_that_says_so(clone)
     assert results["provenance"]["changed"] == {"seed": 7}
     assert results["provenance"]["code"]["notebook"]
     assert "`seed` = 7" in (plan.folder / "summary.md").read_text()
-    page = build_index(clone).read_text()
-    assert "<code>seed</code> = 7" in page
-    assert 'id="01_tiny-smoke-seed=7"' in page
+    front = build_index(clone).read_text()
+    assert 'href="01_tiny/smoke-seed=7/report.html"' in front
+    assert "<code>seed</code> = 7" in (plan.folder / "report.html").read_text()
 
 
 def test_folders_of_other_parameters_are_told_apart(clone):
@@ -139,11 +139,12 @@ def test_a_good_run_leaves_everything_under_its_final_name(clone):
     def say(text: str, end: str = "\n") -> None:
         said.append(text + end)
 
-    result = run_study(plan_study("01_tiny", root=clone), say=say)
+    result = run_study(plan := plan_study("01_tiny", root=clone), say=say)
     assert result.passed
     assert not result.error
     assert result.folder == clone / "reports" / "01_tiny" / "smoke"
     assert {path.name for path in result.folder.iterdir()} == {
+        plan.marker.name,
         "executed.ipynb",
         "kernel.log",
         "report.html",
@@ -151,7 +152,7 @@ def test_a_good_run_leaves_everything_under_its_final_name(clone):
         "results.json",
         "summary.md",
     }
-    assert [path.name for path in result.folder.parent.iterdir()] == ["smoke"]
+    assert {path.name for path in result.folder.parent.iterdir()} == {"smoke", ".smoke.lock"}
     results = read_results(result.folder / "results.json")
     assert results["metrics"]["n"]["value"] == 7
     assert results["provenance"]["parameters"]["label"] == "a 'quoted' text"
@@ -197,6 +198,7 @@ def test_a_failed_check_keeps_the_metrics_and_fails_the_run(tmp_path):
     result = run_study(plan_study("01_tiny", root=write_clone(tmp_path, body)))
     assert not result.passed
     assert "energy is high = 2.5" in result.error
+    assert not list(result.folder.glob("passed-*"))
     assert read_results(result.folder / "results.json")["metrics"]["n"]["value"] == 7
 
 
@@ -213,7 +215,7 @@ def test_a_cell_that_raises_after_a_good_finish_still_fails(tmp_path):
 def test_a_kernel_that_dies_leaves_failed_results(tmp_path):
     result = run_study(plan_study("01_tiny", root=write_clone(tmp_path, "import os\nos._exit(9)")))
     assert not result.passed
-    assert "DeadKernelError" in read_results(result.folder / "results.json")["error"]
+    assert "the kernel died" in read_results(result.folder / "results.json")["error"]
 
 
 def test_a_notebook_that_writes_no_results_has_failed(tmp_path):
@@ -228,7 +230,8 @@ def test_a_new_run_replaces_the_old_folder_as_a_whole(clone):
     stale.touch()
     assert run_study(plan_study("01_tiny", root=clone)).passed
     assert not stale.exists()
-    assert [path.name for path in (clone / "reports" / "01_tiny").iterdir()] == ["smoke"]
+    names = {path.name for path in (clone / "reports" / "01_tiny").iterdir()}
+    assert names == {"smoke", ".smoke.lock"}
 
 
 def test_an_interrupted_run_leaves_the_old_folder_and_no_rest(clone, monkeypatch):
@@ -243,7 +246,8 @@ def test_an_interrupted_run_leaves_the_old_folder_and_no_rest(clone, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         run_study(plan_study("01_tiny", root=clone))
     assert kept.exists()
-    assert [path.name for path in (clone / "reports" / "01_tiny").iterdir()] == ["smoke"]
+    names = {path.name for path in (clone / "reports" / "01_tiny").iterdir()}
+    assert names == {"smoke", ".smoke.lock"}
 
 
 def test_only_an_unchanged_standard_profile_is_published(clone):
