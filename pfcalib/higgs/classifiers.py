@@ -114,6 +114,7 @@ def fit_class_network(
     names: Sequence[str],
     classes: Sequence[str],
     inputs: str,
+    export: bool = True,
     say: Say = print,
 ) -> ClassNetwork:
     """Train a network on the training split and export it, or find it; a training that was killed
@@ -127,6 +128,8 @@ def fit_class_network(
         Of the features, with units, and of the classes, for the contract.
     inputs : str
         What the candidates are, such as a hash of their content: part of the key of the cache.
+    export : bool
+        Without it there is no ONNX file.
     say : callable
         Takes one line an epoch.
     """
@@ -139,7 +142,7 @@ def fit_class_network(
         result = fit_model(
             model, _arrays(train), _arrays(held_out), config.train, out_dir=path.parent, say=say
         )
-        if not contract_path(path).exists():  # it is written last
+        if export and not contract_path(path).exists():  # it is written last
             export_onnx(
                 model,
                 path,
