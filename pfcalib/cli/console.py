@@ -58,11 +58,28 @@ Profile = Annotated[
         autocompletion=lambda: ["smoke", "standard", "full"],
     ),
 ]
+Study = Annotated[
+    str,
+    typer.Argument(
+        help="Study or its number, such as 01_showers or 01; see `pfcalib list`.",
+        show_default=False,
+        autocompletion=study_names,
+    ),
+]
+Studies = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Studies or their numbers, such as 07 08; `core`, or `all`.",
+        show_default="core",
+        autocompletion=study_names,
+    ),
+]
 Place = Annotated[
     str,
     typer.Option(
         help="Where studies run: local, slurm, htcondor, kubernetes or panda; a batch system is "
-        "set up in pfcalib/data/profiles."
+        "set up in pfcalib/data/profiles.",
+        autocompletion=lambda: ["local", "slurm", "htcondor", "kubernetes", "panda"],
     ),
 ]
 Cores = Annotated[
