@@ -127,6 +127,7 @@ def test_the_first_notebook_runs_in_a_browser_and_its_sliders_change_the_picture
     address, browser, clone, keep
 ):
     page = browser.new_page(viewport={"width": 1400, "height": 1000}, color_scheme="dark")
+    page.set_default_timeout(1000 * SECONDS)
     elsewhere, errors = [], []
     page.on(
         "request",
@@ -139,7 +140,7 @@ def test_the_first_notebook_runs_in_a_browser_and_its_sliders_change_the_picture
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     notebook = page.locator(".jp-NotebookPanel:visible")
-    notebook.get_by_role("heading", name="00 Start").wait_for(timeout=60_000)
+    notebook.get_by_role("heading", name="00 Start").wait_for()
     assert page.locator("body[data-jp-theme-light=false]").count() == 1  # as the system has it
     page.wait_for_timeout(3000)  # news would pop up now
     assert page.locator(".Toastify__toast").count() == 0
@@ -148,7 +149,7 @@ def test_the_first_notebook_runs_in_a_browser_and_its_sliders_change_the_picture
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     results = notebook.get_by_role("heading", name="00_start, lab: required checks hold")
-    results.wait_for(timeout=1000 * SECONDS)
+    results.wait_for()
     assert notebook.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
     assert notebook.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
 
@@ -168,36 +169,45 @@ def test_the_first_notebook_runs_in_a_browser_and_its_sliders_change_the_picture
     picture.scroll_into_view_if_needed()
     picture.locator("canvas").first.wait_for()
 
-    def look(name: str) -> np.ndarray:
-        page.wait_for_timeout(1500)
-        return keep(name, picture.locator(".plot-container").screenshot())
+    def look(name: str, before: np.ndarray | None = None, share: float = 0.0) -> np.ndarray:
+        """The picture when it has come to rest, and differs from another one in more than a share
+        of its pixels.
+        """
+        last = None
+        for _ in range(60):
+            page.wait_for_timeout(1000)
+            now = keep(name, picture.locator(".plot-container").screenshot())
+            at_rest = last is not None and changed(last, now) == 0.0
+            if at_rest and (before is None or changed(before, now) > share):
+                return now
+            last = now
+        raise AssertionError(f"{name}: the picture has not changed")
 
     first = look("event_0")
     keep("widget", page.screenshot())
     slider = notebook.locator(".widget-slider .noUi-handle")
     slider.first.focus()
     page.keyboard.press("ArrowRight")
+    second = look("event_1", first, share=0.02)
     sync_api.expect(picture).to_contain_text("pi+ of")
-    second = look("event_1")
-    assert changed(first, second) > 0.02
     slider.nth(1).focus()
     for _ in range(20):
         page.keyboard.press("ArrowRight")
-    assert changed(second, third := look("threshold")) > 0.005
+    third = look("threshold", second, share=0.005)
     notebook.get_by_label("truth").check()
-    assert changed(third, fourth := look("truth")) > 0.005
+    fourth = look("truth", third, share=0.005)
     place = picture.bounding_box()
     x, y = place["x"] + 0.4 * place["width"], place["y"] + 0.5 * place["height"]
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + 160.0, y - 60.0, steps=8)
     page.mouse.up()
-    assert changed(fourth, look("turned")) > 0.02
+    look("turned", fourth, share=0.02)
 
     notebook.get_by_role("link", name="02", exact=True).click()
     summary = page.locator(".jp-MarkdownViewer:visible")
     pictures = summary.locator("img")
-    pictures.first.wait_for(timeout=30_000)
+    pictures.first.wait_for()
     page.wait_for_function(
         "all => all.every(image => image.naturalWidth > 100)", arg=pictures.element_handles()
     )

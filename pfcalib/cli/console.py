@@ -5,6 +5,7 @@ mean the same everywhere.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -57,11 +58,28 @@ Profile = Annotated[
         autocompletion=lambda: ["smoke", "standard", "full"],
     ),
 ]
+Study = Annotated[
+    str,
+    typer.Argument(
+        help="Study or its number, such as 01_showers or 01; see `pfcalib list`.",
+        show_default=False,
+        autocompletion=study_names,
+    ),
+]
+Studies = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Studies or their numbers, such as 07 08; `core`, or `all`.",
+        show_default="core",
+        autocompletion=study_names,
+    ),
+]
 Place = Annotated[
     str,
     typer.Option(
         help="Where studies run: local, slurm, htcondor, kubernetes or panda; a batch system is "
-        "set up in pfcalib/data/profiles."
+        "set up in pfcalib/data/profiles.",
+        autocompletion=lambda: ["local", "slurm", "htcondor", "kubernetes", "panda"],
     ),
 ]
 Cores = Annotated[
@@ -96,6 +114,29 @@ console = rich.console.Console(highlight=False, emoji=False)
 def say(text: str, end: str = "\n") -> None:
     """A line of results or of progress as it is, never broken, at once also into a pipe."""
     console.print(text, end=end, soft_wrap=True, markup=False)
+
+
+class Steps:
+    """Says the lines of a long job: with the time of day where they go into a log, and behind one
+    that counts, such as ``epoch  3/20 ...``, the time that the rest takes.
+    """
+
+    def __init__(self) -> None:
+        self.begun, self.first, self.opens = time.monotonic(), 0, True
+
+    def __call__(self, text: str, end: str = "\n") -> None:
+        clock = f"{_clock()}  " if self.opens and not console.is_terminal else ""
+        self.opens = end.endswith("\n")
+        say(f"{clock}{text}{self._left(text)}", end=end)
+
+    def _left(self, text: str) -> str:
+        counts = re.match(r"epoch +(\d+)/(\d+) ", text)
+        if not counts:
+            return ""
+        step, total = int(counts[1]), int(counts[2])
+        self.first = self.first or step
+        done = step - self.first + 1
+        return f"  {_duration((time.monotonic() - self.begun) / done * (total - step))} left"
 
 
 def require_free(path: Path, force: bool) -> None:
@@ -136,9 +177,27 @@ def _log_lines(unit: str, total: int | None) -> Callable[[int], None]:
         if now - last >= LOG_SECONDS:
             last = now
             of_total = f" of {total}" if total else ""
-            print(f"{done}{of_total} {unit} in {now - start:.0f} s", file=sys.stderr, flush=True)
+            left = f", {_duration((now - start) / done * (total - done))} left" if total else ""
+            line = f"{_clock()}  {done}{of_total} {unit} in {_duration(now - start)}{left}"
+            print(line, file=sys.stderr, flush=True)
 
     return advance
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def _duration(seconds: float) -> str:
+    """A time as a reader takes it in.
+
+    >>> _duration(59.4), _duration(3601.0), _duration(36000.0)
+    ('59 s', '1 h 00 min', '10 h 00 min')
+    """
+    if seconds < 100.0:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60.0), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 def listed(names: Sequence[str], separator: str = ", ") -> str:

@@ -6,13 +6,17 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import say
+from pfcalib.cli.console import say, study_names
 
 
 def graph(
     studies: Annotated[
         list[str] | None,
-        typer.Argument(help="Studies or their numbers; `core`, or `all`.", show_default="all"),
+        typer.Argument(
+            help="Studies or their numbers; `core`, or `all`.",
+            show_default="all",
+            autocompletion=study_names,
+        ),
     ] = None,
     dot: Annotated[
         bool, typer.Option("--dot", help="In the language of Graphviz, for `dot -Tsvg`.")

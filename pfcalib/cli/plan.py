@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, say
+from pfcalib.cli.console import Profile, Studies, say
 
 
 def plan(
-    studies: Annotated[
-        list[str] | None,
-        typer.Argument(help="Studies or their numbers; `core`, or `all`.", show_default="core"),
-    ] = None,
+    studies: Studies = None,
     profile: Profile = "standard",
     parameters: Annotated[
         list[str] | None,
@@ -22,7 +19,9 @@ def plan(
     pilot: Annotated[
         bool,
         typer.Option(
-            "--pilot", help="First run each study twice in its smoke profile, with an empty cache."
+            "--pilot",
+            help="First run each study in its smoke profile, with an empty cache and two "
+            "numbers of events.",
         ),
     ] = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Force, Reference, Seed, require_free, say
+from pfcalib.cli.console import Force, Reference, Seed, Steps, require_free, say
 from pfcalib.errors import ConfigError
 
 
@@ -44,6 +44,6 @@ def refine_showers(
     made = {}
     for name in wanted:
         say(name)
-        made[name] = fit_refinement(reference, name, fit, say=say)
+        made[name] = fit_refinement(reference, name, fit, say=Steps())
     write_refinements(out, made)
     say(f"{out}: {out.stat().st_size / 1000:.0f} kB")

@@ -6,17 +6,12 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Cores, DryRun, Place, Profile, say
+from pfcalib.cli.console import Cores, DryRun, Place, Profile, Studies, say
 from pfcalib.errors import ValidationError
 
 
 def report(
-    studies: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Studies or their numbers, such as 07 08; `core`, or `all`.", show_default="core"
-        ),
-    ] = None,
+    studies: Studies = None,
     profile: Profile = "smoke",
     on: Place = "local",
     cores: Cores = None,

@@ -6,19 +6,12 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Profile, say, study_names
+from pfcalib.cli.console import Profile, Steps, Study, say
 from pfcalib.errors import ValidationError
 
 
 def run(
-    study: Annotated[
-        str,
-        typer.Argument(
-            help="Study or its number, such as 01_showers or 01; see `pfcalib list`.",
-            show_default=False,
-            autocompletion=study_names,
-        ),
-    ],
+    study: Study,
     parameters: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", help="name=value, a JSON value; may be repeated."),
@@ -31,6 +24,9 @@ def run(
             show_default=False,
         ),
     ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Do nothing if the results are up to date.")
+    ] = False,
     site: Annotated[
         bool, typer.Option("--site/--no-site", help="Build reports/index.html anew at the end.")
     ] = True,
@@ -49,7 +45,7 @@ def run(
     found = find_study(root, study)
     overrides = dict(parse_override(found, text) for text in parameters or [])
     plan = plan_study(found.name, profile=profile, overrides=overrides, folder=name, root=root)
-    result = run_study(plan, say=say)
+    result = run_study(plan, missing=missing, say=Steps())
     if site:
         build_index(root)
     say(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pfcalib.cli.console import Force, Seed, require_free, say
+from pfcalib.cli.console import Force, Seed, Steps, require_free, say
 from pfcalib.errors import BadFileError, ConfigError, ValidationError
 
 TASKS = ("classification", "regression")
@@ -135,9 +135,9 @@ def train(
         config = NetworkConfig(name=model, options=options, train=training)
     samples = [Path(path) for path in as_paths(samples)]
     if not multi_worker:
-        network = fit_network(samples, config, folder=out)
+        network = fit_network(samples, config, folder=out, say=Steps())
     else:
-        network = fit_together(workers, samples, config, folder=out)
+        network = fit_together(workers, samples, config, folder=out, say=Steps())
         if workers.number > 0:
             say(f"worker {workers.number} of {workers.of} has done its part; the first one writes")
             return

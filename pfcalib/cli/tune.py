@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Force, PionSample, require_free, say
+from pfcalib.cli.console import Force, PionSample, Steps, require_free, say
 from pfcalib.errors import ConfigError
 
 
@@ -68,7 +68,7 @@ def tune(
         epochs=epochs,
         seed=seed,
     )
-    study = tune_network(sample, config, storage=storage, say=say)
+    study = tune_network(sample, config, storage=storage, say=Steps())
     found, best = read_trials(study), best_trial(read_trials(study))
     write_tuned(study, out, config=config, sample=sample)
     n_pruned = sum(trial.pruned for trial in found)

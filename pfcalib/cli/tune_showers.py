@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import Force, Reference, Seed, require_free, say
+from pfcalib.cli.console import Force, Reference, Seed, Steps, require_free, say
 
 
 def tune_showers(
@@ -56,7 +56,7 @@ def tune_showers(
     )
     first = read_fit(start) if start else None
     reference, metadata = read_showers(showers, WINDOW)
-    config, done = fit_showers(reference, fit, start=first, say=say)
+    config, done = fit_showers(reference, fit, start=first, say=Steps())
     write_fit(out, config, done, fit=fit, reference=showers, metadata=metadata)
     for stage in done:
         say(f"{stage.name}: chi2 {stage.chi2_before:.3f} to {stage.chi2:.3f}")

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pfcalib.cli.console import say
+from pfcalib.cli.console import Study, say
 from pfcalib.errors import ConfigError, ValidationError
 
 
 def verify(
-    study: Annotated[
-        str, typer.Argument(help="Study or its number, such as 02.", show_default=False)
-    ],
+    study: Study,
     results: Annotated[
         Path | None,
         typer.Option(
@@ -25,7 +23,7 @@ def verify(
     sigmas: Annotated[
         float,
         typer.Option(
-            help="Standard deviations of a metric that it may move by; one without error may "
+            help="Number of standard deviations that a metric may move by; one without error may "
             "move by a thousandth.",
             min=0.0,
         ),

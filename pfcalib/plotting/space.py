@@ -262,7 +262,7 @@ def explore_space(sample: Sample, *, reach: float = REACH) -> Any:
     eye = {"x": 1.1, "y": -2.05, "z": 0.75}  # as of the drawing
     figure.update_layout(
         height=560, margin={"l": 0, "r": 0, "t": 40, "b": 0}, uirevision="the eye stays",
-        scene={"aspectmode": "data", "camera": {"eye": eye}},
+        scene={"camera": {"eye": eye}},
     )  # fmt: skip
 
     def draw(*_: Any) -> None:
@@ -273,6 +273,10 @@ def explore_space(sample: Sample, *, reach: float = REACH) -> Any:
             shown = shown.chosen(shown.sampling == SAMPLINGS.index(layer.value))
         with figure.batch_update():
             _update(figure.data[0], shown, shades)
+            # the same box for all thresholds and layers of an event, a millimetre alike in all axes
+            size = np.ptp(_ends(cells), axis=0)
+            aspect = dict(zip("xyz", size / np.cbrt(size.prod()), strict=True))
+            figure.layout.scene.update(aspectmode="manual", aspectratio=aspect)
             for name, text, ends in zip("xyz", _AXES, _ends(cells).T, strict=True):
                 figure.layout.scene[f"{name}axis"].update(title={"text": text}, range=ends)
             figure.layout.title.text = (

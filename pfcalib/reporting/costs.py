@@ -20,13 +20,14 @@ import numpy as np
 from scipy.optimize import nnls
 
 from pfcalib import provenance
-from pfcalib.cache import VARIABLE, cache_folder, write_text
+from pfcalib.cache import VARIABLE, write_text
 from pfcalib.errors import ValidationError
 from pfcalib.reporting.catalogue import Study
 from pfcalib.reporting.results import read_results
 from pfcalib.reporting.runner import Plan, Say, plan_study, run_study
 
-PILOT = (1, 4)  # times the events of the smoke profile
+# times the events of the smoke profile; the first run compiles, and is replaced by the second
+PILOT = (1, 1, 4)
 NEAR = 2.0
 FREE = ("n_events", "seed", "profile")  # parameters that may differ between like runs
 
@@ -58,8 +59,8 @@ def count_events(parameters: Mapping[str, Any]) -> int:
 
 
 def run_pilot(study: Study, root: Path, say: Say = lambda text, end="\n": None) -> None:
-    """Run a study twice, with the smoke profile and with more events, into
-    ``reports/STUDY/.pilot-*``, and note what it took.
+    """Run a study with the smoke profile and with more events, into ``reports/STUDY/.pilot-*``,
+    and note what it took.
 
     Raises
     ------
@@ -68,26 +69,21 @@ def run_pilot(study: Study, root: Path, say: Say = lambda text, end="\n": None) 
     """
     smoke = plan_study(study.name, root=root)
     events = smoke.parameters["n_events"]
-    # compiled once, whichever cache the pilot has
-    kernels = os.environ.get("NUMBA_CACHE_DIR")
     for factor in PILOT:
         more = [n * factor for n in events] if isinstance(events, list) else events * factor
         plan = plan_study(study.name, overrides={"n_events": more}, root=root)
         plan = dataclasses.replace(plan, label=f".pilot-{factor}")  # pages do not show it
         cache = Path(tempfile.mkdtemp(prefix="pfcalib-pilot-"))
         before = os.environ.get(VARIABLE)
-        if not kernels:
-            os.environ["NUMBA_CACHE_DIR"] = str(cache_folder() / "kernels" / "pilot")
         os.environ[VARIABLE] = str(cache)
         try:
             result = run_study(plan, say=say)
             n_bytes = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
         finally:
             shutil.rmtree(cache, ignore_errors=True)
-            for name, value in ((VARIABLE, before), ("NUMBA_CACHE_DIR", kernels)):
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            os.environ.pop(VARIABLE)
+            if before is not None:
+                os.environ[VARIABLE] = before
         if not result.passed:
             raise ValidationError(f"{study.name}: the pilot failed: {result.error}")
         write_text(plan.folder / "cache.json", json.dumps({"bytes": n_bytes}))

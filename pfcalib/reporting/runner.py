@@ -197,24 +197,29 @@ def _label(profile: str, changed: Mapping[str, Any]) -> str:
     return f"{label[:MAX_LABEL]}-{digest[:6]}"
 
 
-def run_study(plan: Plan, *, say: Say = lambda text, end="\n": None) -> RunResult:
+def run_study(
+    plan: Plan, *, missing: bool = False, say: Say = lambda text, end="\n": None
+) -> RunResult:
     """Run a planned study and leave its complete folder, whether it passed or failed; a second run
-    into the same folder waits for the first one.
+    into the same folder waits for the first one, and with ``missing`` takes its results if they
+    are up to date.
     """
     with locked(plan.folder):
         start, used = time.perf_counter(), _processor_seconds()
-        marker = plan.marker.name  # of the code at the start
+        if missing and plan.marker.exists():
+            return RunResult(plan.folder, read_results(plan.folder / "results.json"), 0.0)
+        marker = plan.marker  # of the code at the start
         with new_folder(plan.folder) as folder:
             error = _execute(plan, folder, say)
             results = _settle_results(
                 plan, folder, error, time.perf_counter() - start, _processor_seconds() - used
             )
-            if results["status"] == "passed":
-                (folder / marker).touch()
         write_run_page(plan.root, plan.study, plan.folder, results)
         result = RunResult(plan.folder, results, time.perf_counter() - start)
         if result.passed and plan.publish:
             publish(plan.folder)
+        if result.passed:
+            marker.touch()
     return result
 
 

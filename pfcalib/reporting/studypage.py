@@ -250,7 +250,7 @@ def _settle_outputs(cell: Any, heading: str, results: dict[str, Any] | None) -> 
     """
     links = []
     if results and "results" in cell.metadata.get("tags", []):
-        links = [("result", "the summary stands at the top of this page")] * bool(cell.outputs)
+        links = [("result", "the result at the top of this page")] * bool(cell.outputs)
         cell.outputs = [output for output in cell.outputs if output.output_type == "error"]
     elif results and ".figure(" in cell.source:
         names = [

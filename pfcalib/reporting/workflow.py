@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import importlib.util
 import json
 import os
 import shlex
@@ -84,7 +85,7 @@ class Job:
     def command(self, wildcards: object = None) -> str:
         """For a shell; a function of what Snakemake gives, so that it leaves braces alone."""
         plan = self.plan
-        words = [sys.executable, "-m", "pfcalib", "run", plan.study.name, "--no-site"]
+        words = [sys.executable, "-m", "pfcalib", "run", plan.study.name, "--missing", "--no-site"]
         words += ["--profile", plan.profile]
         for name, value in plan.changed.items():
             text = value if isinstance(value, str) else json.dumps(value)
@@ -178,10 +179,12 @@ def snakemake_command(
     Raises
     ------
     pfcalib.errors.ConfigError
-        If the place is unknown.
+        If the place is unknown, or Snakemake not installed.
     """
     if on not in PLACES:
         raise ConfigError(f"--on {on!r}: choose one of {', '.join(PLACES)}")
+    if importlib.util.find_spec("snakemake") is None:
+        raise ConfigError("Snakemake is not installed: pip install 'pfcalib[workflow]'")
     words = [sys.executable, "-m", "snakemake", "--workflow-profile", str(PROFILES / "default")]
     if on != "local":
         words += ["--profile", str(PROFILES / on)]
@@ -276,8 +279,7 @@ class _Watch:
                 self._started.add(job.name)
                 self._tell(f"{job.plan.study.name} ({job.plan.label}) starts")
             is_new = _written(job) not in (self._old[job.name], 0)
-            # files that are carried back come one by one
-            if is_new and (job.plan.marker.exists() or not job.carried):
+            if is_new and (job.plan.marker.exists() or _status(job) == "failed"):
                 self._settle(_outcome(job))
 
     def end(self) -> None:
@@ -317,6 +319,11 @@ def _written(job: Job) -> int:
         return os.stat(job.plan.folder / "results.json").st_mtime_ns  # noqa: PTH116
     except FileNotFoundError:
         return 0
+
+
+def _status(job: Job) -> str:
+    status: str = read_results(job.plan.folder / "results.json")["status"]
+    return status
 
 
 def _outcome(job: Job) -> Outcome:

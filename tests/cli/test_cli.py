@@ -279,27 +279,6 @@ def test_a_failed_study_fails_the_command(clone, pfcalib):
     assert "enough events = 3" in errors
 
 
-def test_report_runs_all_and_builds_the_index_even_if_one_fails(clone, pfcalib):
-    (clone / "notebooks" / "02_broken.ipynb").write_text(
-        (clone / "notebooks" / "01_tiny.ipynb").read_text().replace("> 5)", "> 50)")
-    )
-    profiles = clone / "notebooks" / "profiles"
-    (profiles / "02_broken.yaml").write_text((profiles / "01_tiny.yaml").read_text())
-    code, output, errors = pfcalib("report")
-    assert code == 1
-    assert "[1/2] 01_tiny: required checks hold" in output
-    assert "[2/2] 02_broken: required checks failed: cell" in output
-    assert f"Report: {clone / 'reports' / 'index.html'}" in output
-    assert "1 of 2 studies failed: 02_broken" in errors
-
-    notebook = nbformat.read(clone / "notebooks" / "01_tiny.ipynb", as_version=4)
-    notebook.metadata["pfcalib"] = {"core": True}
-    nbformat.write(notebook, clone / "notebooks" / "01_tiny.ipynb")
-    code, output, _ = pfcalib("report", "--core")
-    assert code == 0
-    assert "[1/1] 01_tiny: required checks hold" in output
-
-
 def test_list_shows_the_parameters_of_each_profile(clone, pfcalib):
     code, output, _ = pfcalib("list")
     assert code == 0

@@ -165,7 +165,7 @@ def test_a_figure_is_kept_as_a_pdf_too_which_is_the_same_each_time(report, rng):
 def test_a_pdf_with_very_many_points_holds_them_as_a_picture(report, rng):
     figure = Figure()
     axes = figure.subplots()
-    (line,) = axes.plot(rng.random(100_000), rng.random(100_000), ".", markersize=0.1)
+    (line,) = axes.plot(rng.random(40_000), rng.random(40_000), ".", markersize=0.1)
     report.figure(figure, "cloud")
     assert (report.out_dir / "figures" / "cloud.pdf").stat().st_size < 2 * MAX_FIGURE_BYTES
     assert not line.get_rasterized()
@@ -265,6 +265,15 @@ def test_what_a_notebook_does_not_use_of_a_module_changes_no_digest(tmp_path):
     assert changed(module, "def idle", "def newer(x):\n    return 3\n\n\ndef idle") == []
     assert changed(module, "LIMIT = 1", "LIMIT = 2") == ["studies.one"]
     assert changed(other, "2 * x", "3 * x") == ["studies.two"]
+    # to wait for another process changes no result
+    guarded = "    with one_maker(x):\n        return scale(x) < LIMIT"
+    assert changed(module, "    return scale(x) < LIMIT", guarded) == []
+    assert changed(module, "    return scale(x) < LIMIT", guarded.replace("<", ">")) == [
+        "studies.one"
+    ]
+    assert changed(module, "    return scale(x)", "    with x:\n        return scale(x)") == [
+        "studies.one"
+    ]
     assert changed(module, "LIMIT = 1", "LIMIT = 1\nprint(3)") == ["studies.one"]
     assert changed(module, "used(x):", "used(x=2):") == ["studies.one"]
 

@@ -7,6 +7,7 @@ import collections
 import html.parser
 import json
 import re
+import shutil
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,24 @@ def test_a_study_has_a_page_for_the_published_results_and_one_for_each_run(clone
         assert len(re.findall(r'<img src="figures/roc\.png"', page)) == 1
         assert 'href="figures/roc.pdf"' in page
         assert page.index("<math") < page.index("An answer is a number.")
+
+
+def test_the_page_of_published_results_shows_the_notebook_of_the_run_that_made_them(clone):
+    folder = clone / "reports" / "01_tiny"
+    page = build_index(clone).parent / "01_tiny" / "index.html"
+    assert "outputs come with a run" in page.read_text()
+    (folder / "standard").mkdir()
+    for name in ("results.json", "results.csv"):
+        shutil.copy(folder / name, folder / "standard")
+    shutil.copytree(folder / "figures", folder / "standard" / "figures")
+    shutil.copy(clone / "notebooks" / "01_tiny.ipynb", folder / "standard" / "executed.ipynb")
+    build_index(clone)
+    assert "As it was executed" in page.read_text()
+    results = read_results(folder / "results.json")
+    results["metrics"]["auc_dnn"]["value"] = 0.5  # of another run than that in the clone
+    write_results(results, folder)
+    build_index(clone)
+    assert "outputs come with a run" in page.read_text()
 
 
 def test_where_there_is_only_a_smoke_run_the_site_says_so(clone):
@@ -256,12 +275,14 @@ def test_a_notebook_shows_no_figure_of_the_report_again_and_describes_other_pict
 def test_links_between_notebooks_lead_to_the_pages_of_their_studies(clone):
     path = clone / "notebooks" / "01_tiny.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    text = "[a](01_tiny.ipynb), [b](../reports/01_tiny/summary.md), [c](../README.md), [d](#x)"
+    text = (
+        "[a](01_tiny.ipynb), [b](../reports/01_tiny/summary.md), [c](../README.md), [d](#The-end)"
+    )
     notebook.cells.append(nbformat.v4.new_markdown_cell(text))
     nbformat.write(notebook, path)
     page = (build_index(clone).parent / "01_tiny" / "index.html").read_text("utf-8")
-    own = '<a href="index.html">'
-    assert f'{own}a</a>, {own}b</a>, c, <a href="#x">d</a>' in page
+    own = '<a href="../01_tiny/index.html">'
+    assert f'{own}a</a>, {own}b</a>, c, <a href="#nb-the-end">d</a>' in page
 
 
 def test_the_check_for_network_loads_can_fail(network_loads):
@@ -317,6 +338,8 @@ def test_pages_of_the_api_are_part_of_the_site_and_of_its_search(clone, network_
     assert not [fault for fault in faults(site) if fault.startswith("api")]  # that of one room
     page = (site / "api" / "pfcalib" / "metrics" / "response.html").read_text("utf-8")
     assert "bins of true energy" in page
+    assert "ArrayLike" in page
+    assert "_array_like" not in page
     assert 'href="../../../index.html"' in page
     assert not network_loads(page)
     search = (site / "static" / "search.js").read_text("utf-8")

@@ -22,7 +22,7 @@ from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.plotting.parallel import plot_parallel_coordinates
 from pfcalib.reporting.catalogue import find_study
 from pfcalib.reporting.costs import collect_records, estimate_cost, run_pilot
-from pfcalib.reporting.grid import collect_points, read_grid, sweep_metrics, write_tables
+from pfcalib.reporting.grid import read_grid
 from pfcalib.reporting.runner import plan_study, run_study
 from pfcalib.reporting.workflow import plan_jobs, run_workflow, snakemake_command
 
@@ -157,24 +157,23 @@ def test_a_dry_run_tells_what_would_run_and_leaves_nothing(clone, monkeypatch, c
     assert not (clone / "reports").exists()
 
 
-def test_a_sweep_runs_each_point_and_ends_in_one_table_and_a_figure(clone):
+def test_a_sweep_runs_each_point_and_ends_in_one_table_and_a_figure(clone, monkeypatch):
+    monkeypatch.chdir(clone)
     grid = clone / "grid.yaml"
     grid.write_text("study: 01_good\nparameters: {seed: [3], label: [a, 'b {c}']}\n")
-    lines: list[str] = []
-    outcomes = run_workflow(
-        {"sweep": grid}, cores=2, root=clone, say=lambda text, end="": lines.append(text)
-    )
-    assert [each.passed for each in outcomes] == [True] * 2, lines
-    assert outcomes[0].job.plan.label == "smoke"  # the values of the profile
-    points = collect_points(grid, clone)
-    assert [point.metrics["n"]["value"] for point in points] == [21.0, 21.0]
-    write_tables(points, sweep_metrics(points), clone)
-    with (clone / "table.csv").open() as file:
+    assert plan_jobs({"sweep": str(grid)}, clone)[0].plan.label == "smoke"  # as the profile says
+    result = CliRunner().invoke(app, ["sweep", "grid.yaml", "--cores", "2"])
+    assert result.exit_code == 0, result.output
+    folder = clone / "reports" / "sweeps" / "grid"
+    with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[1] == {"seed": "3", "label": "b {c}", "n": "21.0", "n_error": "0.5"}
-    assert "| 3 | b {c} | 21.00 ± 0.50 |" in (clone / "table.md").read_text()
-    with pytest.raises(ConfigError, match="metric 'm' is unknown; there are n"):
-        sweep_metrics(points, ["m"])
+    assert (folder / "table.md").read_text() in result.output
+    assert "| 3 | b {c} | 21.00 ± 0.50 |" in result.output
+    assert (folder / "parallel.png").stat().st_size > 0
+    assert (folder / "parallel.pdf").stat().st_size > 0
+    result = CliRunner().invoke(app, ["sweep", "grid.yaml", "--metric", "m"])
+    assert str(result.exception) == "metric 'm' is unknown; there are n"
 
 
 def test_a_rerun_that_differs_is_refused_and_not_published(clone, monkeypatch):
@@ -192,6 +191,7 @@ def test_a_rerun_that_differs_is_refused_and_not_published(clone, monkeypatch):
 
 def test_a_pilot_tells_time_and_cache_of_a_longer_run(clone, monkeypatch):
     monkeypatch.setenv("PFCALIB_CACHE", str(clone / "kept"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(clone / "kernels"))
     more = "import os, pathlib\n"
     more += "pathlib.Path(os.environ['PFCALIB_CACHE'], 'x').write_bytes(b'0' * n_events)"
     write_study(clone, "01_good", more=more)
@@ -233,9 +233,3 @@ def test_parallel_coordinates_draw_each_complete_row_from_axis_to_axis():
     texts = {text.get_text() for text in ax.texts}
     assert {"1", "2", "a", "b", "0.8", "0.9"} == texts
     plt.close(ax.figure)
-
-
-def test_each_verb_of_this_file_has_an_example_and_help():
-    for name in ("run", "report", "plan", "sweep", "verify", "compare"):
-        (verb,) = [each for each in app.registered_commands if each.callback.__name__ == name]
-        assert re.search(rf"Example: pfcalib {name} \S", verb.callback.__doc__)
