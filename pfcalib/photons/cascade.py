@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -278,9 +279,7 @@ def crops(maps: F32, event: IntArray, cell: IntArray, size: tuple[int, int]) -> 
     )
 
 
-def targets_of(
-    box: F64, cell: IntArray, truth: F64, centre: F64, config: CascadeConfig
-) -> F32:
+def targets_of(box: F64, cell: IntArray, truth: F64, centre: F64, config: CascadeConfig) -> F32:
     """What proposals of one event are to learn, see `Detector`, shape (n, 8); a row of the class -1
     that counts nowhere is ignored.
 
@@ -476,7 +475,7 @@ def _found(
     ends = np.searchsorted(event, np.arange(n_events + 1))
     rows = [
         low + suppress(box[low:high], score[low:high], double)[:most]
-        for low, high in zip(ends, ends[1:], strict=False)
+        for low, high in pairwise(ends)
     ]
     chosen = np.concatenate([np.zeros(0, np.int64), *rows])
     centre = place[chosen, 4:].astype(np.float64)

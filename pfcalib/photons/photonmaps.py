@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ EMB1 = LAYER_NAMES.index("EMB1")
 # cells of EMB1-3 among those of the barrel, and of each layer among these
 EM_CELLS = slice(int(BARREL.offset[EMB1]), int(BARREL.offset[EMB1 + 3]))
 _ENDS = BARREL.offset[EMB1 : EMB1 + 4] - EM_CELLS.start
-PARTS = tuple(slice(int(a), int(b)) for a, b in zip(_ENDS, _ENDS[1:], strict=False))
+PARTS = tuple(slice(int(a), int(b)) for a, b in pairwise(_ENDS))
 BOX_SHARE = 0.95  # of the energy in EMB2 that a box holds in eta and in phi
 _REACH = (6, 10)  # cells in eta and phi about the hottest one that a box may reach
 PIONS = (211, -211, 111)
@@ -235,9 +236,7 @@ def simulate_maps(config: MapsConfig, pool: Pool, number: int) -> Maps:
     )  # fmt: skip
 
 
-def _draw(
-    config: MapsConfig, n: int, rng: np.random.Generator
-) -> tuple[IntArray, Particles, F64]:
+def _draw(config: MapsConfig, n: int, rng: np.random.Generator) -> tuple[IntArray, Particles, F64]:
     """Event of each particle, the particles, each as an event of its own, and distances."""
     pairs = rng.random(n) < 0.5
     photons = 1 + pairs.astype(np.int64)

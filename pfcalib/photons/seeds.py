@@ -109,7 +109,10 @@ def barycentre(cells: NDArray[np.floating], centre: F64, *, half: int) -> F64:
     for k, (eta, phi) in enumerate(np.floor(centre).astype(np.int64)):
         near = middle[eta + half + step[:, None], (phi + step) % N_PHI]
         total = max(near.sum(), 1e-3)
-        moved[k] = eta + 0.5 + step @ near.sum(axis=1) / total, phi + 0.5 + near.sum(0) @ step / total
+        moved[k] = (
+            eta + 0.5 + step @ near.sum(axis=1) / total,
+            phi + 0.5 + near.sum(0) @ step / total,
+        )
     moved[:, 1] %= N_PHI
     return moved
 

@@ -54,7 +54,9 @@ def test_boxes_hold_the_energy_that_they_say(quiet):
         eta, phi = np.floor(quiet.centre[k]).astype(int)
         for i in range(-3, 4):
             for j in range(-5, 6):
-                shower[np.clip(eta + i, 0, N_ETA - 1), (phi + j) % N_PHI] += np.exp(-abs(i) - abs(j))
+                shower[np.clip(eta + i, 0, N_ETA - 1), (phi + j) % N_PHI] += np.exp(
+                    -abs(i) - abs(j)
+                )
         centre, box = box_of(shower)
         assert box[0] < centre[0] < box[2]
         assert box[1] < centre[1] < box[3]
