@@ -303,7 +303,9 @@ def targets_of(box: F64, cell: IntArray, truth: F64, centre: F64, config: Cascad
     made[:, 1] = positive | (best >= config.part)
     middle = cell + 0.5
     offset = np.column_stack([truth[which], centre[which]]) - np.tile(middle, 3)
-    offset[:, 1::2] -= N_PHI * np.round(offset[:, 5:6] / N_PHI)
+    for columns in ([1, 3], [5]):  # the nearest turn
+        turn = np.round(offset[:, columns].mean(axis=1, keepdims=True) / N_PHI)
+        offset[:, columns] -= N_PHI * turn
     made[:, 2:] = np.where(made[:, 1:2] > 0.0, offset, 0.0)
     return made
 
