@@ -39,8 +39,8 @@ def spots(n, rng):
     for k, (eta, phi) in enumerate(low):
         middle[k, eta : eta + 3, (phi + np.arange(4)) % N_PHI] += 3.0
     cells[:, PARTS[1]] = middle.reshape(n, -1)
-    box = np.column_stack([low, low + (3, 4)]).astype(np.float64)
-    centre = low + (1.5, 2.0)
+    box = np.column_stack([low, low + np.array([3, 4])]).astype(np.float64)
+    centre = low + np.array([1.5, 2.0])
     centre[:, 1] %= N_PHI
     one = np.full(n, 30.0)
     return Maps(
@@ -69,9 +69,10 @@ def test_targets_are_told_by_overlap_and_count_from_the_cell_across_the_seam():
     assert made[:, 0].tolist() == [1.0, 0.0, 0.0, 0.0]
     np.testing.assert_allclose(made[0, 2:], [-1.5, -2.5, 1.5, 1.5, 0.0, -0.5])
     assert (made[1:, 1:] == 0.0).all()
-    half = targets_of(truth + [0, 1.5, 0, 1.5], cell[:1], truth, centre, CascadeConfig())
+    half_off, farther = np.array([0, 1.5, 0, 1.5]), np.array([0, 2.0, 0, 2.0])
+    half = targets_of(truth + half_off, cell[:1], truth, centre, CascadeConfig())
     assert half[0, 0] == 1.0  # the best that there is
-    both = np.concatenate([truth, truth + [0, 1.5, 0, 1.5], truth + [0, 2.0, 0, 2.0]])
+    both = np.concatenate([truth, truth + half_off, truth + farther])
     kinds = targets_of(both, np.repeat(cell[:1], 3, axis=0), truth, centre, CascadeConfig())
     assert kinds[:, 0].tolist() == [1.0, -1.0, -1.0]
     assert kinds[:, 1].tolist() == [1.0, 1.0, 0.0]
