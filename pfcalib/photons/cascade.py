@@ -46,7 +46,7 @@ BOX_WEIGHT = 0.5
 N_REFERENCE = 300
 # GeV of a pixel, as the arcsinh of photonnets, of parts of a cell; the last is a flag
 _SCALES = (*(SCALES["EMB1"] / 4.0,) * 8, SCALES["EMB2"], SCALES["EMB3"] / 2.0, 1.0)
-_BOX = (-1.5, -2.0, 1.5, 2.0)  # what boxes start from, cells
+_BOX = (-1.25, -1.5, 1.25, 1.5)  # what boxes start from, cells: about the median of photons
 NORMALISATION = (
     "map: eight strips, EMB2, EMB3 a cell of EMB2, GeV at the EM scale, and 1 where it is alive; "
     "scaled inside. Output: probability of a photon; box (eta, phi low, eta, phi high) and centre "
@@ -75,12 +75,12 @@ class CascadeConfig:
     """
 
     filters: tuple[int, int, int] = (16, 24, 32)
-    positive: float = 0.6
-    part: float = 0.4
-    negative: float = 0.3
+    positive: float = 0.5
+    part: float = 0.35
+    negative: float = 0.25
     keep: tuple[float, float, float] = (0.05, 0.05, 0.05)
-    double: tuple[float, float, float] = (0.6, 0.6, 0.4)
-    most: int = 40
+    double: tuple[float, float, float] = (0.6, 0.6, 0.5)
+    most: int = 20
 
     def __post_init__(self) -> None:
         if not 1.0 > self.positive >= self.part >= self.negative > 0.0:

@@ -13,7 +13,6 @@ from pfcalib.photons.cascade import (
     NAMES,
     SIZES,
     CascadeConfig,
-    anchors,
     build_network,
     crops,
     detect,
@@ -64,16 +63,18 @@ def test_the_loss_is_that_of_the_hardest_and_of_boxes_that_count():
 def test_targets_are_told_by_overlap_and_count_from_the_cell_across_the_seam():
     truth, centre = np.array([[10.0, 254.0, 13.0, 258.0]]), np.array([[11.5, 0.0]])
     cell = np.array([[11, 0], [12, 1], [11, 3], [40, 100]])
-    made = targets_of(anchors(cell), cell, truth, centre, CascadeConfig())
+    box = np.tile(cell + 0.5, 2) + np.array([-1.5, -2.0, 1.5, 2.0])
+    config = CascadeConfig(positive=0.6, part=0.4, negative=0.3)
+    made = targets_of(box, cell, truth, centre, config)
     # overlaps of 3 x 4 boxes moved by (0, 0.5), (1, 1.5), (0, 3.5) and far cells
     assert made[:, 0].tolist() == [1.0, 0.0, 0.0, 0.0]
     np.testing.assert_allclose(made[0, 2:], [-1.5, -2.5, 1.5, 1.5, 0.0, -0.5])
     assert (made[1:, 1:] == 0.0).all()
     half_off, farther = np.array([0, 1.5, 0, 1.5]), np.array([0, 2.0, 0, 2.0])
-    half = targets_of(truth + half_off, cell[:1], truth, centre, CascadeConfig())
+    half = targets_of(truth + half_off, cell[:1], truth, centre, config)
     assert half[0, 0] == 1.0  # the best that there is
     both = np.concatenate([truth, truth + half_off, truth + farther])
-    kinds = targets_of(both, np.repeat(cell[:1], 3, axis=0), truth, centre, CascadeConfig())
+    kinds = targets_of(both, np.repeat(cell[:1], 3, axis=0), truth, centre, config)
     assert kinds[:, 0].tolist() == [1.0, -1.0, -1.0]
     assert kinds[:, 1].tolist() == [1.0, 1.0, 0.0]
 
@@ -141,5 +142,5 @@ def test_wrong_names_and_overlaps_are_refused():
     with pytest.raises(ConfigError, match="expected one of"):
         build_network("fourth")
     with pytest.raises(ConfigError, match="must fall"):
-        CascadeConfig(part=0.7)
+        CascadeConfig(part=0.9)
     assert keras.utils.get_registered_object("pfcalib>Detector") is not None
