@@ -115,9 +115,9 @@ class Maps(NamedTuple):
     def take(self, rows: IntArray) -> Maps:
         """Some events with their photons, by place, rising."""
         kept = np.isin(self.event, rows)
-        events = (column[rows] for column in self[:3])
-        photons = (column[kept] for column in self[4:])
-        return Maps(*events, np.searchsorted(rows, self.event[kept]), *photons)
+        events = [column[rows] for column in self[:3]]
+        photons = [column[kept] for column in self[4:]]
+        return Maps._make([*events, np.searchsorted(rows, self.event[kept]), *photons])
 
 
 def to_maps(cells: NDArray[np.floating], dead: NDArray[np.bool_]) -> F32:

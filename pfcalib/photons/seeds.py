@@ -96,7 +96,7 @@ def slide_window(
     highest = ndimage.maximum_filter(window, core, mode="constant")
     transverse = window / np.cosh((np.arange(N_ETA) + 0.5 - N_ETA / 2) * ETA_CELL)[:, None]
     peak = ((window == highest) & (transverse > least))[:, 16:-16]
-    centre = np.column_stack(np.nonzero(peak)) + 0.5
+    centre = np.column_stack(np.nonzero(peak)).astype(np.float64) + 0.5
     centre = barycentre(cells, centre, half=core // 2)
     return Seeds(centre, box_energy(energy, boxes_about(centre, (3, 7))))
 
@@ -130,7 +130,7 @@ def cluster_seeds(
     part = clusters.weight * energy[clusters.cell]
     owner = np.repeat(np.arange(len(clusters.event)), np.diff(clusters.offsets))
     n, layer = len(clusters.event), BARREL.layer[clusters.cell]
-    total = np.bincount(owner, part, n)
+    total = np.bincount(owner, part, n).astype(np.float64)
     positive = np.where((part > 0.0) & (layer == EMB2), part, 0.0)
     weight = np.bincount(owner, positive, n)
     local = clusters.cell - BARREL.offset[EMB2]
