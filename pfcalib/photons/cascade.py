@@ -11,7 +11,7 @@ showers have the size of Moliere's radius, so there is no pyramid of scales as t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -418,6 +418,7 @@ def fit_stage(
     say : callable
         Takes one line an epoch.
     """
+    train = replace(train, loss="mse")  # instead of which the networks bring their own
     told = {**settings, "cascade": asdict(config), "train": asdict(train)}
     key = cache_key("features", "training", name=name, **told)
     path = cache_folder() / "models" / f"cascade-{name}-{key}" / f"{name}.onnx"
