@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from pfcalib.clustering.topo import TopoConfig, find_clusters
 from pfcalib.geometry import BARREL
+from pfcalib.photons.boxes import suppress
 from pfcalib.photons.pairs import EMB2, window_cells
 from pfcalib.photons.photonmaps import EM_CELLS, ETA_CELL, N_ETA, N_PHI, PARTS
 from pfcalib.photons.showershapes import layer_energies, shower_shapes
@@ -82,13 +83,13 @@ def slide_window(
     least : float, GeV
         Of the transverse energy in the window.
     core : int
-        Cells on a side about the middle that must hold no larger window, and whose energy gives the
-        place.
+        Cells on a side about the middle that must hold no larger window.
 
     Returns
     -------
     Seeds
-        With the energy of 3 x 7 cells about the place.
+        With the mean place of 3 x 3 cells and the energy of 3 x 7; of two less than a cell apart
+        the one with more energy.
     """
     energy = towers(cells)
     of_ring = np.pad(energy, ((0, 0), (16, 16)), mode="wrap")
@@ -97,8 +98,12 @@ def slide_window(
     transverse = window / np.cosh((np.arange(N_ETA) + 0.5 - N_ETA / 2) * ETA_CELL)[:, None]
     peak = ((window == highest) & (transverse > least))[:, 16:-16]
     centre = np.column_stack(np.nonzero(peak)).astype(np.float64) + 0.5
-    centre = barycentre(cells, centre, half=core // 2)
-    return Seeds(centre, box_energy(energy, boxes_about(centre, (3, 7))))
+    # a window as large as a shower has several maxima about it, all of which lead to its core
+    for _ in range(3):
+        centre = barycentre(cells, centre, half=1)
+    found = box_energy(energy, boxes_about(centre, (3, 7)))
+    kept = suppress(np.column_stack([centre - 1.0, centre + 1.0]), found, 0.4)
+    return Seeds(centre[kept], found[kept])
 
 
 def barycentre(cells: NDArray[np.floating], centre: F64, *, half: int) -> F64:

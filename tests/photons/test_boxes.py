@@ -23,10 +23,10 @@ def test_overlaps_are_those_counted_on_a_fine_grid_also_across_the_seam(rng):
             assert found[i, j] == pytest.approx(counted, abs=1e-9)
 
 
-def test_the_best_of_doubles_stays_and_neighbours_do(rng):
+def test_the_best_of_doubles_stays_and_neighbours_do():
     box = np.array([[0.0, 0, 3, 4], [0.5, 0, 3.5, 4], [0, 3, 3, 7], [0, 255, 3, 259]])
     stays = suppress(box, np.array([0.8, 0.9, 0.5, 0.7]), 0.4)
-    assert stays.tolist() == [1, 3, 2]
+    assert stays.tolist() == [1, 2]  # the last one lies across the seam
     assert suppress(box, np.array([0.8, 0.9, 0.5, 0.7]), 0.9).tolist() == [1, 0, 3, 2]
 
 
