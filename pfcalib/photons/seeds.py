@@ -19,7 +19,7 @@ from pfcalib.geometry import BARREL
 from pfcalib.photons.boxes import suppress
 from pfcalib.photons.pairs import EMB2, window_cells
 from pfcalib.photons.photonmaps import EM_CELLS, ETA_CELL, N_ETA, N_PHI, PARTS
-from pfcalib.photons.showershapes import layer_energies, shower_shapes
+from pfcalib.photons.showershapes import SHAPES_NAMES, layer_energies, shower_shapes
 from pfcalib.simulation.digitise import NoiseConfig, noise_sigma
 
 F64 = NDArray[np.float64]
@@ -159,6 +159,8 @@ def seed_features(cells: NDArray[np.floating], dead: NDArray[np.bool_], seeds: S
     are cut at the edge and at dead cells as the images are; logarithms of the energies of EMB1-3
     and of the candidate, abs(eta), and the dead or missing cells of EMB2 in 3 x 3 and in 3 x 7.
     """
+    if not len(seeds.energy):
+        return np.zeros((0, len(SHAPES_NAMES) + 7))
     full = np.zeros(BARREL.n_cells + 1)  # the last one is what lies outside
     full[EM_CELLS] = cells
     place = np.floor(seeds.centre).astype(np.int64)

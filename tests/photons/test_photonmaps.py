@@ -27,7 +27,9 @@ from pfcalib.simulation.pileup import NO_POOL
 @pytest.fixture(scope="module")
 def quiet():
     """Photons alone, without pile-up and dead cells."""
-    config = MapsConfig(n_events=60, n_pions=0, mu=0.0, dead=0.0, et=(30.0, 60.0), eta_max=0.6)
+    config = MapsConfig(
+        n_events=60, n_pions=0, mu=0.0, dead=0.0, et=(30.0, 60.0), eta_max=0.6, chunk=60
+    )
     return simulate_maps(config, NO_POOL, 0)
 
 
