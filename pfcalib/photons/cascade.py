@@ -104,8 +104,9 @@ class Detector(keras.Model):
 
 
 def detection_loss(y: Tensor, output: Tensor, *, centre_weight: float) -> Tensor:
-    """Cross-entropy of the hardest SHARE_HARD of the proposals whose class counts, and squared
-    distances of box and centre in cells where they count; shapes (n, 8) and (n, 7), a number.
+    """Cross-entropy of the hardest SHARE_HARD of the proposals whose class counts, and Huber's loss
+    of box and centre where they count, linear beyond a cell, as the boxes of some conversions are
+    very wide; shapes (n, 8) and (n, 7), a number.
 
     >>> y = np.array([[1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]], "float32")
     >>> p = np.array([[0.5, 0, 0, 0, 0, 0, 0], [0.5, 0, 0, 0, 0, 0, 0]], "float32")
@@ -122,8 +123,9 @@ def detection_loss(y: Tensor, output: Tensor, *, centre_weight: float) -> Tensor
     loss = ops.sum(hard * falling) / ops.cast(n_hard, p.dtype)
     for columns, weight in ((slice(2, 6), BOX_WEIGHT), (slice(6, 8), centre_weight)):
         apart = output[:, columns.start - 1 : columns.stop - 1] - y[:, columns]
-        square = ops.mean(apart**2, axis=1)
-        loss += weight * ops.sum(y[:, 1] * square) / ops.maximum(ops.sum(y[:, 1]), 1.0)
+        size = ops.abs(apart)
+        off = ops.mean(ops.where(size < 1.0, 0.5 * size * size, size - 0.5), axis=1)
+        loss += weight * ops.sum(y[:, 1] * off) / ops.maximum(ops.sum(y[:, 1]), 1.0)
     return loss
 
 
@@ -170,6 +172,7 @@ def build_network(name: str, filters: int = 16) -> keras.Model:
         if name == "output":
             x = convolution(x, 2 * filters, 3, "valid", 3)
         x = layers.Flatten(name="flat")(x)
+        x = layers.Dropout(0.2, name="dropout")(x)
         x = layers.Dense(
             4 * filters, activation="relu", kernel_initializer="he_normal", name="dense"
         )(x)

@@ -51,13 +51,13 @@ def spots(n, rng):
 def test_the_loss_is_that_of_the_hardest_and_of_boxes_that_count():
     y = np.zeros((4, 8), np.float32)
     y[:, 0] = 1, 0, -1, 1
-    y[0, 1], y[0, 2:] = 1.0, 1.0
+    y[0, 1], y[0, 2:6], y[0, 6:] = 1.0, 1.0, 2.0
     output = np.zeros((4, 7), np.float32)
     output[:, 0] = 0.5, 0.2, 0.9, 0.8
     entropy = -np.log([0.5, 0.8, 0.8])
     hardest = np.sort(entropy)[-2:].mean()  # 70 % of three are two
     loss = float(detection_loss(y, output, centre_weight=0.25))
-    assert loss == pytest.approx(hardest + 0.5 * 1.0 + 0.25 * 1.0, rel=1e-5)
+    assert loss == pytest.approx(hardest + 0.5 * 0.5 + 0.25 * 1.5, rel=1e-5)
 
 
 def test_targets_are_told_by_overlap_and_count_from_the_cell_across_the_seam():
