@@ -51,6 +51,7 @@ VERSIONS = {
     "lcw": 2,  # tables of local cell weighting
     "eoverp": 1,  # tables of E/p
     "particleflow": 1,  # matching, subtraction, objects, jets
+    "higgs": 1,  # collisions with two photons, their candidates
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left

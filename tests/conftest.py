@@ -27,10 +27,11 @@ def root() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put whole notebooks last; keep the tests of one file on one worker, but spread the
-    notebooks.
+    """Put whole notebooks last, the later ones of them, which take longer, first; keep the tests of
+    one file on one worker, but spread the notebooks.
     """
-    items.sort(key=lambda item: item.get_closest_marker("notebook") is not None)
+    whole = [item for item in items if item.get_closest_marker("notebook") is not None]
+    items[:] = [item for item in items if item not in whole] + whole[::-1]
     for item in items:
         if item.get_closest_marker("notebook") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path)))

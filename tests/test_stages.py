@@ -26,6 +26,7 @@ from pfcalib.calibration.rings import N_LAYERS, N_RINGS
 from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import find_clusters
 from pfcalib.geometry import GRIDS, WINDOW
+from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
 from pfcalib.samples.maps import open_cache
@@ -218,13 +219,25 @@ def particleflow() -> dict[str, float]:
     return sums({name: np.concatenate(parts) for name, parts in columns.items()})
 
 
+def higgs() -> dict[str, float]:
+    """Candidates of pairs of Higgs bosons and of the continuum."""
+    found = {}
+    for process in ("hh", "yy"):
+        config = CandidateConfig(process=process, n_events=60, seed=SEED)
+        columns = simulate_candidates(config)
+        found |= {f"{process} {name}": columns[name] for name in ("weight", "m_yy", "m_bb", "met")}
+    return sums(found)
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
     "features": features, "training": training, "lcw": lcw, "eoverp": eoverp,
-    "particleflow": particleflow,
+    "particleflow": particleflow, "higgs": higgs,
 }  # fmt: skip
-NEEDS = {"geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc"}  # extras
+NEEDS = {  # extras
+    "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
+}  # fmt: skip
 
 
 def test_every_stage_is_watched():

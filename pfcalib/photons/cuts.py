@@ -33,7 +33,7 @@ class Boxes(NamedTuple):
     def bins(self, eta: ArrayLike, et: ArrayLike) -> NDArray[np.int64]:
         """Bin of each candidate; those beyond an edge belong to the bin beside it."""
         places = [
-            np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
+            np.clip(np.digitize(np.asarray(values), edges) - 1, 0, len(edges) - 2)
             for values, edges in ((np.abs(eta), self.eta_edges), (et, self.et_edges))
         ]
         return np.asarray(places[0] * (len(self.et_edges) - 1) + places[1])

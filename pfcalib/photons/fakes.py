@@ -70,7 +70,7 @@ class Candidates(NamedTuple):
         start = np.repeat(first[rows] - np.cumsum(size) + size, size)
         chosen = Particles._make(v[start + np.arange(size.sum())] for v in self.particles)
         event = np.repeat(np.arange(len(rows)), size)
-        return Candidates(*(v[rows] for v in self[:5]), chosen._replace(event=event))
+        return Candidates._make([*(v[rows] for v in self[:5]), chosen._replace(event=event)])
 
 
 def simulate_candidates(
@@ -203,7 +203,7 @@ def _join(parts: list[Candidates]) -> Candidates:
     event = np.concatenate([p.particles.event + n for p, n in zip(parts, before, strict=False)])
     columns = [np.concatenate(v) for v in zip(*(part.particles for part in parts), strict=True)]
     alone = (np.concatenate(v) for v in zip(*(part[:5] for part in parts), strict=True))
-    return Candidates(*alone, Particles(event, *columns[1:]))
+    return Candidates._make([*alone, Particles(event, *columns[1:])])
 
 
 def turn(candidates: Candidates, rng: np.random.Generator) -> Candidates:

@@ -130,7 +130,7 @@ class Pairs(NamedTuple):
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Pairs:
         """Some of them, by place or mask."""
-        return Pairs(*(column[rows] for column in self[:-1]), self.pileup[:, rows])
+        return Pairs._make([*(column[rows] for column in self[:-1]), self.pileup[:, rows]])
 
     @property
     def clean(self) -> F32:
@@ -236,7 +236,7 @@ def join_pairs(parts: list[Pairs]) -> Pairs:
     columns = [
         np.concatenate(column) for column in zip(*(part[:-1] for part in parts), strict=True)
     ]
-    return Pairs(*columns, np.concatenate([part.pileup for part in parts], axis=1))
+    return Pairs._make([*columns, np.concatenate([part.pileup for part in parts], axis=1)])
 
 
 def _image(
@@ -336,7 +336,8 @@ def overlay(
     """
     low, high = (_PART_OF_POOL[[split, split + 1]] * pool.n_events).round().astype(np.int64)
     numbers = rng.poisson(np.diff((0.0, *mus)))
-    drawn, turns = (rng.integers(*ends, size=numbers.sum()) for ends in ((low, high), (0, N_TURNS)))
+    drawn = rng.integers(low, high, size=int(numbers.sum()))
+    turns = rng.integers(0, N_TURNS, size=int(numbers.sum()))
     pixel = np.full(BARREL.n_cells, -1, np.int32)
     pixel[window] = np.arange(len(window))
     hits = pool.offsets, pool.cell, pool.values[:, 0], turn_table(BARREL), pixel
