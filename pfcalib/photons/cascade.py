@@ -257,7 +257,7 @@ class Found(NamedTuple):
 
     def take(self, rows: IntArray | NDArray[np.bool_]) -> Found:
         """Some of them."""
-        return Found(*(column[rows] for column in self))
+        return Found._make(column[rows] for column in self)
 
 
 def join_found(parts: Sequence[Found]) -> Found:
