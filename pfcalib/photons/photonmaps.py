@@ -53,11 +53,11 @@ class MapsConfig:
     n_events : int
         Half of them with one photon, half with two.
     n_pions : int
-        Charged and neutral pions an event.
+        Charged and neutral pions an event, half of every two side by side as two photons are.
     et : (float, float), GeV
         Of photons and pions, flat in its logarithm.
     distance : (float, float)
-        Of two photons in (eta, phi), flat.
+        Of two photons, or two pions, in (eta, phi), flat.
     eta_max : float
         Largest abs(eta); near the edge of the barrel, showers are cut.
     dead : float
@@ -247,7 +247,10 @@ def _draw(config: MapsConfig, n: int, rng: np.random.Generator) -> tuple[IntArra
     eta = rng.uniform(-config.eta_max, config.eta_max, len(event))
     phi = rng.uniform(-np.pi, np.pi, len(event))
     distance = np.full(len(event), np.inf)
-    second = np.flatnonzero(is_photon & (place == 1))
+    # half of the pions have a partner as half of the photons do, so that it tells nothing
+    odd = (place - photons[event]) % 2 == 1
+    partner = ~is_photon & odd & (rng.random(len(event)) < 0.5)
+    second = np.flatnonzero((is_photon & (place == 1)) | partner)
     apart = rng.uniform(*config.distance, len(second))
     angle = rng.uniform(-np.pi, np.pi, len(second))
     # towards the middle, so that the second one lies in the barrel too
