@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.cache import cache_folder, cache_key, new_file
+from pfcalib.cache import cache_folder, cache_key
 from pfcalib.columns import LAYER_NAMES
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL, Grid
@@ -29,6 +29,7 @@ from pfcalib.photons.fakes import (
     to_calorimeter,
     turn,
 )
+from pfcalib.photons.parts import cached_parts, read_arrays
 from pfcalib.samples.split import split_of
 from pfcalib.simulation.detector import build_slabs, grid_arrays
 from pfcalib.simulation.digitise import NoiseConfig, noise_sigma
@@ -37,12 +38,7 @@ from pfcalib.simulation.parameters import ShowerConfig
 from pfcalib.simulation.particles import Particles
 from pfcalib.simulation.pileup import (
     N_TURNS,
-    NO_POOL,
     Pool,
-    PoolConfig,
-    cached_pool,
-    in_order,
-    read_pool,
     turn_table,
 )
 from pfcalib.simulation.produce import FIELD
@@ -398,36 +394,18 @@ def cached_pairs(config: PairsConfig, *, cache_dir: str | os.PathLike[str] | Non
         "simulation", "pythia", "events", config=config.settings, pythia8=pythia_version()
     )
     path = folder / f"photons-{config.n_fakes}-{key}.npz"
-    if path.exists():
-        return path
-    pool = None
-    if config.mus:
-        of_pool = PoolConfig(n_events=config.n_pool, chunk=min(config.n_pool, 100))
-        pool = cached_pool(of_pool, cache_dir=folder, n_processes=config.n_processes)
-    parts = path.with_suffix(".parts")
-    numbers = range(-(-config.n_fakes // config.chunk))
-    make = functools.partial(_make_part, config, pool, parts)
-    files = list(in_order(make, numbers, config.n_processes))
-    _write(path, join_pairs([read_pairs(file) for file in files]))
-    for file in files:
-        file.unlink()
-    parts.rmdir()
-    return path
-
-
-def _make_part(config: PairsConfig, pool: Path | None, folder: Path, number: int) -> Path:
-    path = folder / f"{number:05d}.npz"
-    if not path.exists():
-        _write(path, simulate_pairs(config, read_pool(pool) if pool else NO_POOL, number))
-    return path
-
-
-def _write(path: Path, pairs: Pairs) -> None:
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **pairs._asdict())
+    return cached_parts(
+        path,
+        Pairs,
+        functools.partial(simulate_pairs, config),
+        -(-config.n_fakes // config.chunk),
+        join=join_pairs,
+        n_pool=config.n_pool if config.mus else 0,
+        n_processes=config.n_processes,
+    )
 
 
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     """The pairs of a file of `cached_pairs`."""
-    with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-        return Pairs(*(file[name] for name in Pairs._fields))
+    found: Pairs = read_arrays(Pairs, Path(path))
+    return found

@@ -17,15 +17,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.cache import cache_folder, cache_key, new_file
+from pfcalib.cache import cache_folder, cache_key
 from pfcalib.columns import LAYER_NAMES
 from pfcalib.errors import ConfigError
 from pfcalib.geometry import BARREL
 from pfcalib.photons.pairs import EMB2, overlay, shower
+from pfcalib.photons.parts import cached_parts, read_arrays
 from pfcalib.samples.split import split_of
 from pfcalib.simulation.digitise import noise_sigma
 from pfcalib.simulation.particles import Particles
-from pfcalib.simulation.pileup import NO_POOL, Pool, PoolConfig, cached_pool, in_order, read_pool
+from pfcalib.simulation.pileup import Pool
 from pfcalib.simulation.pythia import pythia_version
 
 IntArray = NDArray[np.int64]
@@ -282,21 +283,15 @@ def cached_maps(config: MapsConfig, *, cache_dir: str | os.PathLike[str] | None 
     pythia = pythia_version() if config.mu else None
     key = cache_key("simulation", "pythia", "events", config=config.settings, pythia8=pythia)
     path = folder / f"photon-maps-{config.n_events}-{key}.npz"
-    if path.exists():
-        return path
-    pool = None
-    if config.mu:
-        of_pool = PoolConfig(n_events=config.n_pool, chunk=min(config.n_pool, 100))
-        pool = cached_pool(of_pool, cache_dir=folder, n_processes=config.n_processes)
-    parts = path.with_suffix(".parts")
-    numbers = range(-(-config.n_events // config.chunk))
-    make = functools.partial(_make_part, config, pool, parts)
-    files = list(in_order(make, numbers, config.n_processes))
-    _write(path, join_maps([read_maps(file) for file in files]))
-    for file in files:
-        file.unlink()
-    parts.rmdir()
-    return path
+    return cached_parts(
+        path,
+        Maps,
+        functools.partial(simulate_maps, config),
+        -(-config.n_events // config.chunk),
+        join=join_maps,
+        n_pool=config.n_pool if config.mu else 0,
+        n_processes=config.n_processes,
+    )
 
 
 def join_maps(parts: list[Maps]) -> Maps:
@@ -306,19 +301,7 @@ def join_maps(parts: list[Maps]) -> Maps:
     return Maps(*(np.concatenate(column) for column in zip(*moved, strict=True)))
 
 
-def _make_part(config: MapsConfig, pool: Path | None, folder: Path, number: int) -> Path:
-    path = folder / f"{number:05d}.npz"
-    if not path.exists():
-        _write(path, simulate_maps(config, read_pool(pool) if pool else NO_POOL, number))
-    return path
-
-
-def _write(path: Path, maps: Maps) -> None:
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **maps._asdict())
-
-
 def read_maps(path: str | os.PathLike[str]) -> Maps:
     """The events of a file of `cached_maps`."""
-    with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-        return Maps(*(file[name] for name in Maps._fields))
+    found: Maps = read_arrays(Maps, Path(path))
+    return found
