@@ -1,3 +1,3 @@
-"""Pairs of Higgs bosons in two b quarks and two photons: collisions of signal and backgrounds,
-their selection, and classifiers whose probabilities become one discriminant.
+"""Higgs bosons in rare final states: collisions of signal and backgrounds, their selection, and
+discriminants made of the probabilities of several classes.
 """

@@ -6,7 +6,7 @@ from scipy.special import softmax
 
 from pfcalib.deploy.contract import read_contract
 from pfcalib.deploy.validator import check_stored_model, require_parity
-from pfcalib.higgs.classifiers import (
+from pfcalib.training.classes import (
     Candidates,
     ClassNetworkConfig,
     cross_entropy,

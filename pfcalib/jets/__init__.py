@@ -1,0 +1,1 @@
+"""Jets: calibration, boosted objects, the Lund plane, taggers that leave the mass alone."""
