@@ -51,13 +51,13 @@ VARIABLES = {
     "m_jj_near": ("mass of the two jets nearest to each other", "GeV"),
     "deta_jj_max": ("largest difference of pseudorapidity of two jets", ""),
     "dr_lepton_bb": ("distance of the lepton and the nearest pair of b jets", ""),
-    "chi2": ("logarithm of 1 + chi^2 of the best assignment", ""),
-    "m_higgs": ("mass of its Higgs boson", "GeV"),
-    "pt_higgs": ("pT of its Higgs boson", "GeV"),
-    "dr_higgs": ("distance of the two jets of its Higgs boson", ""),
-    "tags_higgs": ("sum of the levels of their tags", ""),
-    "m_higgs_top": ("mass of its Higgs boson and leptonic top quark", "GeV"),
-    "dr_higgs_tt": ("distance of its Higgs boson and the pair of top quarks", ""),
+    "chi2": ("logarithm of 1 + χ² of the best assignment", ""),
+    "m_higgs": ("mass of the assigned Higgs boson", "GeV"),
+    "pt_higgs": ("pT of the assigned Higgs boson", "GeV"),
+    "dr_higgs": ("distance of the two jets of the assigned Higgs boson", ""),
+    "tags_higgs": ("sum of the levels of the tags of these two jets", ""),
+    "m_higgs_top": ("mass of the assigned Higgs boson and leptonic top quark", "GeV"),
+    "dr_higgs_tt": ("distance of the assigned Higgs boson and the top quarks", ""),
 }
 HIGGS_WINDOW = 30.0  # GeV
 N_CANDIDATES = 4  # jets of the highest tags, that stand for b quarks
