@@ -27,6 +27,7 @@ from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import find_clusters
 from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
+from pfcalib.higgs.topevents import TopConfig, simulate_chunk
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
 from pfcalib.samples.maps import open_cache
@@ -229,14 +230,24 @@ def higgs() -> dict[str, float]:
     return sums(found)
 
 
+def topevents() -> dict[str, float]:
+    """Pairs of top quarks, alone, with b quarks and with a Higgs boson."""
+    found = {}
+    for process in ("tth", "ttbb", "tt"):
+        events = simulate_chunk(TopConfig(process=process, n_events=60, seed=SEED), 0)
+        found |= {f"{process} {name}": column for name, column in events._asdict().items()}
+    return sums(found)
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
     "features": features, "training": training, "lcw": lcw, "eoverp": eoverp,
-    "particleflow": particleflow, "higgs": higgs,
+    "particleflow": particleflow, "higgs": higgs, "topevents": topevents,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
+    "topevents": "pythia8mc",
 }  # fmt: skip
 
 
