@@ -22,7 +22,6 @@ from pfcalib.cache import cache_folder, cache_key, locked, new_file, scratch_fol
 from pfcalib.calibration.rings import RingCells, ring_cells
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.jets.jetvariables import (
-    CHARGED,
     POINT,
     VARIABLES,
     FloatArray,
@@ -168,12 +167,12 @@ def cached_jets(config: JetSampleConfig) -> Path:
     require_pythia()
     require_fastjet()
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "n_processes"}
-    stages = (*STAGES, "clustering", "particleflow", "jets")
+    stages = (*STAGES, "clustering", "particleflow", "jet_calibration")
     key = cache_key(*stages, config=settings, pythia=pythia_version())
     path = cache_folder() / "jets" / f"calibration-{config.n_parts}-{key}.npz"
     with locked(path):
         if not path.exists():
-            for number in (0, config.turn - 1):  # of the first and of the test split
+            for number in (0, config.turn - 1) if any(config.mus) else ():  # two pools
                 cached_pool(config.events(number).pool_config, n_processes=config.n_processes)
             folder = path.with_suffix(".parts")
             make = functools.partial(_make_part, config, folder)
@@ -298,9 +297,7 @@ def _momenta(of: Inputs) -> FloatArray:
     return np.column_stack([pt, np.arcsinh(of.pz / pt), np.arctan2(of.py, of.px)])
 
 
-def _members(
-    raw: Jets, rows: IntArray, inputs: list[Inputs]
-) -> list[tuple[int, int, IntArray]]:
+def _members(raw: Jets, rows: IntArray, inputs: list[Inputs]) -> list[tuple[int, int, IntArray]]:
     """Each jet, its event, and its constituents among the inputs of the event."""
     first = np.concatenate([[0], np.cumsum([len(of.e) for of in inputs])])
     event = raw.event

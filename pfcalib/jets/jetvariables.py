@@ -74,9 +74,9 @@ def jet_variables(
     Returns
     -------
     dict
-        VARIABLES: ``pt_tracks`` and ``pt_pile_up`` (GeV, all tracks of the hard scattering and of other
-        vertices), ``n_track``, ``w_track`` (mean distance weighted by pT), ``n_90`` (constituents
-        that carry SHARE), and LAYERS.
+        VARIABLES: ``pt_tracks`` and ``pt_pile_up`` (GeV, all tracks of the hard scattering and of
+        other vertices), ``n_track``, ``w_track`` (mean distance weighted by pT), ``n_90``
+        (constituents that carry SHARE), and LAYERS.
     """
     tracks, clusters = seen.event.tracks, seen.event.clusters
     away = distance(tracks.eta, tracks.phi, eta, phi)

@@ -201,7 +201,8 @@ def _factors(
             if count[i, j]:
                 median[i, j] = np.median(response[here]) / of_all
     weight, total = (
-        gaussian_filter(table, config.smoothing, mode="nearest") for table in (count, count * median)
+        gaussian_filter(table, config.smoothing, mode="nearest")
+        for table in (count, count * median)
     )
     known = weight > 1e-9
     smooth = np.where(known, total / np.where(known, weight, 1.0), 1.0)
