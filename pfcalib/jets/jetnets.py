@@ -3,7 +3,7 @@ does (arXiv:2303.17312), with or without the constituents of the jet.
 
 A network gives the logarithm of a factor of each of its answers, such as ln(true pT / pT). Its loss
 is a mean absolute error, which leads to the median, or the leaky Gaussian kernel
-(ATL-PHYS-PUB-2020-001), which leads to the mode where the kernel is narrow.
+(ATL-PHYS-PUB-2020-001), which leads to about the mode.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pfcalib.training.fit import Say, TrainConfig, TrainResult, fit_model
 
 VARIABLES_INPUT, POINTS_INPUT, OUTPUT = "variables", "constituents", "log_factors"
 N_REFERENCE = 500  # jets that check an export
-LEAK = 0.1  # slope of the kernel's loss far away
+LEAK = 0.01  # slope of the kernel's loss far away
 
 FloatArray = NDArray[np.float64]
 Inputs = Mapping[str, NDArray[np.float32]]

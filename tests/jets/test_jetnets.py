@@ -20,6 +20,7 @@ from pfcalib.jets.jetnets import (
 from pfcalib.jets.jetvariables import POINT
 from pfcalib.training.fit import TrainConfig
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SMALL = JetNetworkConfig(
     widths=(16,),
     n_bins=4,
@@ -55,13 +56,13 @@ def test_order_of_constituents_and_zeros_behind_them_do_not_matter(rng):
     assert np.all(np.abs(predict(model, inputs) - first) > 1e-6)
 
 
-def test_the_kernel_leads_to_the_mode_where_it_is_narrow_and_to_the_median_where_it_is_wide():
+def test_the_kernel_leads_to_the_mode_and_its_leak_to_the_median_where_it_sees_no_jets():
     rng = np.random.default_rng(1)
     drawn = rng.gamma(2.0, 1.0, 20_000)  # mode 1, median 1.678
     tried = np.linspace(0.5, 2.5, 101)
-    for width, expected in ((0.3, 1.0), (300.0, 1.678)):
+    for width, expected in ((0.3, 1.0), (1e-4, 1.678)):
         losses = [float(np.mean(leaky_kernel(drawn - value, width))) for value in tried]
-        assert tried[np.argmin(losses)] == pytest.approx(expected, abs=0.15)
+        assert tried[np.argmin(losses)] == pytest.approx(expected, abs=0.1)
 
 
 @pytest.mark.parametrize("kernel", [0.0, 0.1])
