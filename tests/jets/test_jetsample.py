@@ -24,7 +24,7 @@ from pfcalib.jets.jetvariables import LAYERS, PILE_UP
 from pfcalib.samples.split import SPLITS
 
 TINY = JetSampleConfig(
-    n_parts=3, chunk=2, mus=(0.0,), pt_hat=(60.0, 90.0), shares=(1, 1, 1), large_pt_min=40.0
+    n_parts=3, chunk=4, mus=(0.0,), pt_hat=(60.0, 90.0), shares=(1, 1, 1), large_pt_min=40.0
 )
 
 
