@@ -20,7 +20,7 @@ from pfcalib.jets.jetsample import (
     read_jets,
     simulate_part,
 )
-from pfcalib.jets.jetvariables import LAYERS, PILE_UP
+from pfcalib.jets.jetvariables import LAYERS, PILE_UP, POINT
 from pfcalib.samples.split import SPLITS
 
 TINY = JetSampleConfig(
@@ -90,31 +90,33 @@ def test_collisions_of_other_events_are_told(monkeypatch):
         simulate_part(TINY, 0)
 
 
-def test_parts_that_are_there_are_taken_and_two_processes_make_the_same(tmp_path, monkeypatch):
-    monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path / "one"))
-    one = read_jets(cached_jets(dataclasses.replace(TINY, n_processes=2)))
-    monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path / "two"))
-    made = []
-    whole = jetsample.simulate_part
-    monkeypatch.setattr(
-        jetsample, "simulate_part", lambda c, number: made.append(number) or whole(c, number)
-    )
-
-    class Killed(Exception):
-        pass
-
-    def stop(path, columns, save=jetsample._save):
-        save(path, columns)
-        if len(made) == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(jetsample, "_save", stop)
-        with pytest.raises(Killed):
-            cached_jets(TINY)
-    two = read_jets(cached_jets(TINY))
-    assert made == [0, 1, 2]
-    for name, values in one.jets.items():
-        np.testing.assert_array_equal(values, two.jets[name])
-    np.testing.assert_array_equal(one.points, two.points)
+def test_two_processes_make_what_one_does(part, tmp_path, monkeypatch):
+    monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
+    found = read_jets(cached_jets(dataclasses.replace(TINY, n_processes=2)))
+    for name, values in found.jets.items():
+        of_part = values[found.jets["split"] == TINY.split(1)]
+        np.testing.assert_array_equal(of_part, part[f"jets/{name}"])
+    assert len(found.points) == found.offsets[-1]
     assert not list((cache_folder() / "jets").glob("*.parts"))
+
+
+def test_parts_that_a_killed_call_has_left_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
+    made = []
+
+    def simulate(config, number):
+        made.append(number)
+        if made == [0, 1]:
+            raise KeyboardInterrupt
+        one = np.array([float(number)])
+        points = np.full((number, len(POINT)), number, dtype=np.float32)
+        return {"jets/pt": one, "large/pt": one, "n_points": np.array([number]), "points": points}
+
+    monkeypatch.setattr(jetsample, "simulate_part", simulate)
+    with pytest.raises(KeyboardInterrupt):
+        cached_jets(TINY)
+    found = read_jets(cached_jets(TINY))
+    assert made == [0, 1, 1, 2]
+    assert found.jets["pt"].tolist() == [0.0, 1.0, 2.0]
+    assert found.offsets.tolist() == [0, 0, 1, 3]
+    assert found.points[:, 0].tolist() == [1.0, 2.0, 2.0]
