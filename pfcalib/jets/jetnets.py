@@ -29,7 +29,7 @@ from pfcalib.training.fit import Say, TrainConfig, TrainResult, fit_model
 
 VARIABLES_INPUT, POINTS_INPUT, OUTPUT = "variables", "constituents", "log_factors"
 N_REFERENCE = 500  # jets that check an export
-LEAK = 0.01  # slope of the kernel's loss far away
+LEAK = 1e-3  # slope of the kernel's loss far away
 
 FloatArray = NDArray[np.float64]
 Inputs = Mapping[str, NDArray[np.float32]]

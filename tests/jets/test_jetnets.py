@@ -58,9 +58,9 @@ def test_order_of_constituents_and_zeros_behind_them_do_not_matter(rng):
 
 def test_the_kernel_leads_to_the_mode_and_its_leak_to_the_median_where_it_sees_no_jets():
     rng = np.random.default_rng(1)
-    drawn = rng.gamma(2.0, 1.0, 20_000)  # mode 1, median 1.678
+    drawn = rng.gamma(2.0, 1.0, 20_000)  # mode 1, smeared 1.04; median 1.678
     tried = np.linspace(0.5, 2.5, 101)
-    for width, expected in ((0.3, 1.0), (1e-4, 1.678)):
+    for width, expected in ((0.2, 1.04), (1e-4, 1.678)):
         losses = [float(np.mean(leaky_kernel(drawn - value, width))) for value in tried]
         assert tried[np.argmin(losses)] == pytest.approx(expected, abs=0.1)
 
