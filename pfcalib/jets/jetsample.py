@@ -279,7 +279,7 @@ def _inside(of: Inputs) -> Inputs:
     nor has its truth.
     """
     inside = np.abs(np.arcsinh(of.pz / np.hypot(of.px, of.py))) < ETA_MAX
-    return Inputs(*(column[inside] for column in of))
+    return Inputs._make(column[inside] for column in of)
 
 
 def _mutual(jets: Jets, truth: Jets, eta_max: float, radius: float) -> JetPairs:

@@ -56,7 +56,7 @@ class Residual:
 def fit_residual(pt: ArrayLike, pt_true: ArrayLike, npv: ArrayLike, mu: ArrayLike) -> Residual:
     """Residual correction from jets in a narrow range of true pT in GeV, where pile-up counts."""
     excess = np.asarray(pt, dtype=np.float64) - np.asarray(pt_true, dtype=np.float64)
-    means = np.array([np.mean(npv), np.mean(mu)])
+    means = np.mean(np.column_stack([npv, mu]).astype(np.float64), axis=0)
     return Residual(pile_up_slopes(excess, npv, mu), means)
 
 
@@ -99,7 +99,7 @@ def fit_spline_scale(
         table = spline.fit_transform(log_true[here, None])
         fit = QuantileRegressor(quantile=0.5, alpha=0.0, solver="highs")
         fit.fit(table, (log_pt - log_true)[here])
-        grid = np.linspace(*np.quantile(log_true[here], (0.0, 1.0)), N_GRID)
+        grid = np.linspace(log_true[here].min(), log_true[here].max(), N_GRID)
         measured = grid + fit.predict(spline.transform(grid[:, None]))
         rising = np.append(True, measured[1:] > np.maximum.accumulate(measured)[:-1])
         inversions.append(Inversion(measured[rising], grid[rising]))
