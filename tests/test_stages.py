@@ -28,6 +28,7 @@ from pfcalib.clustering.topo import find_clusters
 from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
 from pfcalib.higgs.topevents import TopConfig, simulate_chunk
+from pfcalib.jets.jetsample import JetSampleConfig, simulate_part
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
 from pfcalib.samples.maps import open_cache
@@ -239,15 +240,31 @@ def topevents() -> dict[str, float]:
     return sums(found)
 
 
+def jet_calibration() -> dict[str, float]:
+    """Jets of two dijets without pile-up, with what their calibration may know of them."""
+    config = JetSampleConfig(
+        n_parts=3, chunk=2, mus=(0.0,), pt_hat=(60.0, 90.0), shares=(1, 1, 1), seed=SEED,
+        large_pt_min=40.0,
+    )  # fmt: skip
+    columns = simulate_part(config, 0)
+    wanted = ("pt", "pt_true", "parton", "n_track", "w_track", "n_90", "f_charged", "f_TileBar0")
+    large = {name: columns[f"large/{name}"] for name in ("mass", "mass_true")}
+    return sums(
+        {name: columns[f"jets/{name}"] for name in wanted} | large | {"points": columns["points"]}
+    )
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
     "features": features, "training": training, "lcw": lcw, "eoverp": eoverp,
     "particleflow": particleflow, "higgs": higgs, "topevents": topevents,
+    "jet_calibration": jet_calibration,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
     "topevents": "pythia8mc",
+    "jet_calibration": "pythia8mc",
 }  # fmt: skip
 
 
