@@ -1,9 +1,9 @@
-"""Large jets of boosted W, Z and Higgs bosons, top quarks, and of light quarks and gluons, by Pythia
-8, as clusters alone and with tracks would show them.
+"""Large jets of boosted bosons, top quarks, quarks and gluons by Pythia 8, as clusters alone and
+with tracks would show them.
 
-Bosons come from W H and Z H, of which all decay to quarks: W and Z are longitudinal there, as in the
-decays of heavy resonances that published taggers are trained with. Events are about flat in the pT
-of the hard scattering; weights make them so.
+Bosons come from W H and Z H, of which all decay to quarks: W and Z are longitudinal there, as in
+the decays of heavy resonances that published taggers are trained with. Events are about flat in the
+pT of the hard scattering.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pfcalib.cache import cache_folder, cache_key, locked, new_file
 from pfcalib.errors import ConfigError
 from pfcalib.jets.fastcalo import ETA_MAX, find_clusters, find_tracks, four_momentum
-from pfcalib.jets.grooming import RADIUS, constituents_of, pt_eta_phi_mass, total, trim
+from pfcalib.jets.grooming import RADIUS, constituents_of, pt_eta_phi_mass, trim
 from pfcalib.jets.substructure import QUANTITIES, substructure
 from pfcalib.jets.trackcalo import flow_objects, share_energy, subtract_tracks, unified_objects
 from pfcalib.particleflow.jets import NO_JET, Jets, find_jets, nearest
@@ -36,7 +36,12 @@ IntArray = NDArray[np.int64]
 
 SQRT_S = 13_000.0  # GeV
 ETA_PARTON = 1.2  # largest abs(eta) of what leaves the hard scattering
-_HADRONIC = ("24:onMode = off", "24:onIfAny = 1 2 3 4 5", "23:onMode = off", "23:onIfAny = 1 2 3 4 5")
+_HADRONIC = (
+    "24:onMode = off",
+    "24:onIfAny = 1 2 3 4 5",
+    "23:onMode = off",
+    "23:onIfAny = 1 2 3 4 5",
+)
 _HIGGS = (*_HADRONIC, "25:m0 = 125.0", "25:onMode = off", "25:onIfMatch = 5 -5")
 
 
@@ -51,9 +56,7 @@ class Process(NamedTuple):
 PROCESSES = {
     "wh": Process(("HiggsSM:ffbar2HW = on", *_HIGGS), (4.0, 5.0, 7.0), (24, 25)),
     "zh": Process(("HiggsSM:ffbar2HZ = on", *_HIGGS), (4.0, 5.0, 7.0), (23, 25)),
-    "tt": Process(
-        ("Top:gg2ttbar = on", "Top:qqbar2ttbar = on", *_HADRONIC), (5.5, 7.0, 9.0), (6,)
-    ),
+    "tt": Process(("Top:gg2ttbar = on", "Top:qqbar2ttbar = on", *_HADRONIC), (5.5, 7.0, 9.0), (6,)),
     "qcd": Process(("HardQCD:all = on",), (5.0, 6.0, 8.0), (0,)),
 }
 TRUTHS = {0: "qcd", 23: "z", 24: "w", 25: "h", 6: "t"}  # names of what a jet is, by PDG number
@@ -162,7 +165,9 @@ def _part(config: BoostedConfig, number: int) -> dict[str, FloatArray]:
     place = tuple(PROCESSES).index(config.process)
     rng = np.random.default_rng((config.seed, place, number))
     which, n_events = config.jobs[number]
-    events = generate(config.process, which, n_events, int(rng.integers(1, MAX_SEED, endpoint=True)))
+    events = generate(
+        config.process, which, n_events, int(rng.integers(1, MAX_SEED, endpoint=True))
+    )
     first = sum(n for _, n in config.jobs[:number])
     columns = large_jets(events, PROCESSES[config.process].truth, rng)
     return columns | {"event": columns["event"] + first}
@@ -232,7 +237,9 @@ def large_jets(
     rng : numpy.random.Generator
         Of the detector and the tags.
     """
-    particles = _without_muons(stable_particles(events, 4.9))
+    with np.errstate(invalid="ignore"):  # a remnant may have no momentum
+        particles = stable_particles(events, 4.9)
+    particles = Particles._make(x[np.abs(particles.pdg_id) != 13] for x in particles)
     momenta, offsets = _inputs(particles, len(events), rng)
     found = {
         name: find_jets(*momenta[name].T, offsets[name], radius=RADIUS, pt_min=0.5 * JET_PT)
@@ -261,10 +268,6 @@ def large_jets(
             columns["n_tags"] = np.zeros(len(rows))
             columns["n_tags"][there] = _tags(subjets[full], mine.event[taken[full]], events, rng)
     return {name: columns[name] for name in COLUMNS}
-
-
-def _without_muons(particles: Particles) -> Particles:
-    return Particles._make(x[np.abs(particles.pdg_id) != 13] for x in particles)
 
 
 def _inputs(

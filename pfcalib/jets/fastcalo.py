@@ -2,11 +2,12 @@
 take minutes an event.
 
 The calorimeter has two layers in the whole of abs(eta) < ETA_MAX, of the granularity of the second
-electromagnetic and of the hadronic ones of ATLAS. Energies are those of a calibrated calorimeter: of
-mean response 1. Showers have the radial profile of hep-ex/0001020; their radii give the widths that
-Geant4 finds in a slice of such a calorimeter. Clusters are split at local maxima, as those of
-arXiv:1603.02934 are: each cell belongs to the nearest one, and one in the second layer counts where
-there is none in front of it. There is no noise and no pile-up.
+electromagnetic and of the hadronic ones of ATLAS. Energies are those of a calibrated calorimeter,
+of mean response 1. Showers have the radial profile of hep-ex/0001020; their radii give the widths
+that Geant4 finds in a slice of such a calorimeter. Clusters are split at local maxima, as those of
+arXiv:1603.02934 are: a cell in front belongs to the nearest one, a cell behind is shared by energy
+in front and distance; maxima behind count where there is none in front. There is no noise and no
+pile-up.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from pfcalib.simulation.tracks import (
 FloatArray = NDArray[np.float64]
 
 ETA_MAX = 2.5
-EM, HAD = (200, 256), (50, 64)  # cells in eta and phi: 0.025 and 0.1 wide
+EM, HAD = (200, 256), (50, 64)  # cells in eta and phi
+EM_SIDE, HAD_SIDE = 0.025, 0.1  # their widths, about
 BEND = 0.45  # rad GeV: azimuth that 2 T add up to the front of the calorimeter, times pT
 # sigma / E: a / sqrt(E / GeV) and b in quadrature; of electrons and photons, and of hadrons
 # (hep-ex/0004009 has the latter)
@@ -41,7 +43,8 @@ SHOWER_RADIUS = {"em": 0.011, "hadron": 0.025}
 _RINGS = np.array([0.0, 0.5, 1.0, 1.7, 2.6, 3.6, 5.0])  # edges in units of R
 _SPOTS = 8  # in each ring
 SEED_ENERGY = 0.3  # GeV of a local maximum
-REACH = 0.2  # in (eta, phi), of a cluster
+REACH, SHARING = 0.2, 0.033  # in (eta, phi): of a cluster, and the 5 cm of its sharing
+N_SHARING = 8  # clusters at most that share a cell
 TRACK_PT, TRACK_ETA = 0.5, 2.5  # GeV
 # in eta and phi: two particles nearer than two pixels at 33 mm share a cluster of pixels, and of
 # those so many are lost (arXiv:1704.07983: 0.061 to 0.093)
@@ -92,9 +95,7 @@ def find_clusters(particles: Particles, rng: np.random.Generator) -> Clusters:
     n = len(particles.energy)
     is_em = np.isin(np.abs(particles.pdg_id), (11, 22))
     (a, b), (c, d) = RESOLUTION.values()
-    variance = np.where(
-        is_em, a**2 / particles.energy + b**2, c**2 / particles.energy + d**2
-    )
+    variance = np.where(is_em, a**2 / particles.energy + b**2, c**2 / particles.energy + d**2)
     energy = particles.energy * rng.gamma(1.0 / variance, variance)  # of mean 1, never below 0
     passes = rng.random(n) < np.exp(-FRONT_DEPTH)
     front = np.where(is_em, 1.0, np.where(passes, 0.0, rng.random(n)))
@@ -138,45 +139,56 @@ def _spots(
 
 def _grow(cells: FloatArray) -> Clusters:
     """Clusters of the cells of both layers."""
-    seeds, places, energies, sides = [], [], [], []
-    for shape, first in ((EM, 0), (HAD, int(np.prod(EM)))):
-        grid = cells[first : first + np.prod(shape)].reshape(shape)
-        row, column = np.nonzero(grid)
-        place = np.stack(
-            [
-                (row + 0.5) * 2.0 * ETA_MAX / shape[0] - ETA_MAX,
-                (column + 0.5) * 2.0 * np.pi / shape[1],
-            ],
-            axis=-1,
-        )
-        energy = grid[row, column]
-        top = maximum_filter(grid, size=3, mode=("constant", "wrap"))[row, column]
-        is_seed = (energy == top) & (energy > SEED_ENERGY)
-        if seeds and len(seeds[0]):  # a maximum behind another one is none of its own
-            near = _tree(places[0][seeds[0]]).query(place, distance_upper_bound=0.1)[0]
-            is_seed &= ~np.isfinite(near)
-        seeds.append(np.flatnonzero(is_seed))
-        places.append(place)
-        energies.append(energy)
-        sides.append(np.full(len(row), 2.0 * ETA_MAX / shape[0]))
-    seed = np.concatenate([seeds[0], len(places[0]) + seeds[1]])
-    if len(seed) == 0:
+    split = int(np.prod(EM))
+    place, energy = _filled(cells[:split].reshape(EM))
+    back, behind = _filled(cells[split:].reshape(HAD))
+    seed = _maxima(cells[:split].reshape(EM))
+    more = _maxima(cells[split:].reshape(HAD))
+    if len(seed) and len(more):  # a maximum behind another one is none of its own
+        near, _ = _tree(place[seed]).query(back[more], distance_upper_bound=HAD_SIDE)
+        more = more[~np.isfinite(near)]
+    centre = np.concatenate([place[seed], back[more]])
+    n = len(centre)
+    if n == 0:
         return Clusters(*np.zeros((4, 0)))
-    place, energy, side = (np.concatenate(x) for x in (places, energies, sides))
-    centre = place[seed]
-    _, cluster = _tree(centre).query(place, distance_upper_bound=REACH)
-    near = cluster < len(seed)
-    cluster, place, energy, side = (x[near] for x in (cluster, place, energy, side))
-    offset = place - centre[cluster]
+    tree = _tree(centre)
+    _, mine = tree.query(place, distance_upper_bound=REACH)
+    front = np.bincount(mine, energy, n + 1)[:n]
+    distance, several = tree.query(back, k=min(N_SHARING, n), distance_upper_bound=REACH)
+    distance, several = distance.reshape(len(back), -1), several.reshape(len(back), -1)
+    weight = np.append(np.where(front > 0.0, front, SEED_ENERGY), 0.0)[several]
+    weight *= np.exp(-np.minimum(distance, 1.0) / SHARING)
+    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-30)
+    cluster = np.concatenate([mine, several.ravel()])
+    part = np.concatenate([energy, (behind[:, None] * weight).ravel()])
+    where = np.concatenate([place, np.repeat(back, several.shape[1], axis=0)])
+    side = np.repeat([EM_SIDE, HAD_SIDE], [len(mine), several.size])
+    kept = (cluster < n) & (part > 0.0)
+    cluster, part, side = cluster[kept], part[kept], side[kept]
+    offset = where[kept] - centre[cluster]
     offset[:, 1] = np.remainder(offset[:, 1] + np.pi, 2.0 * np.pi) - np.pi
+    total = np.bincount(cluster, part, n)
 
     def mean(x: FloatArray) -> FloatArray:
-        return np.bincount(cluster, energy * x, len(seed)) / total
+        return np.bincount(cluster, part * x, n) / total
 
-    total = np.bincount(cluster, energy, len(seed))
     y, x = (mean(offset[:, i]) for i in (0, 1))
     r2 = mean((offset**2).sum(axis=1) + side**2 / 6.0) - y**2 - x**2
     return Clusters(total, centre[:, 0] + y, centre[:, 1] + x, np.sqrt(np.maximum(r2, 0.0)))
+
+
+def _filled(grid: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """eta and phi of the centres of the cells with energy, (n, 2), and these energies."""
+    row, column = np.nonzero(grid)
+    eta = (row + 0.5) * 2.0 * ETA_MAX / grid.shape[0] - ETA_MAX
+    return np.stack([eta, (column + 0.5) * 2.0 * np.pi / grid.shape[1]], -1), grid[row, column]
+
+
+def _maxima(grid: FloatArray) -> NDArray[np.int64]:
+    """Those of the cells with energy that no neighbour exceeds."""
+    top = maximum_filter(grid, size=3, mode=("constant", "wrap"))
+    energy = grid[grid > 0.0]
+    return np.flatnonzero((energy == top[grid > 0.0]) & (energy > SEED_ENERGY))
 
 
 def _tree(place: FloatArray) -> cKDTree:
@@ -191,10 +203,9 @@ def find_tracks(particles: Particles, rng: np.random.Generator) -> Tracks:
     pt = transverse_momentum(particles)
     row = np.flatnonzero((charge != 0.0) & (pt > TRACK_PT) & (np.abs(particles.eta) < TRACK_ETA))
     row = row[np.argsort(-pt[row], kind="stable")]
-    pairs = cKDTree(
-        np.stack([particles.eta[row] / PIXELS[0], particles.phi[row] / PIXELS[1]], axis=-1)
-    ).query_pairs(1.0, output_type="ndarray") if len(row) else np.zeros((0, 2), dtype=int)
-    harder = np.bincount(pairs.max(axis=1), minlength=len(row)) if len(pairs) else np.zeros(len(row))
+    place = np.stack([particles.eta[row], particles.phi[row]], axis=-1) / PIXELS
+    pairs = cKDTree(place).query_pairs(1.0, output_type="ndarray").reshape(-1, 2)
+    harder = np.bincount(pairs.max(axis=1, initial=0) if len(pairs) else [], minlength=len(row))
     kept = efficiency(particles.pdg_id[row], pt[row], particles.eta[row]) * (1.0 - LOST) ** harder
     row = row[rng.random(len(row)) < kept]
     pt, eta, phi = pt[row], particles.eta[row], particles.phi[row]

@@ -13,7 +13,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.particleflow.jets import Jets, require_fastjet
+from pfcalib.particleflow.jets import Jets, _fastjet
 
 FloatArray = NDArray[np.float64]
 
@@ -33,9 +33,7 @@ class SoftDrop(NamedTuple):
 
 def cluster(constituents: ak.Array, algorithm: str, radius: float) -> Any:
     """FastJet's sequence of each list of constituents, by "kt" or "cambridge"."""
-    require_fastjet()
-    import fastjet
-
+    fastjet = _fastjet()
     definition = fastjet.JetDefinition(getattr(fastjet, f"{algorithm}_algorithm"), radius)
     return fastjet.ClusterSequence(constituents, definition)
 

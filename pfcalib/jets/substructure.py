@@ -7,6 +7,8 @@ by the winner that takes all. FastJet computes them.
 
 from __future__ import annotations
 
+import warnings
+
 import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
@@ -51,16 +53,20 @@ def substructure(constituents: ak.Array, ungroomed: ak.Array) -> dict[str, Float
     found["e2"] = np.divide(found["c2"], found["d2"], out=np.zeros(len(n)), where=found["d2"] > 0.0)
     tau = ak.to_numpy(
         sequence.njettiness(
-            measure_definition="NormalizedMeasure", axes_definition="WTA_KT_Axes",
-            njets=[1, 2, 3], beta=1.0, R0=RADIUS,
-        )  # fmt: skip
+            measure_definition="NormalizedMeasure",
+            axes_definition="WTA_KT_Axes",
+            njets=[1, 2, 3],
+            beta=1.0,
+            R0=RADIUS,
+        )
     )
     for i, name in ((0, "tau21"), (1, "tau32")):
         full = (n > i + 1) & (tau[:, i] > 0.0)
         found[name] = np.divide(tau[:, i + 1], tau[:, i], out=np.zeros(len(n)), where=full)
     for i, name in ((1, "d12"), (2, "d23")):
         found[name] = np.sqrt(_finite(sequence.exclusive_dmerge(i), n > i)) * RADIUS
-    found["q_w"] = _smallest_pair_mass(sequence.exclusive_jets_up_to(3))
+    with warnings.catch_warnings(action="ignore"):  # FastJet's wheel warns of kt as of any other
+        found["q_w"] = _smallest_pair_mass(sequence.exclusive_jets_up_to(3))
     dropped = soft_drop(ungroomed)
     found |= {f"{name}_soft_drop": x for name, x in zip("mzr", dropped, strict=True)}
     found["mass_soft_drop"] = found.pop("m_soft_drop")

@@ -78,8 +78,8 @@ def is_matched(tracks: Tracks, clusters: Clusters) -> NDArray[np.bool_]:
 
 def subtract_tracks(tracks: Tracks, clusters: Clusters) -> Flow:
     """Particle flow with clusters as a whole: each track, the hardest of less than FLOW_PT first,
-    takes its momentum from the nearest clusters, and what is left of these below the fluctuations of
-    its deposit.
+    takes its momentum from the nearest clusters, and what is left of these where it may be a
+    fluctuation of its deposit.
     """
     d_eta, d_phi = _apart(tracks, clusters)
     distance = np.hypot(d_eta, d_phi)
