@@ -32,19 +32,23 @@ FloatArray = NDArray[np.float64]
 
 ETA_MAX = 2.5
 EM, HAD = (200, 256), (50, 64)  # cells in eta and phi
-EM_SIDE, HAD_SIDE = 0.025, 0.1  # their widths, about
+HAD_SIDE = 0.1  # their widths are 0.025 and this, about
 BEND = 0.45  # rad GeV: azimuth that 2 T add up to the front of the calorimeter, times pT
-# sigma / E: a / sqrt(E / GeV) and b in quadrature; of electrons and photons, and of hadrons
-# (hep-ex/0004009 has the latter)
+# sigma / E: a / sqrt(E / GeV) and b, of electrons and photons in quadrature, of hadrons added (as
+# hep-ex/0004009 has it)
 RESOLUTION = {"em": (0.10, 0.007), "hadron": (0.58, 0.025)}
 FRONT_DEPTH = 1.4  # interaction lengths of the electromagnetic layer
 # radius R of 2 r R^2 / (r^2 + R^2)^2 in (eta, phi)
 SHOWER_RADIUS = {"em": 0.011, "hadron": 0.025}
+# of a shower: its energy fluctuates like that of so many equal parts, E / GeV to a power; the power
+# law of secondaries (Gabriel et al., NIM A338 (1994) 336), and about one part in 10 MeV
+PARTS = {"em": (100.0, 1.0), "hadron": (1.0, 0.82)}
 _RINGS = np.array([0.0, 0.5, 1.0, 1.7, 2.6, 3.6, 5.0])  # edges in units of R
 _SPOTS = 8  # in each ring
-SEED_ENERGY = 0.3  # GeV of a local maximum
-REACH, SHARING = 0.2, 0.033  # in (eta, phi): of a cluster, and the 5 cm of its sharing
-N_SHARING = 8  # clusters at most that share a cell
+SEED_ENERGY = 0.5  # GeV of a local maximum
+REACH, SHARING = 0.2, 0.02  # in (eta, phi): of a cluster, and the 5 cm of its sharing
+MIN_WIDTH = 0.0125  # of a cluster
+N_SHARING = 8  # nearest clusters of which two at most share a cell
 TRACK_PT, TRACK_ETA = 0.5, 2.5  # GeV
 # in eta and phi: two particles nearer than two pixels at 33 mm share a cluster of pixels, and of
 # those so many are lost (arXiv:1704.07983: 0.061 to 0.093)
@@ -57,7 +61,7 @@ class Clusters(NamedTuple):
     energy: FloatArray  # GeV
     eta: FloatArray
     phi: FloatArray  # rad, any
-    width: FloatArray  # root of the energy-weighted mean of r^2 in (eta, phi)
+    width: FloatArray  # root of the energy-weighted mean of r^2 of the cells in (eta, phi)
 
     @property
     def momentum(self) -> FloatArray:
@@ -95,18 +99,19 @@ def find_clusters(particles: Particles, rng: np.random.Generator) -> Clusters:
     n = len(particles.energy)
     is_em = np.isin(np.abs(particles.pdg_id), (11, 22))
     (a, b), (c, d) = RESOLUTION.values()
-    variance = np.where(is_em, a**2 / particles.energy + b**2, c**2 / particles.energy + d**2)
+    root = np.sqrt(particles.energy)
+    variance = np.where(is_em, (a / root) ** 2 + b**2, (c / root + d) ** 2)
     energy = particles.energy * rng.gamma(1.0 / variance, variance)  # of mean 1, never below 0
     passes = rng.random(n) < np.exp(-FRONT_DEPTH)
     front = np.where(is_em, 1.0, np.where(passes, 0.0, rng.random(n)))
     phi = _phi_at_calorimeter(particles)
     cells = np.zeros(np.prod(EM) + np.prod(HAD))
-    for share, radius, of, first in (
-        (front * is_em, SHOWER_RADIUS["em"], EM, 0),
-        (front * ~is_em, SHOWER_RADIUS["hadron"], EM, 0),
-        (1.0 - front, SHOWER_RADIUS["hadron"], HAD, int(np.prod(EM))),
+    for share, kind, of, first in (
+        (front * is_em, "em", EM, 0),
+        (front * ~is_em, "hadron", EM, 0),
+        (1.0 - front, "hadron", HAD, int(np.prod(EM))),
     ):
-        place, part = _spots(particles.eta, phi, energy * share, radius, of, rng)
+        place, part = _spots(particles.eta, phi, energy * share, kind, of, rng)
         cells += np.bincount(first + place, part, cells.size)
     return _grow(cells)
 
@@ -118,7 +123,7 @@ def _phi_at_calorimeter(particles: Particles) -> FloatArray:
 
 
 def _spots(
-    eta: FloatArray, phi: FloatArray, energy: FloatArray, radius: float, shape: tuple[int, int],
+    eta: FloatArray, phi: FloatArray, energy: FloatArray, kind: str, shape: tuple[int, int],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], FloatArray]:  # fmt: skip
     """Cells and energies of the spots of showers within the calorimeter."""
@@ -126,11 +131,13 @@ def _spots(
     eta, phi, energy = eta[seen], phi[seen], energy[seen]
     inside = _RINGS**2 / (1.0 + _RINGS**2)
     share = np.diff(inside) / inside[-1] / _SPOTS
-    r = radius * rng.uniform(_RINGS[:-1], _RINGS[1:], (len(eta), _SPOTS, len(share)))
+    r = SHOWER_RADIUS[kind] * rng.uniform(_RINGS[:-1], _RINGS[1:], (len(eta), _SPOTS, len(share)))
     turn = 2.0 * np.pi / _SPOTS
     angle = turn * (np.arange(_SPOTS)[:, None] + rng.random((len(eta), 1, len(share))))
     y, x = eta[:, None, None] + r * np.cos(angle), phi[:, None, None] + r * np.sin(angle)
-    part = np.broadcast_to(energy[:, None, None] * share, y.shape)
+    factor, power = PARTS[kind]
+    part = rng.standard_gamma((factor * energy**power + 1.0)[:, None, None] * share, y.shape)
+    part *= (energy / part.sum(axis=(1, 2)))[:, None, None]
     row = np.floor((y + ETA_MAX) / (2.0 * ETA_MAX) * shape[0]).astype(np.int64)
     column = np.floor(x / (2.0 * np.pi) * shape[1]).astype(np.int64) % shape[1]
     kept = (row >= 0) & (row < shape[0])
@@ -158,13 +165,13 @@ def _grow(cells: FloatArray) -> Clusters:
     distance, several = distance.reshape(len(back), -1), several.reshape(len(back), -1)
     weight = np.append(np.where(front > 0.0, front, SEED_ENERGY), 0.0)[several]
     weight *= np.exp(-np.minimum(distance, 1.0) / SHARING)
+    weight[weight < np.sort(weight, axis=1)[:, -2:][:, :1]] = 0.0
     weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-30)
     cluster = np.concatenate([mine, several.ravel()])
     part = np.concatenate([energy, (behind[:, None] * weight).ravel()])
     where = np.concatenate([place, np.repeat(back, several.shape[1], axis=0)])
-    side = np.repeat([EM_SIDE, HAD_SIDE], [len(mine), several.size])
     kept = (cluster < n) & (part > 0.0)
-    cluster, part, side = cluster[kept], part[kept], side[kept]
+    cluster, part = cluster[kept], part[kept]
     offset = where[kept] - centre[cluster]
     offset[:, 1] = np.remainder(offset[:, 1] + np.pi, 2.0 * np.pi) - np.pi
     total = np.bincount(cluster, part, n)
@@ -173,8 +180,8 @@ def _grow(cells: FloatArray) -> Clusters:
         return np.bincount(cluster, part * x, n) / total
 
     y, x = (mean(offset[:, i]) for i in (0, 1))
-    r2 = mean((offset**2).sum(axis=1) + side**2 / 6.0) - y**2 - x**2
-    return Clusters(total, centre[:, 0] + y, centre[:, 1] + x, np.sqrt(np.maximum(r2, 0.0)))
+    width = np.sqrt(np.maximum(mean((offset**2).sum(axis=1)) - y**2 - x**2, MIN_WIDTH**2))
+    return Clusters(total, centre[:, 0] + y, centre[:, 1] + x, width)
 
 
 def _filled(grid: FloatArray) -> tuple[FloatArray, FloatArray]:

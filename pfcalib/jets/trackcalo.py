@@ -86,7 +86,7 @@ def subtract_tracks(tracks: Tracks, clusters: Clusters) -> Flow:
     left = clusters.energy.copy()
     p = tracks.pt * np.cosh(tracks.eta)
     a, b = RESOLUTION["hadron"]
-    sigma = p * np.hypot(a / np.sqrt(p), b)
+    sigma = p * (a / np.sqrt(p) + b)
     charged = tracks.pt < FLOW_PT
     for track in np.flatnonzero(charged)[np.argsort(-tracks.pt[charged], kind="stable")]:
         row = distance[track]
