@@ -56,10 +56,11 @@ class Process(NamedTuple):
 PROCESSES = {
     "wh": Process(("HiggsSM:ffbar2HW = on", *_HIGGS), (4.0, 5.5, 8.5), (24, 25)),
     "zh": Process(("HiggsSM:ffbar2HZ = on", *_HIGGS), (4.0, 5.5, 8.5), (23, 25)),
-    "tt": Process(("Top:gg2ttbar = on", "Top:qqbar2ttbar = on", *_HADRONIC), (6.5, 8.0, 10.5), (6,)),
+    "tt": Process(
+        ("Top:gg2ttbar = on", "Top:qqbar2ttbar = on", *_HADRONIC), (6.5, 8.0, 10.5), (6,)
+    ),
     "qcd": Process(("HardQCD:all = on",), (5.0, 6.0, 10.0), (0,)),
 }
-TRUTHS = {0: "qcd", 23: "z", 24: "w", 25: "h", 6: "t"}  # names of what a jet is, by PDG number
 SLICES = (300.0, 700.0, 1400.0, 2700.0)  # GeV, of pT-hat
 JET_PT, JET_ETA, MATCH = 250.0, 2.0 - 0.5 * RADIUS, 0.75  # GeV; of truth jets
 # what jets are made of, in the order of the columns
