@@ -57,7 +57,7 @@ PROCESSES = {
     "wh": Process(("HiggsSM:ffbar2HW = on", *_HIGGS), (4.0, 5.5, 8.5), (24, 25)),
     "zh": Process(("HiggsSM:ffbar2HZ = on", *_HIGGS), (4.0, 5.5, 8.5), (23, 25)),
     "tt": Process(
-        ("Top:gg2ttbar = on", "Top:qqbar2ttbar = on", *_HADRONIC), (6.5, 8.0, 10.5), (6,)
+        ("Top:gg2ttbar = on", "Top:qqbar2ttbar = on", *_HADRONIC), (6.5, 8.0, 10.0), (6,)
     ),
     "qcd": Process(("HardQCD:all = on",), (5.0, 6.0, 10.0), (0,)),
 }
