@@ -161,8 +161,9 @@ def _grow(cells: FloatArray) -> Clusters:
     tree = _tree(centre)
     _, mine = tree.query(place, distance_upper_bound=REACH)
     front = np.bincount(mine, energy, n + 1)[:n]
-    distance, several = tree.query(back, k=min(N_SHARING, n), distance_upper_bound=REACH)
-    distance, several = distance.reshape(len(back), -1), several.reshape(len(back), -1)
+    k = min(N_SHARING, n)
+    distance, several = tree.query(back, k=k, distance_upper_bound=REACH)
+    distance, several = distance.reshape(-1, k), several.reshape(-1, k)
     weight = np.append(np.where(front > 0.0, front, SEED_ENERGY), 0.0)[several]
     weight *= np.exp(-np.minimum(distance, 1.0) / SHARING)
     weight[weight < np.sort(weight, axis=1)[:, -2:][:, :1]] = 0.0
