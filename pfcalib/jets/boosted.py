@@ -73,7 +73,7 @@ INPUTS = {
 }
 # of a b tag with 77 % (arXiv:2211.16345), of subjets with a b hadron, a c hadron and others
 TAG_EFFICIENCY = {"b": 0.77, "c": 0.18, "light": 0.006}
-TAG_PT, N_TAGGED = 20.0, 3  # GeV of a subjet, and how many of the hardest are looked at
+TAG_PT, N_TAGGED = 20.0, 3  # GeV of subjets, and how many of the hardest are looked at
 COLUMNS = (
     *("truth", "event", "n_tags"),
     *(f"{name}_{quantity}" for name in INPUTS for quantity in QUANTITIES),
@@ -329,7 +329,7 @@ def _tags(
     subjets: ak.Array, event: IntArray, events: ak.Array, rng: np.random.Generator
 ) -> FloatArray:
     """Number of b-tagged subjets among the hardest of each jet, (n_jets,); a tag is drawn by what
-    hadron lies within the radius of a subjet.
+    hadron lies within the radius of it.
     """
     number = abs(events.prt.id)
     hard = (events.prt.p.px**2 + events.prt.p.py**2 > 25.0) & (number > 100) & (number < 10_000)
