@@ -242,10 +242,9 @@ def large_jets(
         particles = stable_particles(events, 4.9)
     particles = Particles._make(x[np.abs(particles.pdg_id) != 13] for x in particles)
     momenta, offsets = _inputs(particles, len(events), rng)
-    found = {
-        name: find_jets(*momenta[name].T, offsets[name], radius=RADIUS, pt_min=0.5 * JET_PT)
-        for name in INPUTS
-    }
+    found = {}
+    for name, (px, py, pz, e) in ((name, momentum.T) for name, momentum in momenta.items()):
+        found[name] = find_jets(px, py, pz, e, offsets[name], radius=RADIUS, pt_min=0.5 * JET_PT)
     jets = found["truth"]
     rank = np.arange(len(jets.pt)) - jets.offsets[jets.event]
     good = (rank < 2) & (jets.pt > JET_PT) & (np.abs(jets.eta) < JET_ETA)

@@ -175,7 +175,7 @@ def _grow(cells: FloatArray) -> Clusters:
     cluster, part = cluster[kept], part[kept]
     offset = where[kept] - centre[cluster]
     offset[:, 1] = np.remainder(offset[:, 1] + np.pi, 2.0 * np.pi) - np.pi
-    total = np.bincount(cluster, part, n)
+    total = np.asarray(np.bincount(cluster, part, n), dtype=np.float64)
 
     def mean(x: FloatArray) -> FloatArray:
         return np.bincount(cluster, part * x, n) / total
