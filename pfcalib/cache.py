@@ -52,6 +52,7 @@ VERSIONS = {
     "eoverp": 1,  # tables of E/p
     "particleflow": 1,  # matching, subtraction, objects, jets
     "higgs": 1,  # collisions with two photons, their candidates
+    "topevents": 1,  # pairs of top quarks, alone and with a Higgs boson
     "boosted": 1,  # large jets of heavy particles, groomed
 }
 VARIABLE = "PFCALIB_CACHE"

@@ -27,6 +27,7 @@ from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import find_clusters
 from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
+from pfcalib.higgs.topevents import TopConfig, simulate_chunk
 from pfcalib.jets.boosted import BoostedConfig, simulate_boosted
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
@@ -230,6 +231,15 @@ def higgs() -> dict[str, float]:
     return sums(found)
 
 
+def topevents() -> dict[str, float]:
+    """Pairs of top quarks, alone, with b quarks and with a Higgs boson."""
+    found = {}
+    for process in ("tth", "ttbb", "tt"):
+        events = simulate_chunk(TopConfig(process=process, n_events=60, seed=SEED), 0)
+        found |= {f"{process} {name}": column for name, column in events._asdict().items()}
+    return sums(found)
+
+
 def boosted() -> dict[str, float]:
     """Large jets of Z and Higgs bosons."""
     columns = simulate_boosted(BoostedConfig(process="zh", n_events=12, seed=SEED))
@@ -241,11 +251,11 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
     "features": features, "training": training, "lcw": lcw, "eoverp": eoverp,
-    "particleflow": particleflow, "higgs": higgs, "boosted": boosted,
+    "particleflow": particleflow, "higgs": higgs, "topevents": topevents, "boosted": boosted,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
-    "boosted": "pythia8mc",
+    "topevents": "pythia8mc", "boosted": "pythia8mc",
 }  # fmt: skip
 
 
