@@ -54,6 +54,7 @@ VERSIONS = {
     "higgs": 1,  # collisions with two photons, their candidates
     "topevents": 1,  # pairs of top quarks, alone and with a Higgs boson
     "jet_calibration": 1,  # jets with what their calibration may know of them
+    "boosted": 1,  # large jets of heavy particles, groomed
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left

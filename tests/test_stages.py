@@ -29,6 +29,7 @@ from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
 from pfcalib.higgs.topevents import TopConfig, simulate_chunk
 from pfcalib.jets.jetsample import JetSampleConfig, simulate_part
+from pfcalib.jets.boosted import BoostedConfig, simulate_boosted
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
 from pfcalib.samples.maps import open_cache
@@ -254,17 +255,25 @@ def jet_calibration() -> dict[str, float]:
     )
 
 
+def boosted() -> dict[str, float]:
+    """Large jets of Z and Higgs bosons."""
+    columns = simulate_boosted(BoostedConfig(process="zh", n_events=12, seed=SEED))
+    wanted = ("truth_mass", "calo_mass", "tcc_d2", "flow_pt", "ufo_tau21", "n_tags")
+    return sums({name: np.nan_to_num(columns[name]) for name in wanted})
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
     "features": features, "training": training, "lcw": lcw, "eoverp": eoverp,
     "particleflow": particleflow, "higgs": higgs, "topevents": topevents,
-    "jet_calibration": jet_calibration,
+    "jet_calibration": jet_calibration, "boosted": boosted,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
     "topevents": "pythia8mc",
     "jet_calibration": "pythia8mc",
+    "topevents": "pythia8mc", "boosted": "pythia8mc",
 }  # fmt: skip
 
 
