@@ -52,6 +52,7 @@ VERSIONS = {
     "eoverp": 1,  # tables of E/p
     "particleflow": 1,  # matching, subtraction, objects, jets
     "higgs": 1,  # collisions with two photons, their candidates
+    "particlejets": 1,  # jets of particles, their Lund trees and shapes
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left
