@@ -34,6 +34,7 @@ PROCESSES = {
     "qcd": ("HardQCD:all = on",),
     "w": ("WeakDoubleBoson:ffbar2WW = on", "24:onMode = off", "24:onIfAny = 1 2 3 4 5"),
 }
+HARD = {"qcd": -23, "w": -22}  # status of what leaves the scattering
 STABLE = (111, 511, 521, 531, 541, 5122, 5132, 5232, 5332)
 SETTINGS = (
     f"Beams:eCM = {SQRT_S}",
@@ -66,6 +67,8 @@ class ParticleJets(NamedTuple):
 
     event: NDArray[np.int64]  # (n_jets,) that it is of
     pt: NDArray[np.float32]  # (n_jets,) GeV
+    origin: NDArray[np.int16]  # (n_jets,) abs(PDG) of the nearest that leaves the scattering
+    apart: NDArray[np.float32]  # (n_jets,) its distance in rapidity and azimuth
     shapes: NDArray[np.float32]  # (n_jets, n_shapes) of declustering.SHAPES
     offsets: NDArray[np.int64]  # and what follows: of declustering.Trees
     nodes: NDArray[np.float32]
@@ -156,14 +159,14 @@ def simulate_jets(config: ParticleJetConfig, number: int) -> ParticleJets:
     if refused or not pythia.init():
         raise ConfigError(f"Pythia does not start with {config.process}; refused: {refused}")
     parts = [
-        _jets_of(pythia.nextBatch(min(BATCH, n_events - done)), first + done)
+        _jets_of(pythia.nextBatch(min(BATCH, n_events - done)), config.process, first + done)
         for done in range(0, n_events, BATCH)
     ]
     sigma = 1e6 * float(pythia.infoPython().sigmaGen())
     return join_jets(parts)._replace(sigma=np.array([sigma]))
 
 
-def _jets_of(events: ak.Array, first: int) -> ParticleJets:
+def _jets_of(events: ak.Array, process: str, first: int) -> ParticleJets:
     """Jets of a batch of events, which are numbered from `first`."""
     stable = events.prt[events.prt.status > 0]
     multiplicity = ak.to_numpy(ak.num(stable.id)).astype(np.int32)
@@ -183,12 +186,32 @@ def _jets_of(events: ak.Array, first: int) -> ParticleJets:
     chosen = order[np.arange(len(event)) - np.searchsorted(event, event) < N_JETS]
     rows = found.constituents[chosen]
     offsets = np.concatenate([[0], np.cumsum(ak.to_numpy(ak.num(rows)))]).astype(np.int64)
+    origin, apart = _origin(
+        events.prt[events.prt.status == HARD[process]][:, :2],
+        found.event[chosen], rapidity[chosen], found.phi[chosen],
+    )  # fmt: skip
     trees, shapes = decluster(momenta[ak.to_numpy(ak.flatten(rows))], offsets)
     return ParticleJets(
         event=first + found.event[chosen],
         pt=found.pt[chosen].astype(np.float32),
+        origin=origin,
+        apart=apart,
         shapes=shapes,
         **trees._asdict(),
         n_particles=multiplicity,
         sigma=np.empty(0),
     )
+
+
+def _origin(
+    hard: ak.Array, event: NDArray[np.int64], rapidity: NDArray[np.float64],
+    phi: NDArray[np.float64],
+) -> tuple[NDArray[np.int16], NDArray[np.float32]]:  # fmt: skip
+    """Kind and distance of the nearer of the two that leave the scattering of each event."""
+    px, py, pz, e = (ak.to_numpy(hard.p[name])[event] for name in ("px", "py", "pz", "e"))
+    d_phi = np.remainder(np.arctan2(py, px) - phi[:, None] + np.pi, 2.0 * np.pi) - np.pi
+    apart = np.hypot(np.arctanh(pz / e) - rapidity[:, None], d_phi)
+    nearer = np.argmin(apart, axis=1)
+    rows = np.arange(len(event))
+    kinds = np.abs(ak.to_numpy(hard.id)[event])
+    return kinds[rows, nearer].astype(np.int16), apart[rows, nearer].astype(np.float32)

@@ -28,7 +28,10 @@ def some_jets(n_jets=20, seed=1):
     sizes = rng.integers(2, 41, n_jets)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     n = offsets[-1]
-    axis = np.repeat(rng.uniform(-2.0, 2.0, n_jets), sizes), np.repeat(np.pi * np.ones(n_jets), sizes)
+    axis = (
+        np.repeat(rng.uniform(-2.0, 2.0, n_jets), sizes),
+        np.repeat(np.pi * np.ones(n_jets), sizes),
+    )
     y, phi = (a + rng.normal(0.0, 0.3, n) for a in axis)
     return momenta_of(rng.exponential(20.0, n) + 0.2, y, phi), offsets
 
