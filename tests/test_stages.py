@@ -27,6 +27,7 @@ from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import find_clusters
 from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
+from pfcalib.jets.particlejets import ParticleJetConfig, simulate_jets
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
 from pfcalib.samples.maps import open_cache
@@ -229,14 +230,26 @@ def higgs() -> dict[str, float]:
     return sums(found)
 
 
+def particlejets() -> dict[str, float]:
+    """Jets of W bosons and of QCD, their trees and shapes."""
+    found = {}
+    for process in ("qcd", "w"):
+        jets = simulate_jets(ParticleJetConfig(process=process, n_events=25, seed=SEED), 0)
+        columns = {name: getattr(jets, name) for name in ("pt", "apart", "mother", "n_particles")}
+        columns |= {"shapes": jets.shapes.ravel(), "nodes": jets.nodes.ravel()}
+        found |= {f"{process} {name}": values for name, values in columns.items()}
+    return sums(found)
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
     "features": features, "training": training, "lcw": lcw, "eoverp": eoverp,
-    "particleflow": particleflow, "higgs": higgs,
+    "particleflow": particleflow, "higgs": higgs, "particlejets": particlejets,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
+    "particlejets": "pythia8mc",
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Taggers that leave the mass of the background alone: by distance correlation, by an adversary, or
 by a cut that moves with the mass; and how much of the mass a cut still carves.
 
-The penalties are layers of the network that is trained: they let the output pass and add their loss,
-of background jets alone. What is applied and exported is the classifier without them.
+The penalties are layers of the network that is trained: they let the output pass and add a loss of
+background jets alone. What is applied and exported is the classifier without them.
 """
 
 from __future__ import annotations
@@ -64,17 +64,15 @@ def _centred(distance: Tensor, share: Tensor) -> Tensor:
 
 
 def divergence(p: ArrayLike, q: ArrayLike) -> float:
-    """Jensen-Shannon divergence of two histograms in bits: 0 where they have the same shape, 1 where
-    no bin has entries of both.
+    """Jensen-Shannon divergence of two histograms in bits: 0 where they have the same shape, 1
+    where no bin has entries of both.
 
     >>> divergence([1, 0], [0, 2]), divergence([1, 2], [2, 4])
     (1.0, 0.0)
     """
     one, two = (np.asarray(h, np.float64) / np.sum(h) for h in (p, q))
     middle = 0.5 * (one + two)
-    terms = [
-        np.sum(h[h > 0.0] * np.log2(h[h > 0.0] / middle[h > 0.0])) / 2.0 for h in (one, two)
-    ]
+    terms = [np.sum(h[h > 0.0] * np.log2(h[h > 0.0] / middle[h > 0.0])) / 2.0 for h in (one, two)]
     return float(sum(terms))
 
 
@@ -273,7 +271,9 @@ class Adversary(layers.Layer):
         self.mixture = layers.Dense(3 * n_components, name="mixture")
 
     def build(self, p_shape: Any, *_: Any) -> None:
-        for dense, size in zip((*self.hidden, self.mixture), (1, self.width, self.width), strict=True):
+        for dense, size in zip(
+            (*self.hidden, self.mixture), (1, self.width, self.width), strict=True
+        ):
             dense.build((p_shape[0], size))
         self.built = True
 
@@ -299,9 +299,7 @@ class Adversary(layers.Layer):
         return {**super().get_config(), **more}
 
 
-def build_tagger(
-    n_shapes: int, config: DecorrelationConfig
-) -> tuple[keras.Model, keras.Model]:
+def build_tagger(n_shapes: int, config: DecorrelationConfig) -> tuple[keras.Model, keras.Model]:
     """The untrained network with its penalty, and the classifier in it.
 
     Returns
@@ -324,9 +322,9 @@ def build_tagger(
     if config.method == "distance":
         p = DistancePenalty(config.strength, name="penalty")(p, *more.values())
     elif config.method == "adversary":
-        p = Adversary(
-            config.strength, config.n_components, config.adversary_width, name="penalty"
-        )(p, *more.values())
+        p = Adversary(config.strength, config.n_components, config.adversary_width, name="penalty")(
+            p, *more.values()
+        )
     inputs = {INPUT: shapes} if config.method == "plain" else {INPUT: shapes, **more}
     return keras.Model(inputs, p, name=f"tagger_{config.method}"), classifier
 

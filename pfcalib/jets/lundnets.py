@@ -101,7 +101,7 @@ class LundNetwork(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="pfcalib")
 class TreeEdges(layers.Layer):
-    """Of `write_graphs`: places of the neighbours, whether there is one, whether there is a node."""
+    """Of `write_graphs`: places of the neighbours, whether there is one, and where nodes are."""
 
     def call(self, nodes: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         last = ops.cast(ops.shape(nodes)[1] - 1, "int32")

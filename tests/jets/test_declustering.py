@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -55,7 +57,7 @@ def test_the_tree_is_that_of_fastjet():
     momenta, offsets = some_jets()
     trees, _ = decluster(momenta, offsets)
     definition = fastjet.JetDefinition(fastjet.cambridge_algorithm, 100.0)
-    for i, (a, b) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for i, (a, b) in enumerate(itertools.pairwise(offsets)):
         inputs = [fastjet.PseudoJet(*p) for p in momenta[a:b]]
         sequence = fastjet.ClusterSequence(inputs, definition)
         (jet,) = sequence.inclusive_jets()

@@ -118,7 +118,7 @@ def test_a_training_finds_the_signal_and_its_file_takes_jets_of_any_size(tmp_pat
     report = check_stored_model(network.path)
     assert report.passed
     with np.load(network.path.with_suffix(".reference.npz")) as file:
-        there = [file[name] for name in file.files if "nodes" in name][0][..., 2] < -0.1
+        there = next(file[name] for name in file.files if "nodes" in name)[..., 2] < -0.1
     assert {1, 2, SMALL.n_nodes - 2} <= set(there.sum(axis=1).tolist())
 
 
