@@ -77,7 +77,7 @@ def divergence(p: ArrayLike, q: ArrayLike) -> float:
 
 
 class Carving(NamedTuple):
-    """What a cut does to the background."""
+    """What a cut does to the background; as if one passed where none does."""
 
     rejection: float  # one over the share of it that passes
     jsd: float  # divergence of its mass between what passes and what fails, bits
@@ -98,9 +98,9 @@ def carving(
     score, signal = np.asarray(score, np.float64), np.asarray(is_w, np.bool_)
     passes = score[~signal] >= np.quantile(score[signal], 1.0 - efficiency, method="lower")
     histograms = [np.histogram(np.asarray(mass)[~signal][of], edges)[0] for of in (passes, ~passes)]
-    if not all(h.sum() for h in histograms):
-        return Carving(np.inf, 1.0)
-    return Carving(1.0 / passes.mean(), max(divergence(*histograms), SMALL))
+    rejection = len(passes) / max(int(passes.sum()), 1)
+    jsd = divergence(*histograms) if all(h.sum() for h in histograms) else 1.0
+    return Carving(rejection, max(jsd, SMALL))
 
 
 def carving_resamples(
