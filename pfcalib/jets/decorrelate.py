@@ -199,6 +199,8 @@ class DecorrelationConfig:
         Quantile bins of each shape.
     n_components, adversary_width : int
         Gaussians of the adversary's density of the mass, and width of its two hidden layers.
+    adversary_speed : float
+        Times the learning rate of the classifier at which the adversary learns, so that it follows.
     train : TrainConfig
         Its seed is that of the first weights too. The weights after the last epoch are kept, as the
         loss of an adversary's game does not tell the best ones.
@@ -210,6 +212,7 @@ class DecorrelationConfig:
     n_bins: int = 16
     n_components: int = 8
     adversary_width: int = 64
+    adversary_speed: float = 10.0
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -264,11 +267,19 @@ class Adversary(layers.Layer):
     it tells of the mass, and the classifier to tell less (arXiv:1703.03507).
     """
 
-    def __init__(self, strength: float, n_components: int, width: int, **kwargs: Any) -> None:
+    def __init__(
+        self, strength: float, n_components: int, width: int, speed: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.strength, self.n_components, self.width = strength, n_components, width
-        self.hidden = [layers.Dense(width, activation="swish", name=f"hidden{i}") for i in range(2)]
-        self.mixture = layers.Dense(3 * n_components, name="mixture")
+        self.speed = speed
+        # Adam's steps do not depend on the scale of a gradient: weights that are smaller, and count
+        # more, learn faster
+        start = keras.initializers.VarianceScaling(speed**-2, "fan_avg", "uniform", seed=1)
+        self.hidden = [
+            layers.Dense(width, kernel_initializer=start, name=f"hidden{i}") for i in range(2)
+        ]
+        self.mixture = layers.Dense(3 * n_components, kernel_initializer=start, name="mixture")
 
     def build(self, p_shape: Any, *_: Any) -> None:
         for dense, size in zip(
@@ -280,8 +291,8 @@ class Adversary(layers.Layer):
     def call(self, p: Tensor, ln_mass: Tensor, background: Tensor) -> Tensor:
         x = reverse_gradient(p[:, 1:], self.strength)
         for dense in self.hidden:
-            x = dense(x)
-        log_weight, mean, log_width = ops.split(self.mixture(x), 3, axis=1)
+            x = ops.swish(self.speed * dense(x))
+        log_weight, mean, log_width = ops.split(self.speed * self.mixture(x), 3, axis=1)
         log_width = 3.0 * ops.tanh(log_width / 3.0)
         pull = (ln_mass - mean) * ops.exp(-log_width)
         log_density = ops.logsumexp(
@@ -295,8 +306,8 @@ class Adversary(layers.Layer):
         return p_shape
 
     def get_config(self) -> dict[str, Any]:
-        more = {"strength": self.strength, "n_components": self.n_components, "width": self.width}
-        return {**super().get_config(), **more}
+        names = ("strength", "n_components", "width", "speed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def build_tagger(n_shapes: int, config: DecorrelationConfig) -> tuple[keras.Model, keras.Model]:
