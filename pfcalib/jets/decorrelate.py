@@ -333,9 +333,11 @@ def build_tagger(n_shapes: int, config: DecorrelationConfig) -> tuple[keras.Mode
     if config.method == "distance":
         p = DistancePenalty(config.strength, name="penalty")(p, *more.values())
     elif config.method == "adversary":
-        p = Adversary(config.strength, config.n_components, config.adversary_width, name="penalty")(
-            p, *more.values()
-        )
+        penalty = Adversary(
+            config.strength, config.n_components, config.adversary_width, config.adversary_speed,
+            name="penalty",
+        )  # fmt: skip
+        p = penalty(p, *more.values())
     inputs = {INPUT: shapes} if config.method == "plain" else {INPUT: shapes, **more}
     return keras.Model(inputs, p, name=f"tagger_{config.method}"), classifier
 
