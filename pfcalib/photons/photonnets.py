@@ -87,11 +87,12 @@ class PhotonCnnConfig:
 
     filters: int = 32
     convolutions: int = 2  # of a branch
+    pooled: bool = False  # EMB1 halved in eta after each convolution but the first
     branch_width: int = 128
     widths: tuple[int, ...] = (256, 128)  # after the branches
     dropout: float = 0.08
-    # False: each of EMB1-3 over its own energy, as published; True: energies kept, presampler and
-    # tiles seen too
+    # False: each of EMB1-3 over its own energy, as published; True: beside that the arcsinh of its
+    # pixels, so that energies are kept, and presampler and tiles
     energies: bool = False
     with_mu: bool = False
 
@@ -139,14 +140,19 @@ def dense(x: Tensor, width: int, name: str) -> Tensor:
 
 def _branch(pixels: Tensor, name: str, config: PhotonCnnConfig) -> Tensor:
     """Convolutions on one image and a dense layer."""
-    x = layers.Reshape((*SHAPES[name], 1), name=f"{name}_image")(pixels[:, SLICES[name]])
-    scale = Arcsinh(SCALES[name], name=f"{name}_scaled") if config.energies else None
-    x = scale(x) if scale else OverTotal(name=f"{name}_scaled")(x)
+    image = layers.Reshape((*SHAPES[name], 1), name=f"{name}_image")(pixels[:, SLICES[name]])
+    x = OverTotal(name=f"{name}_shares")(image)
+    if config.energies:
+        energies = Arcsinh(SCALES[name], name=f"{name}_energies")(image)
+        shares = layers.Rescaling(10.0, name=f"{name}_scaled")(x)
+        x = layers.Concatenate(name=f"{name}_both")([energies, shares])
     for i in range(config.convolutions):
         x = layers.Conv2D(
             config.filters, KERNELS[name], padding="same", activation="selu",
             kernel_initializer="he_normal", name=f"{name}_conv{i}",
         )(x)  # fmt: skip
+        if config.pooled and i > 0 and name == "EMB1":
+            x = layers.MaxPooling2D((2, 1), name=f"{name}_pool{i}")(x)
     x = layers.Flatten(name=f"{name}_flat")(x)
     x = layers.Dropout(config.dropout, name=f"{name}_dropout")(x)
     return dense(x, config.branch_width, f"{name}_dense")

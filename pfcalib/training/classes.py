@@ -64,7 +64,8 @@ class ClassNetworkConfig:
     dropout : float
         After each.
     n_bins : int
-        Quantile bins of each quantity.
+        Quantile bins of each quantity; 0: quantities of mean 0 and width 1, better where densities
+        are smooth.
     train : TrainConfig
         Its seed is that of the first weights too.
     """
@@ -94,12 +95,14 @@ class ClassNetwork(NamedTuple):
 
 
 def build_class_network(n_features: int, n_classes: int, config: ClassNetworkConfig) -> keras.Model:
-    """Untrained network: input "candidates" (n, n_features) float32 in physical units, which
-    quantile bins bring to one scale; output "probabilities" (n, n_classes), softmax.
+    """Untrained network: input "candidates" (n, n_features) float32 in physical units, which the
+    layer "scale", to be adapted, brings to one scale; output "probabilities" (n, n_classes),
+    softmax.
     """
     keras.utils.set_random_seed(config.train.seed)
     inputs = keras.Input((n_features,), name=INPUT, dtype="float32")
-    x = QuantileBins(config.n_bins, name="bins")(inputs)
+    scale = QuantileBins(config.n_bins, name="scale") if config.n_bins else None
+    x = (scale or layers.Normalization(name="scale"))(inputs)
     for i, width in enumerate(config.widths):
         x = layers.Dense(width, activation="swish", name=f"dense{i}")(x)
         x = layers.Dropout(config.dropout, name=f"dropout{i}")(x)
@@ -138,7 +141,7 @@ def fit_class_network(
     train, held_out = data.of("train"), data.of("validation")
     with locked(path.parent):
         model = build_class_network(train.table.shape[1], data.n_classes, config)
-        model.get_layer("bins").adapt(train.table)
+        model.get_layer("scale").adapt(train.table)
         result = fit_model(
             model, _arrays(train), _arrays(held_out), config.train, out_dir=path.parent, say=say
         )
