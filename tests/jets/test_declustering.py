@@ -88,7 +88,7 @@ def test_shapes_of_three_particles_follow_their_formulas():
     e2 = z[0] * z[1] * apart[0, 1] + z[0] * z[2] * apart[0, 2] + z[1] * z[2] * apart[1, 2]
     e3 = z.prod() * apart[0, 1] * apart[0, 2] * apart[1, 2]
     # 2 and 3 are merged first, by both algorithms; the axis is that of 2, the harder of them
-    tau1 = z[1] * apart[0, 1] + z[2] * apart[0, 2]
+    tau1 = z[0] * apart[0, 1] + z[2] * apart[1, 2]
     tau2 = z[2] * apart[1, 2]
     total = momenta.sum(axis=0)
     mass = np.sqrt(total[3] ** 2 - (total[:3] ** 2).sum())
