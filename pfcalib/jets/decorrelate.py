@@ -372,10 +372,8 @@ def fit_tagger(
     with locked(path.parent):
         model, classifier = build_tagger(training.shapes.shape[1], config)
         classifier.get_layer("bins").adapt(training.shapes)
-        fit_model(
-            model, *(_arrays(jets, config) for jets in (training, held_out)), config.train,
-            out_dir=path.parent, say=say,
-        )  # fmt: skip
+        feed, check = (_arrays(jets, config) for jets in (training, held_out))
+        fit_model(model, feed, check, config.train, out_dir=path.parent, say=say)
         history = read_history(path.parent / "history.csv")
         model.load_weights(weights_path(path.parent, len(history["val_loss"]) - 1))
         if export and not contract_path(path).exists():  # it is written last

@@ -177,9 +177,10 @@ def _jets_of(events: ak.Array, process: str, first: int) -> ParticleJets:
         [ak.to_numpy(ak.flatten(seen.p[name])) for name in ("px", "py", "pz", "e")], axis=-1
     )
     ends = np.concatenate([[0], np.cumsum(ak.to_numpy(ak.num(seen.id)))]).astype(np.int64)
-    found = find_jets(*momenta.T, ends, radius=RADIUS, pt_min=PT_MIN)
-    pz = found.pt * np.sinh(found.eta)
-    rapidity = np.arcsinh(pz / np.hypot(found.pt, found.mass))
+    px, py, pz, e = momenta.T
+    found = find_jets(px, py, pz, e, ends, radius=RADIUS, pt_min=PT_MIN)
+    along = found.pt * np.sinh(found.eta)
+    rapidity = np.arcsinh(along / np.hypot(found.pt, found.mass))
     central = np.flatnonzero(np.abs(rapidity) < MAX_RAPIDITY)
     order = central[np.lexsort((-found.pt[central], found.event[central]))]
     event = found.event[order]
