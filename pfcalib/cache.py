@@ -55,6 +55,7 @@ VERSIONS = {
     "topevents": 1,  # pairs of top quarks, alone and with a Higgs boson
     "jet_calibration": 1,  # jets with what their calibration may know of them
     "boosted": 1,  # large jets of heavy particles, groomed
+    "particlejets": 1,  # jets of particles, their Lund trees and shapes
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left

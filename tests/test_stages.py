@@ -30,6 +30,7 @@ from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
 from pfcalib.higgs.topevents import TopConfig, simulate_chunk
 from pfcalib.jets.jetsample import JetSampleConfig, simulate_part
 from pfcalib.jets.boosted import BoostedConfig, simulate_boosted
+from pfcalib.jets.particlejets import ParticleJetConfig, simulate_jets
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
 from pfcalib.samples.maps import open_cache
@@ -262,18 +263,32 @@ def boosted() -> dict[str, float]:
     return sums({name: np.nan_to_num(columns[name]) for name in wanted})
 
 
+
+
+def particlejets() -> dict[str, float]:
+    """Jets of W bosons and of QCD, their trees and shapes."""
+    found = {}
+    for process in ("qcd", "w"):
+        jets = simulate_jets(ParticleJetConfig(process=process, n_events=25, seed=SEED), 0)
+        columns = {name: getattr(jets, name) for name in ("pt", "apart", "mother", "n_particles")}
+        columns |= {"shapes": jets.shapes.ravel(), "nodes": jets.nodes.ravel()}
+        found |= {f"{process} {name}": values for name, values in columns.items()}
+    return sums(found)
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
     "features": features, "training": training, "lcw": lcw, "eoverp": eoverp,
     "particleflow": particleflow, "higgs": higgs, "topevents": topevents,
-    "jet_calibration": jet_calibration, "boosted": boosted,
+    "jet_calibration": jet_calibration, "boosted": boosted, "particlejets": particlejets,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
     "topevents": "pythia8mc",
     "jet_calibration": "pythia8mc",
     "topevents": "pythia8mc", "boosted": "pythia8mc",
+    "particlejets": "pythia8mc",
 }  # fmt: skip
 
 
