@@ -28,8 +28,8 @@ from pfcalib.clustering.topo import find_clusters
 from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
 from pfcalib.higgs.topevents import TopConfig, simulate_chunk
-from pfcalib.jets.jetsample import JetSampleConfig, simulate_part
 from pfcalib.jets.boosted import BoostedConfig, simulate_boosted
+from pfcalib.jets.jetsample import JetSampleConfig, simulate_part
 from pfcalib.jets.particlejets import ParticleJetConfig, simulate_jets
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
@@ -263,8 +263,6 @@ def boosted() -> dict[str, float]:
     return sums({name: np.nan_to_num(columns[name]) for name in wanted})
 
 
-
-
 def particlejets() -> dict[str, float]:
     """Jets of W bosons and of QCD, their trees and shapes."""
     found = {}
@@ -285,9 +283,7 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
-    "topevents": "pythia8mc",
-    "jet_calibration": "pythia8mc",
-    "topevents": "pythia8mc", "boosted": "pythia8mc",
+    "topevents": "pythia8mc", "jet_calibration": "pythia8mc", "boosted": "pythia8mc",
     "particlejets": "pythia8mc",
 }  # fmt: skip
 
