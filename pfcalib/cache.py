@@ -52,6 +52,9 @@ VERSIONS = {
     "eoverp": 1,  # tables of E/p
     "particleflow": 1,  # matching, subtraction, objects, jets
     "higgs": 1,  # collisions with two photons, their candidates
+    "topevents": 1,  # pairs of top quarks, alone and with a Higgs boson
+    "jet_calibration": 1,  # jets with what their calibration may know of them
+    "boosted": 1,  # large jets of heavy particles, groomed
     "particlejets": 1,  # jets of particles, their Lund trees and shapes
 }
 VARIABLE = "PFCALIB_CACHE"

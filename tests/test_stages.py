@@ -27,6 +27,9 @@ from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import find_clusters
 from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
+from pfcalib.higgs.topevents import TopConfig, simulate_chunk
+from pfcalib.jets.boosted import BoostedConfig, simulate_boosted
+from pfcalib.jets.jetsample import JetSampleConfig, simulate_part
 from pfcalib.jets.particlejets import ParticleJetConfig, simulate_jets
 from pfcalib.particleflow.flow import run_flow
 from pfcalib.particleflow.methods import build_method
@@ -230,6 +233,36 @@ def higgs() -> dict[str, float]:
     return sums(found)
 
 
+def topevents() -> dict[str, float]:
+    """Pairs of top quarks, alone, with b quarks and with a Higgs boson."""
+    found = {}
+    for process in ("tth", "ttbb", "tt"):
+        events = simulate_chunk(TopConfig(process=process, n_events=60, seed=SEED), 0)
+        found |= {f"{process} {name}": column for name, column in events._asdict().items()}
+    return sums(found)
+
+
+def jet_calibration() -> dict[str, float]:
+    """Jets of two dijets without pile-up, with what their calibration may know of them."""
+    config = JetSampleConfig(
+        n_parts=3, chunk=2, mus=(0.0,), pt_hat=(60.0, 90.0), shares=(1, 1, 1), seed=SEED,
+        large_pt_min=40.0,
+    )  # fmt: skip
+    columns = simulate_part(config, 0)
+    wanted = ("pt", "pt_true", "parton", "n_track", "w_track", "n_90", "f_charged", "f_TileBar0")
+    large = {name: columns[f"large/{name}"] for name in ("mass", "mass_true")}
+    return sums(
+        {name: columns[f"jets/{name}"] for name in wanted} | large | {"points": columns["points"]}
+    )
+
+
+def boosted() -> dict[str, float]:
+    """Large jets of Z and Higgs bosons."""
+    columns = simulate_boosted(BoostedConfig(process="zh", n_events=12, seed=SEED))
+    wanted = ("truth_mass", "calo_mass", "tcc_d2", "flow_pt", "ufo_tau21", "n_tags")
+    return sums({name: np.nan_to_num(columns[name]) for name in wanted})
+
+
 def particlejets() -> dict[str, float]:
     """Jets of W bosons and of QCD, their trees and shapes."""
     found = {}
@@ -245,10 +278,12 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
     "features": features, "training": training, "lcw": lcw, "eoverp": eoverp,
-    "particleflow": particleflow, "higgs": higgs, "particlejets": particlejets,
+    "particleflow": particleflow, "higgs": higgs, "topevents": topevents,
+    "jet_calibration": jet_calibration, "boosted": boosted, "particlejets": particlejets,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
+    "topevents": "pythia8mc", "jet_calibration": "pythia8mc", "boosted": "pythia8mc",
     "particlejets": "pythia8mc",
 }  # fmt: skip
 

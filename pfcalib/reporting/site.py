@@ -51,6 +51,9 @@ THEMES = {  # in the order of the front page; others follow
     "classification and calibration": "Which particle made a cluster and what energy it left: "
     "local cell weighting, boosted trees, networks on images and on points.",
     "particle flow": "Tracks and clusters become charged and neutral objects, and jets.",
+    "photons": "Photons and what looks like them: identification, pile-up, and finding them "
+    "without fixed windows.",
+    "jets": "Calibration of jets, boosted objects, the Lund plane, and classes of events.",
     "Higgs bosons": "Pairs of Higgs bosons in two b quarks and two photons, and what looks like "
     "them.",
     "training": "What training costs, which settings matter, what a network looks at.",
