@@ -16,16 +16,14 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from pfcalib.cache import cache_folder, cache_key, locked
-from pfcalib.deploy.contract import contract_path
-from pfcalib.deploy.export import export_onnx
 from pfcalib.errors import ConfigError
 from pfcalib.higgs.candidates import _wrap
 from pfcalib.higgs.topevents import MAX_JETS, TopEvents
 from pfcalib.models.blocks import Tensor
 from pfcalib.models.pointnets import CloudAttention, PooledCloud
 from pfcalib.training.classes import INPUT, N_REFERENCE, OUTPUT, Candidates, ClassNetwork
-from pfcalib.training.fit import Say, TrainConfig, fit_model
+from pfcalib.training.fit import Say, TrainConfig
+from pfcalib.training.kept import fit_kept
 
 COLUMNS = ("pt", "eta", "phi", "mass", "tag", "is_jet", "is_lepton", "is_missing")
 N_OBJECTS = MAX_JETS + 2
@@ -213,28 +211,28 @@ def fit_object_network(
     say : callable
         Takes one line an epoch.
     """
-    key = cache_key("training", config=asdict(config), inputs=inputs, columns=COLUMNS)
-    path = cache_folder() / "models" / f"object_network-{key}" / "object_network.onnx"
-    train, held_out = data.of("train"), data.of("validation")
-    with locked(path.parent):
-        model = build_object_network(data.n_classes, config)
-        sides = [
-            (
-                {INPUT: part.table},
-                np.eye(data.n_classes, dtype=np.float32)[part.label],
-                part.balanced.astype(np.float32),
-            )
-            for part in (train, held_out)
-        ]
-        result = fit_model(model, *sides, config.train, out_dir=path.parent, say=say)
-        if export and not contract_path(path).exists():  # it is written last
-            export_onnx(
-                model,
-                path,
-                inputs={INPUT: held_out.table[:N_REFERENCE]},
-                kind="objects",
-                training={**asdict(config), "inputs": inputs, "best_epoch": result.best_epoch},
-                normalisation=f"{INPUT}: {N_OBJECTS} objects by {', '.join(COLUMNS)}; {OUTPUT}: "
-                f"{', '.join(classes)}, as if all were equally common",
-            )
-    return ClassNetwork(config, model, result, path)  # type: ignore[arg-type]
+    held_out = data.of("validation")
+    sides = [
+        (
+            {INPUT: part.table},
+            np.eye(data.n_classes, dtype=np.float32)[part.label],
+            part.balanced.astype(np.float32),
+        )
+        for part in (data.of("train"), held_out)
+    ]
+
+    def file(_: keras.Model) -> dict[str, Any]:
+        return {
+            "inputs": {INPUT: held_out.table[:N_REFERENCE]},
+            "kind": "objects",
+            "normalisation": f"{INPUT}: {N_OBJECTS} objects by {', '.join(COLUMNS)}; {OUTPUT}: "
+            f"{', '.join(classes)}, as if all were equally common",
+        }
+
+    found = fit_kept(
+        "object_network", lambda: build_object_network(data.n_classes, config),
+        (sides[0], sides[1]), config.train,
+        settings={"config": asdict(config), "inputs": inputs, "columns": list(COLUMNS)},
+        export=file if export else None, say=say,
+    )  # fmt: skip
+    return ClassNetwork(config, *found)  # type: ignore[arg-type]

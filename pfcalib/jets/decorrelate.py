@@ -18,13 +18,12 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.cache import cache_folder, cache_key, locked
-from pfcalib.deploy.contract import contract_path
-from pfcalib.deploy.export import export_onnx, predict
+from pfcalib.deploy.export import predict
 from pfcalib.errors import ConfigError
 from pfcalib.metrics.bootstrap import bootstrap
 from pfcalib.models.blocks import QuantileBins, Tensor
-from pfcalib.training.fit import History, Say, TrainConfig, fit_model, read_history, weights_path
+from pfcalib.training.fit import History, Say, TrainConfig
+from pfcalib.training.kept import fit_kept
 
 METHODS = ("plain", "distance", "adversary")
 INPUT, OUTPUT = "shapes", "p_w"
@@ -367,25 +366,24 @@ def fit_tagger(
     say : callable
         Takes one line an epoch.
     """
-    key = cache_key("training", config=asdict(config), inputs=inputs, names=list(names))
-    path = cache_folder() / "models" / f"tagger_{config.method}-{key}" / "tagger.onnx"
-    with locked(path.parent):
-        model, classifier = build_tagger(training.shapes.shape[1], config)
-        classifier.get_layer("bins").adapt(training.shapes)
-        feed, check = (_arrays(jets, config) for jets in (training, held_out))
-        fit_model(model, feed, check, config.train, out_dir=path.parent, say=say)
-        history = read_history(path.parent / "history.csv")
-        model.load_weights(weights_path(path.parent, len(history["val_loss"]) - 1))
-        if export and not contract_path(path).exists():  # it is written last
-            export_onnx(
-                classifier,
-                path,
-                inputs={INPUT: held_out.shapes[:N_REFERENCE]},
-                kind="jet_shapes",
-                training={**asdict(config), "inputs": inputs},
-                normalisation=f"{INPUT}: {', '.join(names)}; {OUTPUT}: QCD, W boson",
-            )
-    return Tagger(config, classifier, history, path)
+    model, classifier = build_tagger(training.shapes.shape[1], config)
+    classifier.get_layer("bins").adapt(training.shapes)
+
+    def file(_: keras.Model) -> dict[str, Any]:
+        return {
+            "model": classifier,
+            "inputs": {INPUT: held_out.shapes[:N_REFERENCE]},
+            "kind": "jet_shapes",
+            "normalisation": f"{INPUT}: {', '.join(names)}; {OUTPUT}: QCD, W boson",
+        }
+
+    found = fit_kept(
+        f"tagger_{config.method}", lambda: model,
+        (_arrays(training, config), _arrays(held_out, config)), config.train,
+        settings={"config": asdict(config), "inputs": inputs, "names": list(names)},
+        export=file if export else None, last=True, say=say,
+    )  # fmt: skip
+    return Tagger(config, classifier, found.result.history, found.path)
 
 
 def _arrays(jets: TaggedJets, config: DecorrelationConfig) -> tuple[Any, ...]:

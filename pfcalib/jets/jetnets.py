@@ -18,14 +18,13 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from pfcalib.cache import cache_folder, cache_key, locked
-from pfcalib.deploy.contract import contract_path
-from pfcalib.deploy.export import export_onnx, predict
+from pfcalib.deploy.export import predict
 from pfcalib.jets.jetvariables import POINT
 from pfcalib.models.blocks import QuantileBins, Tensor
 from pfcalib.models.pointnets import CloudAttention, PooledCloud
 from pfcalib.samples.split import SPLITS
-from pfcalib.training.fit import Say, TrainConfig, TrainResult, fit_model
+from pfcalib.training.fit import Say, TrainConfig, TrainResult
+from pfcalib.training.kept import fit_kept
 
 VARIABLES_INPUT, POINTS_INPUT, OUTPUT = "variables", "constituents", "log_factors"
 N_REFERENCE = 500  # jets that check an export
@@ -204,30 +203,33 @@ def fit_jet_network(
     say : callable
         Takes one line an epoch.
     """
-    key = cache_key(
-        "training", config=asdict(config), inputs=inputs, names=list(names), answers=list(answers),
-        points=POINTS_INPUT in data.inputs,
-    )  # fmt: skip
-    path = cache_folder() / "models" / f"jet_network-{key}" / "jet_network.onnx"
     train, held_out = data.of("train"), data.of("validation")
     points = data.inputs.get(POINTS_INPUT)
-    with locked(path.parent):
+
+    def build() -> keras.Model:
         model = build_jet_network(
             len(names), len(answers), config, n_points=0 if points is None else points.shape[1]
         )
         model.get_layer("bins").adapt(train[0][VARIABLES_INPUT])
-        result = fit_model(model, train, held_out, config.train, out_dir=path.parent, say=say)
-        if export and not contract_path(path).exists():  # it is written last
-            export_onnx(
-                model,
-                path,
-                inputs={name: of[:N_REFERENCE] for name, of in held_out[0].items()},
-                kind="jets",
-                training={**asdict(config), "inputs": inputs, "best_epoch": result.best_epoch},
-                normalisation=f"{VARIABLES_INPUT}: {', '.join(names)}; {POINTS_INPUT}: "
-                f"{', '.join(POINT)}, by falling pT; {OUTPUT}: {', '.join(answers)}",
-            )
-    return JetNetwork(config, model, result, path)
+        return model
+
+    def file(_: keras.Model) -> dict[str, Any]:
+        return {
+            "inputs": {name: of[:N_REFERENCE] for name, of in held_out[0].items()},
+            "kind": "jets",
+            "normalisation": f"{VARIABLES_INPUT}: {', '.join(names)}; {POINTS_INPUT}: "
+            f"{', '.join(POINT)}, by falling pT; {OUTPUT}: {', '.join(answers)}",
+        }
+
+    settings = {
+        "config": asdict(config), "inputs": inputs, "names": list(names), "answers": list(answers),
+        "points": points is not None,
+    }  # fmt: skip
+    found = fit_kept(
+        "jet_network", build, (train, held_out), config.train, settings=settings,
+        export=file if export else None, say=say,
+    )  # fmt: skip
+    return JetNetwork(config, *found)
 
 
 def write_constituents(

@@ -17,15 +17,13 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from pfcalib.cache import cache_folder, cache_key, locked
-from pfcalib.deploy.contract import contract_path
-from pfcalib.deploy.export import export_onnx
 from pfcalib.errors import ConfigError
 from pfcalib.jets.declustering import FEATURES, LN_Z, N_NEIGHBOURS, Trees, write_graphs
 from pfcalib.models.blocks import Tensor
 from pfcalib.models.families import copy_weights
 from pfcalib.models.pointnets import gather
-from pfcalib.training.fit import Arrays, Say, TrainConfig, TrainResult, fit_model
+from pfcalib.training.fit import Arrays, Say, TrainConfig, TrainResult
+from pfcalib.training.kept import fit_kept
 
 OUTPUT = "p_w"
 N_REFERENCE = 300  # jets that check an export
@@ -307,32 +305,31 @@ def fit_lundnet(
     say : callable
         Takes one line an epoch.
     """
-    train, name = config.train, f"lundnet{config.n_features}"
-    key = cache_key("training", config=asdict(config), inputs=inputs)
-    path = cache_folder() / "models" / f"{name}-{key}" / f"{name}.onnx"
-    with locked(path.parent):
-        model = build_lundnet(config)
-        feed, check = (
-            GraphStream(
-                data, n_nodes=config.n_nodes, batch_size=train.batch_size, seed=train.seed,
-                shuffle=shuffle,
-            )
-            for data, shuffle in ((training, True), (held_out, False))
-        )  # fmt: skip
-        result = fit_model(model, feed, check, train, out_dir=path.parent, say=say)
-        if export and not contract_path(path).exists():  # it is written last
-            same = build_lundnet(config, n_nodes=config.n_nodes)
-            copy_weights(model, same)
-            export_onnx(
-                same,
-                path,
-                inputs=reference_graphs(held_out.trees, config.n_nodes),
-                kind="lund_tree",
-                training={**asdict(config), "inputs": inputs, "best_epoch": result.best_epoch},
-                normalisation=f"nodes: {', '.join(FEATURES)}; neighbours: mother, harder and "
-                f"softer branch, see pfcalib.jets.declustering; {OUTPUT}: QCD, W boson",
-            )
-    return LundNetwork(config, model, result, path)
+    feed, check = (
+        GraphStream(
+            data, n_nodes=config.n_nodes, batch_size=config.train.batch_size,
+            seed=config.train.seed, shuffle=shuffle,
+        )
+        for data, shuffle in ((training, True), (held_out, False))
+    )  # fmt: skip
+
+    def file(model: keras.Model) -> dict[str, Any]:
+        same = build_lundnet(config, n_nodes=config.n_nodes)
+        copy_weights(model, same)
+        return {
+            "model": same,
+            "inputs": reference_graphs(held_out.trees, config.n_nodes),
+            "kind": "lund_tree",
+            "normalisation": f"nodes: {', '.join(FEATURES)}; neighbours: mother, harder and "
+            f"softer branch, see pfcalib.jets.declustering; {OUTPUT}: QCD, W boson",
+        }
+
+    found = fit_kept(
+        f"lundnet{config.n_features}", lambda: build_lundnet(config), (feed, check), config.train,
+        settings={"config": asdict(config), "inputs": inputs}, export=file if export else None,
+        say=say,
+    )  # fmt: skip
+    return LundNetwork(config, *found)
 
 
 def reference_graphs(trees: Trees, n_nodes: int) -> dict[str, NDArray[np.float32]]:
