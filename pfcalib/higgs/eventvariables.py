@@ -87,7 +87,8 @@ def event_variables(events: TopEvents) -> NDArray[np.float32]:
 
 
 def _some(events: TopEvents, rows: slice) -> TopEvents:
-    return TopEvents(*(column[rows] for column in events[:-1]), events.tried)
+    columns = events._asdict()
+    return TopEvents(**{k: of if k == "tried" else of[rows] for k, of in columns.items()})
 
 
 def four_momenta(events: TopEvents) -> tuple[FloatArray, FloatArray, FloatArray]:

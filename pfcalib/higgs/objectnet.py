@@ -73,7 +73,7 @@ def event_objects(events: TopEvents) -> NDArray[np.float32]:
     objects[:, MAX_JETS, :3] = events.lepton
     objects[:, MAX_JETS + 1, 0], objects[:, MAX_JETS + 1, 2] = events.missing.T
     objects[:, MAX_JETS:, 6:] = np.eye(2)
-    turned = _wrap(objects[..., 2] - events.lepton[:, None, 2])
+    turned = _wrap(np.float64(objects[..., 2]) - events.lepton[:, None, 2])
     objects[..., 2] = turned * (objects[..., 5:].sum(axis=-1) > 0.0)
     return objects.reshape(events.n_events, -1)
 

@@ -320,7 +320,8 @@ def _two_jets(
     behind the last, and what smearing added to px and py of all, (n, 2).
     """
     offsets = np.searchsorted(place, np.arange(n + 1))
-    found = find_jets(*momentum.T, offsets, radius=0.4, pt_min=TRUE_JET_PT)
+    px, py, pz, e = momentum.T
+    found = find_jets(px, py, pz, e, offsets, radius=0.4, pt_min=TRUE_JET_PT)
     true = np.stack(
         [
             found.pt * np.cos(found.phi),
