@@ -22,7 +22,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.cache import cache_folder, cache_key, new_file, one_maker
+from pfcalib.cache import cache_folder, cache_key
 from pfcalib.errors import ConfigError
 from pfcalib.higgs.candidates import (
     ISOLATION,
@@ -46,8 +46,8 @@ from pfcalib.higgs.candidates import (
 from pfcalib.higgs.loops import M_HIGGS
 from pfcalib.higgs.processes import H_TO_BB, SQRT_S
 from pfcalib.particleflow.jets import find_jets
+from pfcalib.simulation.chunks import keep_chunks, read_columns
 from pfcalib.simulation.collisions import MAX_SEED
-from pfcalib.simulation.pileup import in_order
 from pfcalib.simulation.pythia import pythia_version, require_pythia
 
 FloatArray = NDArray[np.float64]
@@ -148,34 +148,16 @@ def cached_top_events(config: TopConfig, *, n_processes: int = 1) -> Path:
     """
     key = cache_key("topevents", config=config, pythia=pythia_version())
     path = cache_folder() / "topevents" / f"{config.process}-{key}.npz"
-    with one_maker(path):
-        if not path.exists():
-            chunks = path.with_suffix(".chunks")
-            make = functools.partial(_make_chunk, config, chunks)
-            files = list(in_order(make, range(-(-config.n_events // config.chunk)), n_processes))
-            _write(path, join_events([read_top_events(file) for file in files]))
-            for file in files:
-                file.unlink()
-            chunks.rmdir()
-    return path
+    return keep_chunks(
+        path, functools.partial(simulate_chunk, config), -(-config.n_events // config.chunk),
+        join=lambda parts: join_events([TopEvents(**part) for part in parts]),
+        n_processes=n_processes,
+    )  # fmt: skip
 
 
 def read_top_events(path: Path) -> TopEvents:
     """Events of a file of `cached_top_events`."""
-    with np.load(path, allow_pickle=False) as file:
-        return TopEvents(*(file[name] for name in TopEvents._fields))
-
-
-def _write(path: Path, events: TopEvents) -> None:
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **events._asdict())
-
-
-def _make_chunk(config: TopConfig, folder: Path, number: int) -> Path:
-    path = folder / f"{number:05d}.npz"
-    if not path.exists():
-        _write(path, simulate_chunk(config, number))
-    return path
+    return TopEvents(**read_columns(path))
 
 
 def simulate_chunk(config: TopConfig, number: int) -> TopEvents:

@@ -18,7 +18,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.cache import cache_folder, cache_key, locked, new_file, scratch_folder
+from pfcalib.cache import cache_folder, cache_key, scratch_folder
 from pfcalib.calibration.rings import RingCells, ring_cells
 from pfcalib.errors import ConfigError, ValidationError
 from pfcalib.jets.jetvariables import (
@@ -51,6 +51,7 @@ from pfcalib.particleflow.jets import (
 from pfcalib.particleflow.methods import build_method
 from pfcalib.particleflow.truth import require_truth
 from pfcalib.samples.split import SPLITS
+from pfcalib.simulation.chunks import join_columns, keep_chunks, read_columns
 from pfcalib.simulation.collisions import (
     MAX_SEED,
     CollisionConfig,
@@ -59,7 +60,7 @@ from pfcalib.simulation.collisions import (
     start_pythia,
 )
 from pfcalib.simulation.crossings import Chunk, EventsConfig, produce_events
-from pfcalib.simulation.pileup import STAGES, cached_pool, in_order
+from pfcalib.simulation.pileup import STAGES, cached_pool
 from pfcalib.simulation.produce import FIELD
 from pfcalib.simulation.pythia import pythia_version, require_pythia
 
@@ -170,25 +171,18 @@ def cached_jets(config: JetSampleConfig) -> Path:
     stages = (*STAGES, "clustering", "particleflow", "jet_calibration")
     key = cache_key(*stages, config=settings, pythia=pythia_version())
     path = cache_folder() / "jets" / f"calibration-{config.n_parts}-{key}.npz"
-    with locked(path):
-        if not path.exists():
-            for number in (0, config.turn - 1) if any(config.mus) else ():  # two pools
-                cached_pool(config.events(number).pool_config, n_processes=config.n_processes)
-            folder = path.with_suffix(".parts")
-            make = functools.partial(_make_part, config, folder)
-            files = list(in_order(make, range(config.n_parts), config.n_processes))
-            parts = [_load(file) for file in files]
-            joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            _save(path, joined)
-            for file in files:
-                file.unlink()
-            folder.rmdir()
-    return path
+    if not path.exists():
+        for number in (0, config.turn - 1) if any(config.mus) else ():  # two pools
+            cached_pool(config.events(number).pool_config, n_processes=config.n_processes)
+    return keep_chunks(
+        path, functools.partial(simulate_part, config), config.n_parts, join=join_columns,
+        n_processes=config.n_processes,
+    )  # fmt: skip
 
 
 def read_jets(path: Path) -> JetSample:
     """Jets of a file of `cached_jets`."""
-    columns = _load(path)
+    columns = read_columns(path)
     tables: dict[str, dict[str, FloatArray]] = {"jets": {}, "large": {}}
     for name, values in columns.items():
         table, _, column = name.partition("/")
@@ -196,23 +190,6 @@ def read_jets(path: Path) -> JetSample:
             tables[table][column] = values
     offsets = np.concatenate([[0], np.cumsum(columns["n_points"])]).astype(np.int64)
     return JetSample(tables["jets"], offsets, columns["points"], tables["large"])
-
-
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-def _save(path: Path, columns: dict[str, NDArray[Any]]) -> None:
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **columns)  # type: ignore[arg-type]
-
-
-def _make_part(config: JetSampleConfig, folder: Path, number: int) -> Path:
-    path = folder / f"{number:05d}.npz"
-    if not path.exists():
-        _save(path, simulate_part(config, number))
-    return path
 
 
 def simulate_part(config: JetSampleConfig, number: int) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,6 @@ detector; the two hardest anti-kt jets with R = 1, of at least 500 GeV within ra
 from __future__ import annotations
 
 import functools
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +18,12 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.cache import cache_folder, cache_key, locked, new_file
+from pfcalib.cache import cache_folder, cache_key
 from pfcalib.errors import ConfigError
 from pfcalib.jets.declustering import Trees, decluster, join_trees
 from pfcalib.particleflow.jets import find_jets
+from pfcalib.simulation.chunks import keep_chunks, read_columns
 from pfcalib.simulation.collisions import MAX_SEED, NEUTRINOS
-from pfcalib.simulation.pileup import in_order
 from pfcalib.simulation.pythia import pythia_version, require_pythia
 
 SQRT_S, PT_HAT_MIN = 14_000.0, 400.0  # GeV
@@ -89,20 +88,16 @@ def cached_jets(config: ParticleJetConfig, *, n_processes: int = 1) -> Path:
     require_pythia()
     key = cache_key("particlejets", config=config, pythia=pythia_version())
     path = cache_folder() / "jets" / f"{config.process}-{key}.npz"
-    with locked(path):
-        if not path.exists():
-            folder = path.with_suffix(".parts")
-            make = functools.partial(_part, config, folder)
-            numbers = range(-(-config.n_events // config.chunk))
-            _write(path, join_jets([read_jets(p) for p in in_order(make, numbers, n_processes)]))
-            shutil.rmtree(folder)
-    return path
+    return keep_chunks(
+        path, functools.partial(simulate_jets, config), -(-config.n_events // config.chunk),
+        join=lambda parts: join_jets([ParticleJets(**part) for part in parts]),
+        n_processes=n_processes,
+    )  # fmt: skip
 
 
 def read_jets(path: Path) -> ParticleJets:
     """Jets of a file of `cached_jets`."""
-    with np.load(path, allow_pickle=False) as file:
-        return ParticleJets(*(file[name] for name in ParticleJets._fields))
+    return ParticleJets(**read_columns(path))
 
 
 def join_jets(parts: list[ParticleJets]) -> ParticleJets:
@@ -114,18 +109,6 @@ def join_jets(parts: list[ParticleJets]) -> ParticleJets:
         if name not in Trees._fields
     }
     return ParticleJets(**joined, **trees._asdict())
-
-
-def _part(config: ParticleJetConfig, folder: Path, number: int) -> Path:
-    path = folder / f"{number:05d}.npz"
-    if not path.exists():
-        _write(path, simulate_jets(config, number))
-    return path
-
-
-def _write(path: Path, jets: ParticleJets) -> None:
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **jets._asdict())
 
 
 def simulate_jets(config: ParticleJetConfig, number: int) -> ParticleJets:
