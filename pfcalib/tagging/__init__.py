@@ -1,1 +1,1 @@
-"""Flavour of jets: jets with tracks, taggers made by hand and networks on tracks."""
+"""Flavour tagging: jets with tracks and the files of the field, impact parameters, vertices."""
