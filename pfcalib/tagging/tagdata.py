@@ -5,22 +5,14 @@ where each track comes from, and weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.errors import ConfigError, ValidationError
+from pfcalib.errors import ConfigError
+from pfcalib.tagging.ftagfiles import B_JET, C_JET, LIGHT_JET, TRACK_INPUTS, TaggedJets
 
-# the variables of GN2, by their public names; lengths in mm, momenta in GeV, angles in rad
-TRACK_COLUMNS = (
-    "d0", "z0SinTheta", "dphi", "deta", "qOverP", "lifetimeSignedD0Significance",
-    "lifetimeSignedZ0SinThetaSignificance", "phiUncertainty", "thetaUncertainty",
-    "qOverPUncertainty", "numberOfPixelHits", "numberOfSCTHits", "numberOfInnermostPixelLayerHits",
-    "numberOfNextToInnermostPixelLayerHits", "numberOfInnermostPixelLayerSharedHits",
-    "numberOfInnermostPixelLayerSplitHits", "numberOfPixelSharedHits", "numberOfPixelSplitHits",
-    "numberOfSCTSharedHits",
-)  # fmt: skip
 # about what RNNIP saw of a track: its two significances, momentum, place in the jet, innermost hits
 RNNIP_COLUMNS = (
     "lifetimeSignedD0Significance", "lifetimeSignedZ0SinThetaSignificance", "qOverP", "deta",
@@ -28,27 +20,15 @@ RNNIP_COLUMNS = (
     "numberOfInnermostPixelLayerSharedHits",
 )  # fmt: skip
 JET_COLUMNS = ("pt", "eta")
-COLUMN = {name: i for i, name in enumerate(TRACK_COLUMNS)}
-FLAVOURS = {5: "b", 4: "c", 0: "light"}  # of HadronConeExclTruthLabelID, in the order of classes
-CLASSES = tuple(FLAVOURS.values())
-ORIGINS = (
-    "pile-up", "fake", "primary", "b hadron", "c hadron from b", "c hadron", "tau", "other secondary",
-)  # fmt: skip
-
-
-class HasJets(Protocol):
-    """Structured arrays of jets (n,) and tracks (n, n_tracks)."""
-
-    @property
-    def jets(self) -> NDArray[Any]: ...
-    @property
-    def tracks(self) -> NDArray[Any]: ...
+COLUMN = {name: i for i, name in enumerate(TRACK_INPUTS)}
+CLASSES = {B_JET: "b", C_JET: "c", LIGHT_JET: "light"}  # by label, in the order of the networks
+TRUE_PT = "ptFromTruthDressedWZJet"
 
 
 class TagData(NamedTuple):
     """Jets; tracks of jet i are those from offsets[i] to offsets[i + 1]."""
 
-    tracks: NDArray[np.float32]  # (n_tracks, len(TRACK_COLUMNS))
+    tracks: NDArray[np.float32]  # (n_tracks, len(TRACK_INPUTS))
     offsets: NDArray[np.int64]  # (n + 1,)
     jets: NDArray[np.float32]  # (n, len(JET_COLUMNS))
     label: NDArray[np.int64]  # (n,) place in CLASSES
@@ -95,51 +75,38 @@ class TagData(NamedTuple):
 
 
 def tag_data(
-    found: HasJets, *, weight: ArrayLike | None = None, true_pt: str | None = None
+    sample: TaggedJets, *, weight: ArrayLike | None = None, true_pt: str | None = TRUE_PT
 ) -> TagData:
-    """Jets of the three flavours, without taus, in their order.
+    """Jets of the classes, so without taus, in their order.
 
     Parameters
     ----------
-    found : TaggedJets
-        Or what has its arrays: pt in GeV, `valid` of tracks; `ftagTruthOriginLabel` and
-        `ftagTruthVertexIndex` may be missing.
+    sample : TaggedJets
+        Origins and vertices of its tracks may be missing.
     weight : array_like, shape (n,), optional
         One of each jet; 1 by default.
     true_pt : str, optional
-        Field of the true transverse momentum, GeV; without it there is no energy to learn.
-
-    Raises
-    ------
-    ValidationError
-        If a number of a track or jet is not finite.
+        Field of the true transverse momentum, GeV; a jet without it has that measured.
     """
-    flavour = np.asarray(found.jets["HadronConeExclTruthLabelID"])
-    kept = np.flatnonzero(np.isin(flavour, list(FLAVOURS)))
-    jets, tracks = found.jets[kept], found.tracks[kept]
-    valid = tracks["valid"].astype(bool)
-    table = np.stack([tracks[name][valid] for name in TRACK_COLUMNS], axis=-1, dtype=np.float32)
-    of_jets = np.stack([jets[name] for name in JET_COLUMNS], axis=-1, dtype=np.float32)
-    for name, array in (("tracks", table), ("jets", of_jets)):
-        if not np.isfinite(array).all():
-            place = np.argwhere(~np.isfinite(array))[0, 1]
-            column = (TRACK_COLUMNS if name == "tracks" else JET_COLUMNS)[place]
-            raise ValidationError(f"{name}: {column} is not finite everywhere")
-    n_all, n = len(table), len(jets)
-    known = tracks.dtype.names or ()
-    origin = tracks["ftagTruthOriginLabel"][valid] if "ftagTruthOriginLabel" in known else -1
-    vertex = tracks["ftagTruthVertexIndex"][valid] if "ftagTruthVertexIndex" in known else -1
-    ratio = np.log(np.maximum(jets[true_pt] / jets["pt"], 0.1)) if true_pt else 0.0
-    place = {number: i for i, number in enumerate(FLAVOURS)}
+    kept = np.flatnonzero(np.isin(sample.label, list(CLASSES)))
+    jets, tracks = sample.jets[kept], sample.tracks[kept]
+    valid, names = tracks["valid"], tracks.dtype.names
+    n_all = np.count_nonzero(valid)
+    ratio = jets[true_pt] / jets["pt"] if true_pt else np.ones(len(jets))
+    ratio = np.where(ratio > 0.0, np.clip(ratio, 0.3, 3.0), 1.0)  # NaN too
+
+    def told(name: str) -> NDArray[Any]:
+        return tracks[name][valid] if name in names else np.full(n_all, -1)
+
     return TagData(
-        table,
-        np.concatenate([[0], np.cumsum(valid.sum(axis=1))]),
-        of_jets,
-        np.array([place[int(number)] for number in flavour[kept]], dtype=np.int64),
-        np.ones(n, dtype=np.float32) if weight is None else np.float32(weight)[kept],
-        np.zeros(n, dtype=np.float32) + np.float32(ratio),
-        np.zeros(n_all, dtype=np.int8) + np.asarray(origin).astype(np.int8),
-        np.zeros(n_all, dtype=np.int16) + np.asarray(vertex).astype(np.int16),
+        tracks=np.stack([np.float32(tracks[name][valid]) for name in TRACK_INPUTS], axis=-1),
+        offsets=np.concatenate([[0], np.cumsum(valid.sum(axis=1))]),
+        jets=np.stack([jets[name] for name in JET_COLUMNS], axis=-1).astype(np.float32),
+        label=np.array([list(CLASSES).index(i) for i in sample.label[kept]], dtype=np.int64),
+        weight=np.ones(len(jets), np.float32) if weight is None else np.float32(weight)[kept],
+        log_ratio=np.log(ratio).astype(np.float32),
+        origin=told("ftagTruthOriginLabel").astype(np.int8),
+        vertex=told("ftagTruthVertexIndex").astype(np.int16),
     )
 
 

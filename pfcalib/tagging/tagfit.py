@@ -16,7 +16,8 @@ from scipy.sparse.csgraph import connected_components
 
 from pfcalib.deploy.export import predict_all
 from pfcalib.deploy.validator import open_session
-from pfcalib.tagging.tagdata import CLASSES, JET_COLUMNS, ORIGINS, TRACK_COLUMNS, TagData
+from pfcalib.tagging.ftagfiles import MAX_TRACKS, ORIGINS, TRACK_INPUTS
+from pfcalib.tagging.tagdata import CLASSES, JET_COLUMNS, TagData
 from pfcalib.tagging.tagnets import (
     JETS,
     ORIGIN,
@@ -34,7 +35,6 @@ from pfcalib.training.kept import fit_kept
 N_REFERENCE = 300  # jets that check an export
 N_SORTED = 30  # batches whose jets are sorted by their number of tracks together
 ROUND = 4  # tracks that the length of a batch is a multiple of
-MOST = 40  # tracks of a jet that count
 FEW = (0, 1, 15, 40)  # tracks with which an export is checked
 
 FloatArray = NDArray[np.float64]
@@ -79,7 +79,7 @@ class TrackBatches(ArrayBatches):
     batch_size, seed : int
     shuffle : bool
         In a new order each epoch; else by number of tracks.
-    pairs : bool
+    tasks : bool
         Whether there are answers for tracks and their pairs.
     """
 
@@ -88,7 +88,7 @@ class TrackBatches(ArrayBatches):
         tasks: bool = False,
     ) -> None:  # fmt: skip
         self.data, self.tasks = data, tasks
-        longest = np.clip(data.n_tracks, 1, MOST)
+        longest = np.clip(data.n_tracks, 1, MAX_TRACKS)
         self.lengths = -(-longest // ROUND) * ROUND
         super().__init__(({}, data.label), batch_size=batch_size, seed=seed, shuffle=shuffle)
 
@@ -129,7 +129,7 @@ def track_inputs(
     """Inputs of a network for some jets, with so many tracks of each."""
     places = track_places(data, rows, n_tracks)
     there = places >= 0
-    tracks = np.zeros((len(rows), n_tracks, 1 + len(TRACK_COLUMNS)), dtype=np.float32)
+    tracks = np.zeros((len(rows), n_tracks, 1 + len(TRACK_INPUTS)), dtype=np.float32)
     tracks[there, 0] = 1.0
     tracks[there, 1:] = data.tracks[places[there]]
     return {TRACKS: tracks, JETS: data.jets[rows]}
@@ -195,11 +195,11 @@ def fit_tagger(
     def file(_: keras.Model) -> dict[str, Any]:
         few = np.arange(min(N_REFERENCE, len(held_out.label)))
         return {
-            "inputs": track_inputs(held_out, few, MOST),
+            "inputs": track_inputs(held_out, few, MAX_TRACKS),
             "kind": "tracks",
-            "normalisation": f"{TRACKS}: 1 where there is one, {', '.join(TRACK_COLUMNS)} in mm, "
+            "normalisation": f"{TRACKS}: 1 where there is one, {', '.join(TRACK_INPUTS)} in mm, "
             f"GeV and rad; {JETS}: {', '.join(JET_COLUMNS)} in GeV; {OUTPUT}: "
-            f"{', '.join(CLASSES)}, as if all were equally common",
+            f"{', '.join(CLASSES.values())}, as if all were equally common",
         }
 
     found = fit_kept(
@@ -307,10 +307,32 @@ def track_gradients(
     weights : mapping of str to float
         By class, such as {"b": 1.0, "light": -1.0}.
     """
-    seen = model.get_layer("features").output[0]
-    scaled = keras.Model(model.inputs, [*model.get_layer("features").output])
-    del seen, scaled
-    raise NotImplementedError
+    scale, w = model.get_layer("scale"), np.array([weights.get(k, 0.0) for k in CLASSES.values()])
+
+    @tf.function(reduce_retracing=True)
+    def slope(tracks: Any, jets: Any) -> Any:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(tracks)
+            said = keras.tree.flatten(model({TRACKS: tracks, JETS: jets}, training=False))[0]
+            log_p = tf.math.log(tf.maximum(said, 1e-7))
+            total = tf.reduce_sum(log_p * w.astype(np.float32))
+        return tape.gradient(total, tracks)
+
+    found = np.zeros((len(data.tracks), len(TRACK_INPUTS)), dtype=np.float32)
+    size, width = (np.asarray(v)[1:] for v in (scale.size, scale.width))
+    mean = np.asarray(scale.mean)[1:]
+    stream = TrackBatches(data, batch_size=batch_size)
+    for rows in stream.batches:
+        n_tracks = int(stream.lengths[rows].max())
+        feed = track_inputs(data, rows, n_tracks)
+        places = track_places(data, rows, n_tracks)
+        there = places >= 0
+        x = feed[TRACKS][there][:, 1:]
+        seen = (np.sign(x) * np.log1p(np.abs(x) / size) - mean) / width
+        slopes = np.asarray(slope(feed[TRACKS], feed[JETS]))[there][:, 1:]
+        # of what is seen, whose own slope is 1 / ((size + |x|) width)
+        found[places[there]] = slopes * (size + np.abs(x)) * width * seen
+    return found
 
 
 def check_lengths(tagger: Tagger, data: TagData) -> dict[int, float]:
@@ -324,7 +346,7 @@ def check_lengths(tagger: Tagger, data: TagData) -> dict[int, float]:
         feed = track_inputs(data, rows, n)
         file = session.run(None, feed)
         # padded beside
-        wide = {**feed, TRACKS: np.pad(feed[TRACKS], ((0, 0), (0, MOST + 1 - n), (0, 0)))}
+        wide = {**feed, TRACKS: np.pad(feed[TRACKS], ((0, 0), (0, MAX_TRACKS + 1 - n), (0, 0)))}
         keras_says = predict_all(tagger.model, wide)
         differences[n] = max(
             float(np.max(np.abs(a - b[tuple(slice(k) for k in a.shape)]), initial=0.0))

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from pfcalib.errors import ConfigError
 from pfcalib.models.blocks import Tensor
 from pfcalib.models.pointnets import FAR, CloudAttention, MorePoints, PooledCloud
-from pfcalib.tagging.tagdata import CLASSES, COLUMN, JET_COLUMNS, ORIGINS, TRACK_COLUMNS
+from pfcalib.tagging.ftagfiles import ORIGINS, TRACK_INPUTS
+from pfcalib.tagging.tagdata import CLASSES, COLUMN, JET_COLUMNS
 
 TRACKS, JETS = "tracks", "jets"  # inputs
 OUTPUT, ORIGIN, PAIRS, RATIO = "probabilities", "origin", "same_vertex", "log_ratio"  # outputs
@@ -37,7 +38,7 @@ class TaggerConfig:
     kind : str
         Of BODIES.
     columns : tuple of str
-        Of TRACK_COLUMNS, what it sees of a track.
+        Of TRACK_INPUTS, what it sees of a track.
     first_widths : tuple of int
         Of the dense layers on each track.
     width, n_heads, n_blocks : int
@@ -60,7 +61,7 @@ class TaggerConfig:
     """
 
     kind: str = "gn2"
-    columns: tuple[str, ...] = TRACK_COLUMNS
+    columns: tuple[str, ...] = TRACK_INPUTS
     first_widths: tuple[int, ...] = ()
     width: int = 32
     n_heads: int = 4
@@ -78,7 +79,7 @@ class TaggerConfig:
         name = type(self).__name__
         if self.kind not in BODIES:
             raise ConfigError(f"{name}: kind = {self.kind!r}, expected one of {', '.join(BODIES)}")
-        if unknown := sorted(set(self.columns) - set(TRACK_COLUMNS)):
+        if unknown := sorted(set(self.columns) - set(TRACK_INPUTS)):
             raise ConfigError(f"{name}: unknown columns {', '.join(unknown)}")
         if self.width % self.n_heads:
             raise ConfigError(
@@ -344,6 +345,17 @@ class SameVertex(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
+class BesideTracks(layers.Layer):
+    """What is known of the jet, beside each of its tracks."""
+
+    def call(self, tracks: Tensor, jet: Tensor) -> Tensor:
+        return ops.ones_like(tracks[..., :1]) * jet[:, None, :]
+
+    def compute_output_shape(self, tracks_shape: Any, jet_shape: Any) -> Any:
+        return (*tracks_shape[:2], jet_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="pfcalib")
 class WithoutLast(layers.Layer):
     """Without the track that stands behind all, along one axis or two."""
 
@@ -443,7 +455,7 @@ class _Parts:
     def __init__(self, config: TaggerConfig) -> None:
         self.config = config
         self.inputs = {
-            TRACKS: keras.Input((None, 1 + len(TRACK_COLUMNS)), name=TRACKS, dtype="float32"),
+            TRACKS: keras.Input((None, 1 + len(TRACK_INPUTS)), name=TRACKS, dtype="float32"),
             JETS: keras.Input((len(JET_COLUMNS),), name=JETS, dtype="float32"),
         }
         tracks = self.inputs[TRACKS]
@@ -480,7 +492,8 @@ class _Parts:
 
 
 def _block(
-    x: Tensor, there: Tensor, config: TaggerConfig, name: str, *bias: Tensor, activation: str = "relu"
+    x: Tensor, there: Tensor, config: TaggerConfig, name: str, *bias: Tensor,
+    activation: str = "relu",
 ) -> Tensor:  # fmt: skip
     """Attention and dense layers, each beside a shortcut."""
     y = layers.LayerNormalization(name=f"norm{name}a")(x)
@@ -584,7 +597,7 @@ def build_tagger(config: TaggerConfig, *, seed: int | None = None) -> TaggerNetw
     Returns
     -------
     TaggerNetwork
-        Inputs "tracks" (n, any, 1 + len(TRACK_COLUMNS)) float32, whose first column is 1 where
+        Inputs "tracks" (n, any, 1 + len(TRACK_INPUTS)) float32, whose first column is 1 where
         there is a track, and "jets" (n, len(JET_COLUMNS)), both in the units of `tagdata`; the
         layers "scale" and "jet_scale" are to be adapted. Outputs "probabilities" (n, 3), softmax;
         with tasks "origin" (n, any, 8) and "same_vertex" (n, any, any), logits; with energy
@@ -602,7 +615,9 @@ def build_tagger(config: TaggerConfig, *, seed: int | None = None) -> TaggerNetw
 
     outputs = [head(pooled, len(CLASSES), OUTPUT, "softmax")]
     if config.tasks:
-        beside = layers.Concatenate(name="track_and_jet")([x, _spread(x, pooled)])
+        beside = layers.Concatenate(name="track_and_jet")(
+            [x, BesideTracks(name="beside")(x, pooled)]
+        )
         tracks = head(beside, len(ORIGINS), "origin_all")
         outputs.append(WithoutLast(1, name=ORIGIN)(tracks))
         width = (*config.head_widths, config.width)[0]
@@ -610,22 +625,9 @@ def build_tagger(config: TaggerConfig, *, seed: int | None = None) -> TaggerNetw
         outputs.append(WithoutLast(2, name=PAIRS)(pairs))
     if config.energy:
         outputs.append(head(pooled, 1, RATIO))
-    return TaggerNetwork(parts.inputs, outputs if len(outputs) > 1 else outputs[0], name=config.kind)
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class BesideTracks(layers.Layer):
-    """What is known of the jet, beside each of its tracks."""
-
-    def call(self, tracks: Tensor, jet: Tensor) -> Tensor:
-        return ops.ones_like(tracks[..., :1]) * jet[:, None, :]
-
-    def compute_output_shape(self, tracks_shape: Any, jet_shape: Any) -> Any:
-        return (*tracks_shape[:2], jet_shape[-1])
-
-
-def _spread(tracks: Tensor, jet: Tensor) -> Tensor:
-    return BesideTracks(name="beside")(tracks, jet)
+    return TaggerNetwork(
+        parts.inputs, outputs if len(outputs) > 1 else outputs[0], name=config.kind
+    )
 
 
 def adapt_scales(
