@@ -139,8 +139,8 @@ class TrackInputs(layers.Layer):
         chosen = [scaled[..., i : i + 1] for i in self.places]
         return ops.concatenate([*chosen, beside], axis=-1) * there, there
 
-    def compute_output_shape(self, scaled: Any, tracks: Any, jets: Any) -> Any:
-        return (*scaled[:2], len(self.places) + jets[-1]), (*tracks[:2], 1)
+    def compute_output_shape(self, scaled_shape: Any, tracks_shape: Any, jets_shape: Any) -> Any:
+        return (*scaled_shape[:2], len(self.places) + jets_shape[-1]), (*tracks_shape[:2], 1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "places": list(self.places)}
@@ -173,15 +173,15 @@ class TrackMemory(layers.Layer):
         self.width = width
         self.lstm = layers.LSTM(width, unroll=True, name="lstm")  # a loop is refused in a file
 
-    def build(self, input_shape: Any, *_: Any) -> None:
-        self.lstm.build(input_shape)
+    def build(self, inputs_shape: Any, *_: Any) -> None:
+        self.lstm.build(inputs_shape)
         self.built = True
 
     def call(self, inputs: Tensor, there: Tensor) -> Tensor:
         return self.lstm(inputs, mask=there[..., 0] > 0.5)
 
-    def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
-        return (input_shape[0], self.width)
+    def compute_output_shape(self, inputs_shape: Any, *_: Any) -> Any:
+        return (inputs_shape[0], self.width)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width}
@@ -198,9 +198,9 @@ class GraphAttention(layers.Layer):
         self.width, self.n_heads = width, n_heads
         self.own, self.other = (layers.Dense(width, name=name) for name in ("own", "other"))
 
-    def build(self, input_shape: Any, *_: Any) -> None:
-        self.own.build(input_shape)
-        self.other.build(input_shape)
+    def build(self, inputs_shape: Any, *_: Any) -> None:
+        self.own.build(inputs_shape)
+        self.other.build(inputs_shape)
         shape = (self.n_heads, self.width // self.n_heads)
         self.asked = self.add_weight(shape=shape, initializer="glorot_uniform", name="asked")
         self.built = True
@@ -219,8 +219,8 @@ class GraphAttention(layers.Layer):
         )  # fmt: skip
         return ops.reshape(ops.transpose(heard, (0, 2, 1, 3)), (-1, n, self.width))
 
-    def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
-        return (*input_shape[:2], self.width)
+    def compute_output_shape(self, inputs_shape: Any, *_: Any) -> Any:
+        return (*inputs_shape[:2], self.width)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width, "n_heads": self.n_heads}
@@ -246,8 +246,8 @@ class TrackSum(layers.Layer):
     def call(self, inputs: Tensor, shares: Tensor) -> Tensor:
         return ops.sum(inputs * shares, axis=1)
 
-    def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
-        return (input_shape[0], input_shape[2])
+    def compute_output_shape(self, inputs_shape: Any, *_: Any) -> Any:
+        return (inputs_shape[0], inputs_shape[2])
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
@@ -378,9 +378,9 @@ class WithoutLast(layers.Layer):
 class ClassToken(layers.Layer):
     """A row that is learnt, before those of the tracks, and what is there with it."""
 
-    def build(self, input_shape: Any, *_: Any) -> None:
+    def build(self, inputs_shape: Any, *_: Any) -> None:
         self.token = self.add_weight(
-            shape=(1, 1, input_shape[-1]), initializer="glorot_uniform", name="token"
+            shape=(1, 1, inputs_shape[-1]), initializer="glorot_uniform", name="token"
         )
 
     def call(self, inputs: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
@@ -388,9 +388,9 @@ class ClassToken(layers.Layer):
         one = ops.ones_like(inputs[:, :1, :1])
         return ops.concatenate([first, inputs], axis=1), ops.concatenate([one, there], axis=1)
 
-    def compute_output_shape(self, input_shape: Any, there_shape: Any) -> Any:
-        n = None if input_shape[1] is None else input_shape[1] + 1
-        return (input_shape[0], n, input_shape[2]), (input_shape[0], n, 1)
+    def compute_output_shape(self, inputs_shape: Any, there_shape: Any) -> Any:
+        n = None if inputs_shape[1] is None else inputs_shape[1] + 1
+        return (inputs_shape[0], n, inputs_shape[2]), (inputs_shape[0], n, 1)
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
