@@ -23,6 +23,10 @@ from pfcalib.tagging.tagfit import (
 from pfcalib.tagging.tagnets import ORIGIN, OUTPUT, PAIRS, adapt_scales, build_tagger
 from pfcalib.training.fit import TrainConfig
 
+# Keras under numpy 2, when it reads weights back
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 TRAIN = TrainConfig(
     learning_rate=0.01, batch_size=64, epochs=6, patience=6, loss="mse", schedule="cosine_steps"
 )
