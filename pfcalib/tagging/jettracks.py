@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pfcalib.simulation.tracks import RESOLUTION
-from pfcalib.tagging.ftagfiles import FAKE, PILE_UP
+from pfcalib.tagging.ftagfiles import FAKE, NO_VERTEX, OTHER, PILE_UP
 from pfcalib.tagging.perigee import arc_at_radius, curvature, perigee, point_at
 
 FloatArray = NDArray[np.float64]
@@ -261,9 +261,7 @@ def _smeared(
     factor = np.where(rng.random(n) < TAIL, TAIL_FACTOR, 1.0)[:, None]
     hit = factor * sigma_hit * rng.standard_normal((n, 2)) + blunder * rng.standard_normal((n, 2))
     bend = factor * scatter[:, None] * rng.standard_normal((n, 2))
-    floor = np.column_stack(
-        [np.full(n, RESOLUTION["phi"][0]), RESOLUTION["cot_theta"][0] * sine**2]
-    )
+    floor = np.column_stack([np.full(n, RESOLUTION["phi"][0]), RESOLUTION["cot_theta"][0] * sine**2])
     angle = floor * rng.standard_normal((n, 2))
     # what is scattered at the innermost hit still passes it
     phi = true[:, 2] - bend[:, 0] / r + angle[:, 0]
@@ -288,9 +286,7 @@ def _smeared(
 
 def _leptons(pdg_id: IntArray, pt: FloatArray, rng: np.random.Generator) -> IntArray:
     size, draw = np.abs(pdg_id), rng.random(len(pt))
-    muon = (pt > MUON_PT) & (
-        draw < np.select([size == 13, size > 100], [MUON_EFFICIENCY, MUON_FAKES])
-    )
+    muon = (pt > MUON_PT) & (draw < np.select([size == 13, size > 100], [MUON_EFFICIENCY, MUON_FAKES]))
     electron = (pt > ELECTRON_PT) & (draw < ELECTRON_EFFICIENCY) & (size == 11)
     return np.select([muon, electron], [13, 11], 0)
 

@@ -50,6 +50,7 @@ from pfcalib.tagging.jettracks import (
     MAX_Z0,
     MU,
     N_PIXEL,
+    PIXEL_R,
     VERTEX_ERROR,
     Charged,
     Measured,
@@ -280,9 +281,7 @@ class Record(NamedTuple):
             flat(particles.id).astype(np.int64),
             flat(particles.status).astype(np.int64),
             np.column_stack([flat(particles.mother1), flat(particles.mother2)]).astype(np.int64),
-            np.column_stack([flat(particles.daughter1), flat(particles.daughter2)]).astype(
-                np.int64
-            ),
+            np.column_stack([flat(particles.daughter1), flat(particles.daughter2)]).astype(np.int64),
             np.column_stack([flat(particles.p[x]) for x in ("px", "py", "pz")]),
             flat(particles.p.e),
             np.column_stack(place),
