@@ -23,6 +23,8 @@ JET_COLUMNS = ("pt", "eta")
 COLUMN = {name: i for i, name in enumerate(TRACK_INPUTS)}
 CLASSES = {B_JET: "b", C_JET: "c", LIGHT_JET: "light"}  # by label, in the order of the networks
 TRUE_PT = "ptFromTruthDressedWZJet"
+# bins of the weights: GeV, and abs(eta)
+PT_BINS, ETA_BINS = np.geomspace(20.0, 2500.0, 13), np.linspace(0.0, 2.5, 6)
 
 
 class TagData(NamedTuple):
@@ -108,6 +110,17 @@ def tag_data(
         origin=told("ftagTruthOriginLabel").astype(np.int8),
         vertex=told("ftagTruthVertexIndex").astype(np.int16),
     )
+
+
+def weigh_splits(data: TagData, split: NDArray[np.int8]) -> TagData:
+    """The jets with weights with which, in each split, all classes are equally common and alike in
+    momentum and pseudorapidity, as published taggers are trained.
+    """
+    weight = np.zeros(len(data.label), dtype=np.float32)
+    for rows in (split == k for k in np.unique(split)):
+        pt, eta = data.jets[rows].T
+        weight[rows] = equal_weights(data.label[rows], pt, np.abs(eta), edges=(PT_BINS, ETA_BINS))
+    return data._replace(weight=weight)
 
 
 def equal_weights(

@@ -35,6 +35,7 @@ from pfcalib.training.kept import fit_kept
 N_REFERENCE = 300  # jets that check an export
 N_SORTED = 30  # batches whose jets are sorted by their number of tracks together
 ROUND = 4  # tracks that the length of a batch is a multiple of
+OF_TRACKS = (ORIGIN, "shares")  # layers with an answer for each track
 FEW = (0, 1, 15, 40)  # tracks with which an export is checked
 
 FloatArray = NDArray[np.float64]
@@ -213,8 +214,8 @@ def fit_tagger(
 def apply_tagger(
     model: Any, data: TagData, *, output: str = OUTPUT, batch_size: int = 1000
 ) -> NDArray[np.float32]:
-    """What a network says of jets, (n, ...), or, for the output "origin", of tracks in their order,
-    (n_tracks, 8), logits; NaN for those beyond the 40th.
+    """What a network says of jets, (n, ...), or, for the layers "origin", logits, and "shares", of
+    tracks in their order, (n_tracks, ...); NaN for those beyond the 40th.
     """
     one = keras.Model(model.inputs, model.get_layer(output).output)
     run, found = tf.function(one, reduce_retracing=True), None
@@ -223,9 +224,9 @@ def apply_tagger(
         n_tracks = int(stream.lengths[rows].max())
         feed = track_inputs(data, rows, n_tracks)
         said = np.asarray(run([feed[tensor.name] for tensor in model.inputs], training=False))
-        if output == ORIGIN:
+        if output in OF_TRACKS:
             places = track_places(data, rows, n_tracks)
-            where, said = places[places >= 0], said[places >= 0]
+            where, said = places[places >= 0], said[:, :n_tracks][places >= 0]
             n = len(data.tracks)
         else:
             where, n = rows, len(data.label)
@@ -333,6 +334,13 @@ def track_gradients(
         # of what is seen, whose own slope is 1 / ((size + |x|) width)
         found[places[there]] = slopes * (size + np.abs(x)) * width * seen
     return found
+
+
+def track_shares(model: Any, data: TagData, *, batch_size: int = 1000) -> FloatArray:
+    """Share of each track in the pooling of GN1 or GN2, (n_tracks,), 1 in each jet."""
+    return apply_tagger(model, data, output="shares", batch_size=batch_size)[:, 0].astype(
+        np.float64
+    )
 
 
 def check_lengths(tagger: Tagger, data: TagData) -> dict[int, float]:

@@ -76,3 +76,12 @@ def smear_impact(data: TagData, factor: float, *, rng: np.random.Generator) -> T
 def lose_tracks(data: TagData, share: float, *, rng: np.random.Generator) -> TagData:
     """Without a share of the tracks, whichever."""
     return data.keep_tracks(rng.random(len(data.tracks)) >= share)
+
+
+def without_each(data: TagData) -> TagData:
+    """For each track of all jets in turn its jet without it, (n_tracks,) jets."""
+    copies = data.take(data.jet_of)
+    place = np.arange(len(data.tracks)) - np.repeat(data.offsets[:-1], data.n_tracks)
+    kept = np.ones(len(copies.tracks), dtype=bool)
+    kept[copies.offsets[:-1] + place] = False
+    return copies.keep_tracks(kept)

@@ -78,3 +78,12 @@ def test_rare_bins_are_bounded_and_edges_must_fit():
     assert weight[:3].sum() == pytest.approx(3.0)
     with pytest.raises(ConfigError, match="edges"):
         equal_weights(label, pt, edges=())
+
+
+def test_each_split_is_weighted_by_itself():
+    data = tag_data(toy_jets(900))
+    split = np.repeat(np.array([0, 2], dtype=np.int8), 450)
+    weight = weigh_splits(data, split).weight
+    for k in (0, 2):
+        each = np.bincount(data.label[split == k], weight[split == k])
+        np.testing.assert_allclose(each, 150.0, rtol=1e-4)

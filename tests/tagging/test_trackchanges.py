@@ -12,6 +12,7 @@ from pfcalib.tagging.trackchanges import (
     lose_tracks,
     order_tracks,
     smear_impact,
+    without_each,
 )
 
 SD0 = COLUMN["lifetimeSignedD0Significance"]
@@ -68,3 +69,14 @@ def test_tracks_are_lost_at_random(data):
     fewer = lose_tracks(data, 0.25, rng=np.random.default_rng(3))
     assert len(fewer.tracks) / len(data.tracks) == pytest.approx(0.75, abs=0.01)
     assert len(fewer.label) == len(data.label)
+
+
+def test_each_track_is_left_out_once(data):
+    some = data.take(np.flatnonzero(data.n_tracks == 4)[:2])
+    found = without_each(some)
+    assert found.n_tracks.tolist() == [3] * 8
+    for track, jet in enumerate(some.jet_of):
+        rest = np.delete(np.arange(4 * jet, 4 * jet + 4), track - 4 * jet)
+        mine = slice(*found.offsets[track : track + 2])
+        np.testing.assert_array_equal(found.tracks[mine], some.tracks[rest])
+        assert found.label[track] == some.label[jet]
