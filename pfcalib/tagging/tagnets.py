@@ -27,6 +27,13 @@ TRACKS, JETS = "tracks", "jets"  # inputs
 OUTPUT, ORIGIN, PAIRS, RATIO = "probabilities", "origin", "same_vertex", "log_ratio"  # outputs
 WEIGHTS = {ORIGIN: 0.5, PAIRS: 1.5, RATIO: 1.0}  # in the loss, beside that of the class
 SMALL = 1e-6
+Activation = str | Callable[[Tensor], Tensor]
+
+
+@keras.saving.register_keras_serializable(package="pfcalib")
+def gelu(x: Tensor) -> Tensor:
+    """GELU by a hyperbolic tangent, as the error function does not convert."""
+    return ops.gelu(x, approximate=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +92,8 @@ class TaggerConfig:
             raise ConfigError(
                 f"{name}: width = {self.width} is no multiple of n_heads = {self.n_heads}"
             )
+        if self.kind == "rnnip" and not self.n_tracks:
+            raise ConfigError(f"{name}: rnnip reads a number of tracks: n_tracks = 0")
         if self.tasks and self.kind in ("rnnip", "dips"):
             raise ConfigError(f"{name}: {self.kind} has no answer for each track")
 
@@ -175,10 +184,13 @@ class TrackMemory(layers.Layer):
 
     def build(self, inputs_shape: Any, *_: Any) -> None:
         self.lstm.build(inputs_shape)
+        self.shape = tuple(inputs_shape[1:])
         self.built = True
 
     def call(self, inputs: Tensor, there: Tensor) -> Tensor:
-        return self.lstm(inputs, mask=there[..., 0] > 0.5)
+        # what has been padded has forgotten its length
+        x = ops.reshape(inputs, (-1, *self.shape))
+        return self.lstm(x, mask=ops.reshape(there, (-1, self.shape[0])) > 0.5)
 
     def compute_output_shape(self, inputs_shape: Any, *_: Any) -> Any:
         return (inputs_shape[0], self.width)
@@ -260,7 +272,7 @@ class TrackPairs(layers.Layer):
         super().__init__(**kwargs)
         self.n_heads, self.widths = n_heads, tuple(widths)
         self.dense = [
-            layers.Dense(width, activation="gelu", name=f"dense{i}")
+            layers.Dense(width, activation=gelu, name=f"dense{i}")
             for i, width in enumerate(self.widths)
         ]
         self.out = layers.Dense(n_heads, name="out")
@@ -470,7 +482,7 @@ class _Parts:
             scaled, self.tracks, self.jet
         )
 
-    def first(self, activation: str = "relu") -> Tensor:
+    def first(self, activation: Activation = "relu") -> Tensor:
         """Dense layers on each track."""
         x = self.features
         for i, width in enumerate(self.config.first_widths):
@@ -493,7 +505,7 @@ class _Parts:
 
 def _block(
     x: Tensor, there: Tensor, config: TaggerConfig, name: str, *bias: Tensor,
-    activation: str = "relu",
+    activation: Activation = "relu",
 ) -> Tensor:  # fmt: skip
     """Attention and dense layers, each beside a shortcut."""
     y = layers.LayerNormalization(name=f"norm{name}a")(x)
@@ -543,15 +555,15 @@ def _gn2(parts: _Parts) -> tuple[Tensor, Tensor]:
 
 def _part(parts: _Parts) -> tuple[Tensor, Tensor]:
     config = parts.config
-    x, bias = parts.first("gelu"), parts.bias()
+    x, bias = parts.first(gelu), parts.bias()
     for i in range(config.n_blocks):
-        x = _block(x, parts.there, config, f"{i}", *bias, activation="gelu")
+        x = _block(x, parts.there, config, f"{i}", *bias, activation=gelu)
     x = layers.LayerNormalization(name="norm")(x)
     # the token alone learns from the blocks of the class: tracks come to each as they were
     token, without = ClassToken(name="token"), replace(config, dropout=0.0)
     rows, there = token(x, parts.there)
     for i in range(config.n_class_blocks):
-        asked = _block(rows, there, without, f"_class{i}", activation="gelu")
+        asked = _block(rows, there, without, f"_class{i}", activation=gelu)
         rows = layers.Concatenate(axis=1, name=f"rows{i}")([asked[:, :1], rows[:, 1:]])
     x_class = layers.LayerNormalization(name="norm_class")(rows[:, 0])
     return x, x_class

@@ -6,7 +6,7 @@ from tagging.toy_jets import toy_jets
 
 from pfcalib.errors import ConfigError
 from pfcalib.tagging.ftagfiles import TRACK_INPUTS
-from pfcalib.tagging.tagdata import COLUMN, equal_weights, tag_data
+from pfcalib.tagging.tagdata import COLUMN, equal_weights, tag_data, weigh_splits
 
 
 def test_tracks_and_labels_are_those_of_the_sample():

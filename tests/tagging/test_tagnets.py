@@ -155,6 +155,7 @@ def test_a_logit_of_two_tracks_sees_both_and_the_jet():
         ({"columns": ("d0", "charm")}, "charm"),
         ({"width": 10, "n_heads": 4}, "multiple"),
         ({"kind": "dips", "tasks": True}, "each track"),
+        ({"kind": "rnnip"}, "n_tracks"),
     ],
 )
 def test_settings_that_make_no_network_are_refused(options, told):
