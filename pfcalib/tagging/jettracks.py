@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pfcalib.simulation.tracks import RESOLUTION
-from pfcalib.tagging.ftagfiles import FAKE, NO_VERTEX, OTHER, PILE_UP
+from pfcalib.tagging.ftagfiles import FAKE, PILE_UP
 from pfcalib.tagging.perigee import arc_at_radius, curvature, perigee, point_at
 
 FloatArray = NDArray[np.float64]
@@ -42,8 +42,8 @@ MATERIAL = np.array(
     [
         [BEAM_PIPE, 0.006, 0.002],
         [PIXEL_R[0], 0.019, 0.006],
-        *([r, 0.035, 0.012] for r in PIXEL_R[1:]),
-        *([r, 0.032, 0.012] for r in STRIP_R),
+        *([r, 0.028, 0.010] for r in PIXEL_R[1:]),
+        *([r, 0.028, 0.011] for r in STRIP_R),
     ]
 )
 PT_MIN, MAX_ETA = 0.5, 2.5  # GeV; of tracks
@@ -55,6 +55,8 @@ ROAD = 0.15, 0.6  # mm, across and along the beam, in which a track takes a hit 
 TAKEN = 0.5  # how often it does
 DROPPED = 0.5  # how often a track that shares more than one module is dropped
 ALONE = 0.985, 0.05  # share of tracks that are found at high pT, and what is lost more at 0.5 GeV
+FAR = 150.0  # mm; particles that are made r away from the beam are found exp(-r / FAR) as often
+BREMSSTRAHLUNG = 0.3  # of electrons that are lost besides
 SIGMA_D0, SIGMA_Z0 = 9e-3, 62e-3  # mm, of the innermost layer; they grow with its radius
 SCATTERING = 1.8e-3  # rad GeV, before and in the innermost layer
 SHARED_ERROR, WRONG_ERROR = (0.02, 0.10), (0.08, 0.30)  # mm, d0 and z0 with such an innermost hit
@@ -146,7 +148,7 @@ def interact(
     along = np.sum(p * v, axis=1)
     way = -along + np.sqrt(np.maximum(along**2 + end[hit] ** 2 - born[hit] ** 2, 0.0))
     place = position[hit] + way[:, None] * direction
-    n = np.where(photon[hit], 2, 2 + rng.poisson(1.5, len(hit)))
+    n = np.where(photon[hit], 2, 2 + rng.poisson(1.0, len(hit)))
     row = np.repeat(np.arange(len(hit)), n)
     share = rng.exponential(size=len(row)) + 1e-9
     total = np.bincount(row, share, minlength=len(hit))
@@ -225,8 +227,10 @@ def measure_tracks(particles: Charged, n_jets: int, rng: np.random.Generator) ->
     taken &= (radius < born[:, None]) & is_pixel & (rng.random(there.shape) < TAKEN)
     hits, shared = there | taken, shared | taken
     modules = shared[:, :N_PIXEL].sum(1) + shared[:, N_PIXEL:].sum(1) // 2
-    loss = 1.0 - ALONE[0] + ALONE[1] * (PT_MIN / where.pt) ** 1.5
-    found = particles.seen & (hits.sum(axis=1) >= MIN_HITS) & (rng.random(len(k)) > loss)
+    chance = (ALONE[0] - ALONE[1] * (PT_MIN / where.pt) ** 1.5) * np.exp(-born / FAR)
+    chance[np.abs(particles.pdg_id) == 11] *= 1.0 - BREMSSTRAHLUNG
+    found = particles.seen & (hits.sum(axis=1) >= MIN_HITS) & hits[:, :N_PIXEL].any(axis=1)
+    found &= rng.random(len(k)) < chance
     found &= (modules < 2) | (rng.random(len(k)) > DROPPED)
     found &= (where.pt > PT_MIN) & (np.abs(np.arcsinh(where.cot_theta)) < MAX_ETA)
     rows = np.flatnonzero(found)
@@ -261,7 +265,8 @@ def _smeared(
     factor = np.where(rng.random(n) < TAIL, TAIL_FACTOR, 1.0)[:, None]
     hit = factor * sigma_hit * rng.standard_normal((n, 2)) + blunder * rng.standard_normal((n, 2))
     bend = factor * scatter[:, None] * rng.standard_normal((n, 2))
-    floor = np.column_stack([np.full(n, RESOLUTION["phi"][0]), RESOLUTION["cot_theta"][0] * sine**2])
+    floor = np.outer(np.ones(n), [RESOLUTION["phi"][0], RESOLUTION["cot_theta"][0]])
+    floor[:, 1] *= sine**2
     angle = floor * rng.standard_normal((n, 2))
     # what is scattered at the innermost hit still passes it
     phi = true[:, 2] - bend[:, 0] / r + angle[:, 0]
@@ -286,7 +291,8 @@ def _smeared(
 
 def _leptons(pdg_id: IntArray, pt: FloatArray, rng: np.random.Generator) -> IntArray:
     size, draw = np.abs(pdg_id), rng.random(len(pt))
-    muon = (pt > MUON_PT) & (draw < np.select([size == 13, size > 100], [MUON_EFFICIENCY, MUON_FAKES]))
+    chance = np.select([size == 13, size > 100], [MUON_EFFICIENCY, MUON_FAKES])
+    muon = (pt > MUON_PT) & (draw < chance)
     electron = (pt > ELECTRON_PT) & (draw < ELECTRON_EFFICIENCY) & (size == 11)
     return np.select([muon, electron], [13, 11], 0)
 
@@ -367,10 +373,10 @@ def vertex_numbers(offsets, position, merged):  # type: ignore[no-untyped-def]
                 number[i] = 0
                 continue
             for other in range(start, i):
-                if number[other] > 0:
-                    if np.sqrt(np.sum((position[i] - position[other]) ** 2)) < merged:
-                        number[i] = number[other]
-                        break
+                apart = np.sqrt(np.sum((position[i] - position[other]) ** 2))
+                if number[other] > 0 and apart < merged:
+                    number[i] = number[other]
+                    break
             if number[i] == -2:
                 n_found += 1
                 number[i] = n_found

@@ -50,7 +50,6 @@ from pfcalib.tagging.jettracks import (
     MAX_Z0,
     MU,
     N_PIXEL,
-    PIXEL_R,
     VERTEX_ERROR,
     Charged,
     Measured,
@@ -71,7 +70,7 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "zprime": _Z,
 }
 DECAYS = ("5", "4", "1 2 3")  # of a Z boson, in turn
-MASSES = 100.0, 6200.0  # GeV, of the Z bosons
+MASSES, POWER = (100.0, 6500.0), 0.7  # GeV, of the Z bosons; below 1 for more heavy ones
 RADIUS, PT_MIN, MAX_ETA = 0.4, 20.0, 2.5  # GeV; of jets
 MAX_PT = 2500.0  # GeV; harder ones are few
 HADRON_PT, NEAR = 5.0, 0.3  # GeV; of what gives a flavour
@@ -185,7 +184,7 @@ def start_generator(process: str, number: int, seed: int) -> Any:
     settings = PROCESSES[process]
     if process == "zprime":
         share = (0.5 + _GOLDEN * (number // len(DECAYS))) % 1.0
-        mass = MASSES[0] + share * (MASSES[1] - MASSES[0])
+        mass = MASSES[0] + share**POWER * (MASSES[1] - MASSES[0])
         settings += (
             f"32:onIfAny = {DECAYS[number % len(DECAYS)]}",
             f"32:m0 = {mass}",
@@ -227,7 +226,8 @@ def jets_of(
         radius=RADIUS, pt_min=0.5 * PT_MIN,
     )  # fmt: skip
     # what the calorimeter sees of them
-    width = np.sqrt((RESOLUTION[0] / found.pt) ** 2 + RESOLUTION[1] ** 2 / found.pt + RESOLUTION[2] ** 2)  # fmt: skip
+    noise, sampling, constant = RESOLUTION
+    width = np.hypot(np.hypot(noise / found.pt, sampling / np.sqrt(found.pt)), constant)
     pt = found.pt * np.maximum(1.0 + width * rng.standard_normal(len(width)), 0.1)
     turn = (ANGLE[0] + ANGLE[1] / found.pt)[:, None] * rng.standard_normal((len(pt), 2))
     eta, phi = found.eta + turn[:, 0], _wrapped(found.phi + turn[:, 1])
@@ -258,7 +258,7 @@ class Record(NamedTuple):
     event: IntArray
     pdg_id: IntArray
     status: IntArray
-    mother: IntArray  # (n, 2) places in the event
+    mother: IntArray  # place in the event
     daughters: IntArray  # (n, 2) first and last place in the event
     momentum: FloatArray  # (n, 3) GeV
     energy: FloatArray  # GeV
@@ -280,8 +280,8 @@ class Record(NamedTuple):
             np.repeat(np.arange(len(n)), n),
             flat(particles.id).astype(np.int64),
             flat(particles.status).astype(np.int64),
-            np.column_stack([flat(particles.mother1), flat(particles.mother2)]).astype(np.int64),
-            np.column_stack([flat(particles.daughter1), flat(particles.daughter2)]).astype(np.int64),
+            flat(particles.mother1).astype(np.int64),
+            np.column_stack([flat(particles[f"daughter{i}"]) for i in (1, 2)]).astype(np.int64),
             np.column_stack([flat(particles.p[x]) for x in ("px", "py", "pz")]),
             flat(particles.p.e),
             np.column_stack(place),
@@ -314,7 +314,7 @@ def _walk(offsets, pdg_id, status, mother, daughters):  # type: ignore[no-untype
             kind = abs(pdg_id[i])
             if status[i] > 0:
                 b = c = tau = hadron = False
-                place = mother[i, 0]
+                place = mother[i]
                 while place > 0:
                     number = pdg_id[start + place]
                     flavour = _flavour(number)
@@ -324,7 +324,7 @@ def _walk(offsets, pdg_id, status, mother, daughters):  # type: ignore[no-untype
                     b |= flavour == 5
                     c |= flavour == 4
                     tau |= abs(number) == 15
-                    place = mother[start + place, 0]
+                    place = mother[start + place]
                 if b:
                     origin[i] = 4 if c else 3
                 elif c:
