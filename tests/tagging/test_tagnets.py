@@ -31,7 +31,7 @@ SMALL = {
     "gn1": TaggerConfig(kind="gn1", width=8, n_heads=2, n_blocks=2, tasks=True),
     "gn2": TaggerConfig(kind="gn2", width=8, n_heads=2, n_blocks=2, tasks=True, pair_widths=(4,)),
     "part": TaggerConfig(
-        kind="part", width=8, n_heads=2, n_blocks=2, n_class_blocks=2, pair_widths=(4,),
+        kind="part", width=8, n_heads=2, n_blocks=1, n_class_blocks=2, pair_widths=(4,),
         energy=True, dropout=0.1,
     ),
 }  # fmt: skip
