@@ -49,9 +49,10 @@ class TagData(NamedTuple):
         """Place of the jet of each track, (n_tracks,)."""
         return np.repeat(np.arange(len(self.label)), self.n_tracks)
 
-    def take(self, rows: ArrayLike) -> TagData:
-        """Some jets, by place or mask."""
-        chosen = np.arange(len(self.label))[np.asarray(rows)]
+    def take(self, rows: slice | ArrayLike) -> TagData:
+        """Some jets, by place, slice or mask."""
+        which = rows if isinstance(rows, slice) else np.asarray(rows)
+        chosen = np.arange(len(self.label))[which]
         n = self.n_tracks[chosen]
         offsets = np.concatenate([[0], np.cumsum(n)])
         of = np.repeat(self.offsets[chosen] - offsets[:-1], n) + np.arange(offsets[-1])

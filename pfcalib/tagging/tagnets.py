@@ -21,7 +21,7 @@ from pfcalib.errors import ConfigError
 from pfcalib.models.blocks import Tensor
 from pfcalib.models.pointnets import FAR, CloudAttention, MorePoints, PooledCloud
 from pfcalib.tagging.ftagfiles import ORIGINS, TRACK_INPUTS
-from pfcalib.tagging.tagdata import CLASSES, COLUMN, JET_COLUMNS
+from pfcalib.tagging.tagdata import CLASSES, COLUMN, JET_COLUMNS, RNNIP_COLUMNS
 
 TRACKS, JETS = "tracks", "jets"  # inputs
 OUTPUT, ORIGIN, PAIRS, RATIO = "probabilities", "origin", "same_vertex", "log_ratio"  # outputs
@@ -578,7 +578,9 @@ BODIES: dict[str, Callable[[_Parts], tuple[Tensor, Tensor]]] = {
 }
 # sizes as far as they were published
 PUBLISHED: dict[str, TaggerConfig] = {
-    "rnnip": TaggerConfig(kind="rnnip", width=50, n_heads=1, head_widths=(10,), n_tracks=15),
+    "rnnip": TaggerConfig(
+        kind="rnnip", columns=RNNIP_COLUMNS, width=50, n_heads=1, head_widths=(10,), n_tracks=15
+    ),
     "dips": TaggerConfig(
         kind="dips", first_widths=(100, 100), width=128, head_widths=(100, 100, 100, 30)
     ),
