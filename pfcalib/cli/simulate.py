@@ -4,6 +4,7 @@ with tracks.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Annotated, Any
@@ -185,8 +186,9 @@ def _simulate_tagging(
     from pfcalib.tagging.ftagfiles import TaggedJets, write_tagged
     from pfcalib.tagging.trackjets import TaggedConfig, simulate_tagged
 
-    pile_up = {} if mu is None else {"mu": mu}
-    config = TaggedConfig(process=collisions, n_events=n_events, seed=seed, **pile_up)
+    config = TaggedConfig(process=collisions, n_events=n_events, seed=seed)
+    if mu is not None:
+        config = dataclasses.replace(config, mu=mu)
     make = functools.partial(simulate_tagged, config)
     parts = []
     with progress_bar("events", n_events) as advance:

@@ -136,10 +136,11 @@ def split_by_event(
     ConfigError
         If the sample has no ``eventNumber``, or by `split_of`.
     """
-    if "eventNumber" not in sample.jets.dtype.names:
+    names = sample.jets.dtype.names or ()
+    if "eventNumber" not in names:
         raise ConfigError(f"{JETS}: no field eventNumber, by which jets are split")
     number = sample.jets["eventNumber"].astype(np.int64)
-    if "mcChannelNumber" in sample.jets.dtype.names:
+    if "mcChannelNumber" in names:
         number = number + (sample.jets["mcChannelNumber"].astype(np.int64) << 40)
     return split_of(number, fractions=fractions, salt=salt)
 

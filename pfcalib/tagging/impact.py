@@ -32,8 +32,8 @@ CATEGORIES = (
 )
 _HALF = np.array([0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 40])
 D0_EDGES = np.concatenate([-_HALF[::-1], [0.0], _HALF, [60.0]])
-Z0_EDGES = np.array([-40, -12, -8, -5, -3, -2, -1, 0, 1, 2, 3, 5, 8, 12, 40], dtype=float)
-PRIOR = 20.0  # tracks of the mean of all categories that are added to each one
+Z0_EDGES = np.array([-40.0, -6.0, -2.0, -0.7, 0.7, 2.0, 6.0, 40.0])
+PRIOR = 1.0  # tracks a bin, of all flavours of the category, that are added to each flavour
 
 
 class ImpactTable(NamedTuple):
@@ -99,11 +99,10 @@ def fit_impact(
             raise ValidationError(f"impact parameters: no track in jets of label {label}")
         counts.append(found.reshape(shape))
     table = np.stack(counts)
-    # few tracks in a bin: of all categories of this flavour, and of those all flavours
-    everything = table.sum(axis=(0, 1)) + 1e-3
-    of_class = table.sum(axis=1) + PRIOR * everything / everything.sum()
-    of_class /= of_class.sum(axis=(1, 2), keepdims=True)
-    table = table + PRIOR * of_class[:, None]
+    # where tracks are few a flavour is like all others, so that they say nothing
+    every = table.sum(axis=0) + 1e-2
+    every /= every.sum(axis=(1, 2), keepdims=True)
+    table = table + PRIOR * every[0].size * every
     # densities of a category, times how often it is in jets of the flavour
     table /= table.sum(axis=(1, 2, 3), keepdims=True)
     return ImpactTable(D0_EDGES, z0_edges, np.log(table))

@@ -162,7 +162,7 @@ def interact(
     return end, hit[row], place[row], new + kick, np.where(is_pair, -11 * sign, 211 * sign)
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _crossings(d0, z0, phi, cot_theta, k, surfaces):  # type: ignore[no-untyped-def]
     """Coordinate across (mm) and along the beam of each track at each surface; NaN beyond reach."""
     n, m = len(d0), len(surfaces)
@@ -178,7 +178,7 @@ def _crossings(d0, z0, phi, cot_theta, k, surfaces):  # type: ignore[no-untyped-
     return across, along
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _neighbours(offsets, azimuth, along, there, surfaces, road):  # type: ignore[no-untyped-def]
     """How many hits of others of the jet merge with that of a track, and whether one without a hit
     of its own finds that of another one on its road.
@@ -357,7 +357,7 @@ def _background(
     )  # fmt: skip
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def vertex_numbers(offsets, position, merged):  # type: ignore[no-untyped-def]
     """Number of the vertex of each track of each jet, 0 within `merged` (mm) of the primary one,
     and NO_VERTEX (-2) without one; those within that distance count as one.

@@ -63,7 +63,7 @@ def perigee(
     )
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def point_at(
     d0: float, z0: float, phi: float, cot_theta: float, curvature: float, s: float
 ) -> tuple[float, float, float, float, float]:
@@ -80,7 +80,7 @@ def point_at(
     return x, y, z0 + s * cot_theta, ux, uy
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def arc_at_radius(d0: float, curvature: float, r: float) -> float:
     """Arc (mm) from the perigee to the first crossing of a cylinder; NaN where there is none."""
     if r < abs(d0):

@@ -124,7 +124,7 @@ def muon_columns(sample: TaggedJets) -> dict[str, FloatArray]:
     }
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _solve(a, b):  # type: ignore[no-untyped-def]
     """Solution and inverse of a symmetric system of three equations."""
     inverse = np.empty((3, 3))
@@ -139,7 +139,7 @@ def _solve(a, b):  # type: ignore[no-untyped-def]
     return inverse @ b, inverse, True
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _planes(track, vertex):  # type: ignore[no-untyped-def]
     """Nearest point of a track to a vertex, direction, two normals and errors across them."""
     d0, z0, phi, cot, k = track[0], track[1], track[2], track[3], track[4]
@@ -163,7 +163,7 @@ def _planes(track, vertex):  # type: ignore[no-untyped-def]
     return point, direction, normals, errors
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def fit_vertex(tracks, start):  # type: ignore[no-untyped-def]
     """Vertex of tracks by least squares.
 
@@ -212,7 +212,7 @@ def fit_vertex(tracks, start):  # type: ignore[no-untyped-def]
     return vertex, covariance, chi2, True
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _crossing(one, two):  # type: ignore[no-untyped-def]
     """About where two tracks cross in the plane across the beam, as lines; the beam if nowhere."""
     start = np.zeros(3)
@@ -228,7 +228,7 @@ def _crossing(one, two):  # type: ignore[no-untyped-def]
     return start
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _mass(tracks, rows, vertex, first, others):  # type: ignore[no-untyped-def]
     """Mass and energy of tracks at a vertex, the first with one mass, the others with another."""
     total = np.zeros(4)
@@ -243,7 +243,7 @@ def _mass(tracks, rows, vertex, first, others):  # type: ignore[no-untyped-def]
     return np.sqrt(max(square, 0.0)), total[3]
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _is_other(tracks, pair, vertex, material, windows):  # type: ignore[no-untyped-def]
     """Whether a two-track vertex is that of a K0S, a Lambda, a photon or of material."""
     radius = np.hypot(vertex[0], vertex[1])
@@ -266,7 +266,7 @@ def _is_other(tracks, pair, vertex, material, windows):  # type: ignore[no-untyp
     return False
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _significance(vertex, covariance):  # type: ignore[no-untyped-def]
     length = np.sqrt(np.sum(vertex * vertex))
     unit = vertex / max(length, 1e-9)
@@ -277,7 +277,7 @@ def _significance(vertex, covariance):  # type: ignore[no-untyped-def]
     return length / np.sqrt(max(variance, 1e-12))
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _find(quantities, valid, axis, material, windows):  # type: ignore[no-untyped-def]
     n_jets, n_tracks = valid.shape
     columns, place = np.zeros((n_jets, 8)), np.full((n_jets, 3), np.nan)

@@ -220,8 +220,9 @@ def jets_of(
     neutrino = np.isin(np.abs(record.pdg_id), (12, 14, 16))
     calorimeter = final & ~prompt & ~neutrino & (np.abs(record.pdg_id) != 13)
     rows = np.flatnonzero(calorimeter & (np.abs(_eta(record.momentum)) < 4.9))
+    px, py, pz = record.momentum[rows].T
     found = find_jets(
-        *record.momentum[rows].T, record.energy[rows],
+        px, py, pz, record.energy[rows],
         np.searchsorted(record.event[rows], np.arange(len(events) + 1)),
         radius=RADIUS, pt_min=0.5 * PT_MIN,
     )  # fmt: skip
@@ -288,7 +289,7 @@ class Record(NamedTuple):
         )
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _flavour(pdg_id):  # type: ignore[no-untyped-def]
     """5 or 4 for a hadron whose heaviest quark is b or c, 1 for others, 0 for what is no hadron;
     quarkonia count among the others.
@@ -303,7 +304,7 @@ def _flavour(pdg_id):  # type: ignore[no-untyped-def]
     return heaviest if heaviest in (4, 5) else 1
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _walk(offsets, pdg_id, status, mother, daughters):  # type: ignore[no-untyped-def]
     n = len(pdg_id)
     origin, prompt = np.zeros(n, np.int64), np.zeros(n, np.bool_)
@@ -486,7 +487,7 @@ def charges(pdg_id: IntArray) -> FloatArray:
     return np.array([float(PDGID(int(x)).charge or 0.0) for x in kinds])[kind]
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _near(event, eta, phi, axis, offsets):  # type: ignore[no-untyped-def]
     row, best = np.zeros(len(event), np.int64), np.full(len(event), np.inf)
     for i in range(len(event)):
