@@ -93,7 +93,7 @@ def tag_data(
     """
     kept = np.flatnonzero(np.isin(sample.label, list(CLASSES)))
     jets, tracks = sample.jets[kept], sample.tracks[kept]
-    valid, names = tracks["valid"], tracks.dtype.names
+    valid, names = tracks["valid"], tracks.dtype.names or ()
     n_all = np.count_nonzero(valid)
     ratio = jets[true_pt] / jets["pt"] if true_pt else np.ones(len(jets))
     ratio = np.where(ratio > 0.0, np.clip(ratio, 0.3, 3.0), 1.0)  # NaN too
@@ -106,7 +106,9 @@ def tag_data(
         offsets=np.concatenate([[0], np.cumsum(valid.sum(axis=1))]),
         jets=np.stack([jets[name] for name in JET_COLUMNS], axis=-1).astype(np.float32),
         label=np.array([list(CLASSES).index(i) for i in sample.label[kept]], dtype=np.int64),
-        weight=np.ones(len(jets), np.float32) if weight is None else np.float32(weight)[kept],
+        weight=np.ones(len(jets), np.float32)
+        if weight is None
+        else np.asarray(weight, dtype=np.float32)[kept],
         log_ratio=np.log(ratio).astype(np.float32),
         origin=told("ftagTruthOriginLabel").astype(np.int8),
         vertex=told("ftagTruthVertexIndex").astype(np.int16),
@@ -149,7 +151,8 @@ def equal_weights(
     """
     if len(edges) != len(quantities):
         raise ConfigError(f"{len(quantities)} quantities, {len(edges)} sets of edges")
-    kind, cell, shape = np.asarray(label), np.zeros(np.size(label), dtype=np.int64), []
+    kind, cell = np.asarray(label), np.zeros(np.size(label), dtype=np.int64)
+    shape: list[int] = []
     for values, of in zip(quantities, map(np.asarray, edges), strict=True):
         place = np.clip(np.digitize(np.asarray(values), of) - 1, 0, len(of) - 2)
         cell, shape = cell * (len(of) - 1) + place, [*shape, len(of) - 1]
@@ -161,4 +164,4 @@ def equal_weights(
     weight = (wanted / np.maximum(count, 1.0))[kind, cell]
     weight = np.minimum(weight / weight.mean(), largest)
     each = np.bincount(kind, weight, n_classes)
-    return np.float32(weight * (len(kind) / n_classes / each)[kind])
+    return (weight * (len(kind) / n_classes / each)[kind]).astype(np.float32)
