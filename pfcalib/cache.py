@@ -56,6 +56,7 @@ VERSIONS = {
     "jet_calibration": 1,  # jets with what their calibration may know of them
     "boosted": 1,  # large jets of heavy particles, groomed
     "particlejets": 1,  # jets of particles, their Lund trees and shapes
+    "tagging": 1,  # jets with tracks
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left
