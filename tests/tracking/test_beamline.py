@@ -9,12 +9,12 @@ import pytest
 
 from pfcalib.errors import ConfigError
 from pfcalib.tracking.beamline import (
-    D,
     PHI,
     SIGMA,
     SLOPE,
     Z0,
     BeamLineConfig,
+    D,
     cached_beam_events,
     levy,
     measure_tracks,
