@@ -46,7 +46,7 @@ class BeamLineConfig:
     shape: float = 0.72  # its variance is tracks + tracks^2 / shape
     displaced: float = 0.08  # share of the tracks that decays, on the way or of the beam line
     flight: float = 30.0  # mean of that way
-    secondaries: float = 0.3  # vertices of decays a collision, of a Poisson distribution
+    secondaries: float = 0.1  # vertices of decays a collision, of a Poisson distribution
     decay: float = 5.0  # mean of their way
     resolution: tuple[float, float] = (0.0116, 0.0234)  # of a track, a + b / pt, pt in GeV
 

@@ -149,9 +149,7 @@ def find_peaks(
     height : bool
         Score by the height of a peak, not by the sum of its bins.
     """
-    found = [
-        _peaks(np.asarray(row, dtype=np.float64), floor, valley, height) for row in histograms
-    ]
+    found = [_peaks(np.asarray(row, dtype=np.float64), floor, valley, height) for row in histograms]
     event = np.repeat(np.arange(len(found)), [len(peaks) for peaks in found])
     z, score = np.concatenate([np.zeros((0, 2)), *found]).T
     return Found(event, z, score)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from pfcalib.tracking.beamline import BeamEvents
 from pfcalib.tracking.vertexdensity import MIN_TRACKS, Z_MAX, Z_MIN, Found
@@ -123,12 +123,13 @@ def neighbours(matches: Matches) -> tuple[F64, NDArray[np.bool_]]:
     return np.diff(z)[same], (found[1:] & found[:-1])[same]
 
 
-def efficiency_by_event(
-    matches: Matches, n_events: int, weights: ArrayLike | None = None
+def per_event(
+    matches: Matches, n_events: int, chosen: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Collisions that were found and all of them, of each event, (n_events,): what a bootstrap over
-    events needs.
+    events needs. Only those of a mask, if there is one.
     """
-    kept = np.ones(len(matches.event), bool) if weights is None else np.asarray(weights, bool)
-    event, found = matches.event[kept], matches.found[kept]
+    event, found = matches.event, matches.found
+    if chosen is not None:
+        event, found = event[chosen], found[chosen]
     return np.bincount(event[found], minlength=n_events), np.bincount(event, minlength=n_events)

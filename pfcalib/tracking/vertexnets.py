@@ -88,9 +88,6 @@ class RatioLoss(layers.Layer):
         loss = loss * (1.0 + ASYMMETRY * ops.exp(-ops.exp(logarithm)))
         return ops.mean(counts * loss, axis=-1, keepdims=True)
 
-    def compute_output_shape(self, *shapes: Any) -> Any:
-        return (shapes[0][0], 1)
-
 
 @keras.saving.register_keras_serializable(package="pfcalib")
 class Passages(layers.Layer):
@@ -117,10 +114,6 @@ class Passages(layers.Layer):
         near = near[..., None]
         return near * ops.stack(parts, axis=-1), near
 
-    def compute_output_shape(self, shape: Any) -> Any:
-        of = (shape[0], shape[1], INTERVAL + 2 * MARGIN)
-        return (*of, 6), (*of, 1)
-
 
 @keras.saving.register_keras_serializable(package="pfcalib")
 class SumTracks(layers.Layer):
@@ -128,9 +121,6 @@ class SumTracks(layers.Layer):
 
     def call(self, x: Tensor, near: Tensor) -> Tensor:
         return 0.1 * ops.sum(x * near, axis=1)
-
-    def compute_output_shape(self, shape: Any, *_: Any) -> Any:
-        return (shape[0], *shape[2:])
 
 
 def build_vertex_net(config: VertexNetConfig) -> keras.Model:
