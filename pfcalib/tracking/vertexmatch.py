@@ -97,6 +97,8 @@ class Scan(NamedTuple):
 
 def scan(events: BeamEvents, found: Found, *, n_cuts: int = 40) -> Scan:
     """Efficiency and false vertices an event for cuts at quantiles of the score."""
+    if not len(found.score):
+        return Scan(*np.zeros((3, 1)))
     cuts = np.unique(np.quantile(found.score, np.linspace(0.0, 1.0, n_cuts)))[::-1]
     results = [match(events, found, cut=cut) for cut in cuts]
     return Scan(

@@ -29,6 +29,7 @@ KINDS = ("convolutions", "unet", "tracks")
 OUTPUT = "histogram"
 INTERVAL, MARGIN = 100, 10  # bins of an interval, and beyond it on either side
 EPSILON, ASYMMETRY = 1e-5, 5.0  # published
+EMPTY = -11.0  # exp of it is about EPSILON
 N_REFERENCE = 64  # events or intervals that check an export
 MEANING = (
     "density: sum and sum of squares of exp(-chi2 / 2), x, y [mm], see "
@@ -90,6 +91,16 @@ class RatioLoss(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
+class Content(layers.Layer):
+    """Content of a bin, softplus of what comes in; bins that are far too empty for the loss to tell
+    still learn.
+    """
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.softplus(ops.maximum(x, EMPTY + 0.05 * (x - EMPTY)))
+
+
+@keras.saving.register_keras_serializable(package="pfcalib")
 class Passages(layers.Layer):
     """Where tracks pass the bins of an interval, (n, n_tracks, n_bins, 6): x, y and the distance
     over its error, within and across the plane of track and beam; error; slope. And whether a track
@@ -144,9 +155,9 @@ def build_vertex_net(config: VertexNetConfig) -> keras.Model:
         x = inputs * np.array([0.1, 0.1, 10.0, 10.0], np.float32)
         x = _unet(x, config) if config.kind == "unet" else _convolutions(x, config)
     x = layers.Conv1D(
-        1, 5, padding="same", activation="softplus", name="last",
-        bias_initializer=keras.initializers.Constant(-4.0),
-    )(x)  # fmt: skip
+        1, 5, padding="same", bias_initializer=keras.initializers.Constant(-8.0), name="last"
+    )(x)
+    x = Content(name="content")(x)
     x = layers.Reshape((x.shape[1],), name=OUTPUT)(x)
     return keras.Model({inputs.name: inputs}, x, name=f"vertices_{config.kind}")
 
