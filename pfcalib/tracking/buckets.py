@@ -1,4 +1,4 @@
-"""Buckets of hits that are near each other in angle, by a search for approximate nearest neighbours.
+"""Buckets of hits that are near each other in angle, by a search for nearest neighbours.
 
 After arXiv:2101.06428: a query about a hit gives the 20 to 50 hits whose vectors, their places or
 what a network makes of them, point in the most similar directions. Tracks are then looked for

@@ -64,8 +64,8 @@ def read_hits(
     Parameters
     ----------
     source : path or mapping
-        A ROOT file with a tree of numbers, a CSV file with a line of names, or columns by name, such
-        as a data frame of pandas.
+        A ROOT file with a tree of numbers, a CSV file with a line of names, or columns by name,
+        such as a data frame of pandas.
     tree : str, optional
         Of the ROOT file, if it holds several.
     names : mapping, optional

@@ -1,5 +1,5 @@
-"""A learned metric of hits: a network that turns hits of one particle in the same direction, trained
-on triplets (arXiv:1503.03832), and its export.
+"""A learned metric of hits: a network that turns hits of one particle into the same direction,
+trained on triplets (arXiv:1503.03832), and its export.
 
 A triplet is a hit, another one of its particle and one of another particle that is near in angle.
 The network that is trained gives the loss itself, max(0, d+ - d- + margin), for each triplet, to be

@@ -61,7 +61,7 @@ class FinderConfig:
 def find_tracks(
     hits: Hits, buckets: NDArray[np.int64], queries: NDArray[np.integer], config: FinderConfig
 ) -> NDArray[np.int64]:
-    """Tracks of an event, shape (n_tracks, n_layers): the hit on each layer, -1 where there is none.
+    """Tracks of an event, shape (n_tracks, n_layers): the hit on each layer, -1 where none is.
 
     Parameters
     ----------

@@ -26,10 +26,9 @@ from pfcalib.training.fit import Arrays, Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
 
 KINDS = ("convolutions", "unet", "tracks")
-OUTPUT = "histogram"
+OUTPUT, LOGARITHM = "histogram", "logarithm"
 INTERVAL, MARGIN = 100, 10  # bins of an interval, and beyond it on either side
 EPSILON, ASYMMETRY = 1e-5, 5.0  # published
-EMPTY = -11.0  # exp of it is about EPSILON
 N_REFERENCE = 64  # events or intervals that check an export
 MEANING = (
     "density: sum and sum of squares of exp(-chi2 / 2), x, y [mm], see "
@@ -76,28 +75,28 @@ class VertexNetConfig:
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
+class Content(layers.Layer):
+    """Content of a bin of its logarithm ln(x + e), which the loss is a function of: where a bin is
+    empty the network so learns as well as elsewhere.
+    """
+
+    def call(self, logarithm: Tensor) -> Tensor:
+        return ops.maximum(ops.exp(logarithm) - EPSILON, 0.0)
+
+
+@keras.saving.register_keras_serializable(package="pfcalib")
 class RatioLoss(layers.Layer):
     """Mean over the bins that count of ln cosh ln r (1 + c exp(-r)), r = (x + e) / (y + e); (n, 1).
 
     That is the published -ln(2 r / (r^2 + 1)), which punishes too little more than too much.
     """
 
-    def call(self, histogram: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-        logarithm = ops.log((histogram + EPSILON) / (target + EPSILON))
-        size = ops.abs(logarithm)
+    def call(self, logarithm: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        ratio = logarithm - ops.log(target + EPSILON)
+        size = ops.abs(ratio)
         loss = size + ops.log1p(ops.exp(-2.0 * size)) - float(np.log(2.0))
-        loss = loss * (1.0 + ASYMMETRY * ops.exp(-ops.exp(logarithm)))
+        loss = loss * (1.0 + ASYMMETRY * ops.exp(-ops.exp(ops.minimum(ratio, 5.0))))
         return ops.mean(counts * loss, axis=-1, keepdims=True)
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class Content(layers.Layer):
-    """Content of a bin, softplus of what comes in; bins that are far too empty for the loss to tell
-    still learn.
-    """
-
-    def call(self, x: Tensor) -> Tensor:
-        return ops.softplus(ops.maximum(x, EMPTY + 0.05 * (x - EMPTY)))
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
@@ -155,10 +154,10 @@ def build_vertex_net(config: VertexNetConfig) -> keras.Model:
         x = inputs * np.array([0.1, 0.1, 10.0, 10.0], np.float32)
         x = _unet(x, config) if config.kind == "unet" else _convolutions(x, config)
     x = layers.Conv1D(
-        1, 5, padding="same", bias_initializer=keras.initializers.Constant(-8.0), name="last"
-    )(x)
-    x = Content(name="content")(x)
-    x = layers.Reshape((x.shape[1],), name=OUTPUT)(x)
+        1, 5, padding="same", bias_initializer=keras.initializers.Constant(float(np.log(EPSILON))),
+        name="last",
+    )(x)  # fmt: skip
+    x = Content(name=OUTPUT)(layers.Reshape((x.shape[1],), name=LOGARITHM)(x))
     return keras.Model({inputs.name: inputs}, x, name=f"vertices_{config.kind}")
 
 
@@ -194,7 +193,7 @@ def _unet(x: Tensor, config: VertexNetConfig) -> Tensor:
 def build_trained(config: VertexNetConfig) -> keras.Model:
     """The network with its loss as output, and "target" and "counts" as further inputs."""
     network = build_vertex_net(config)
-    (output,) = network.outputs
+    output = network.get_layer(LOGARITHM).output
     more = {name: keras.Input((output.shape[-1],), name=name) for name in ("target", "counts")}
     loss = RatioLoss(name="loss")(output, more["target"], more["counts"])
     return keras.Model({**network.input, **more}, loss, name=network.name)
@@ -203,7 +202,8 @@ def build_trained(config: VertexNetConfig) -> keras.Model:
 def inner(model: keras.Model) -> keras.Model:
     """Of a model of `build_trained` the network itself."""
     inputs = {name: model.input[name] for name in model.input if name not in ("target", "counts")}
-    return keras.Model(inputs, model.get_layer(OUTPUT).output, name=model.name)
+    histogram = Content(name=OUTPUT)(model.get_layer(LOGARITHM).output)
+    return keras.Model(inputs, histogram, name=model.name)
 
 
 def intervals(events: BeamEvents, n_tracks: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
