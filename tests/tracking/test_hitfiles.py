@@ -59,7 +59,10 @@ def test_tables_in_root_in_csv_and_in_columns_give_the_same_hits(hits, tmp_path)
     names = {"particle": "pid"}
     with uproot.recreate(tmp_path / "hits.root") as file:
         file["hits"] = columns
-    text = ["x,y,z,layer,pid", *(",".join(map(str, row)) for row in zip(*columns.values()))]
+    text = [
+        "x,y,z,layer,pid",
+        *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True)),
+    ]
     (tmp_path / "hits.csv").write_text("\n".join(text) + "\n")
     for source in (tmp_path / "hits.root", tmp_path / "hits.csv", columns):
         assert_same(read_hits(source, names=names), hits)

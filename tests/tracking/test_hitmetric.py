@@ -1,4 +1,4 @@
-"""The learned metric: its triplets, its loss, and a training that gathers the hits of a particle."""
+"""The learned metric: its triplets, its loss, a training that gathers hits of a particle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def events():
 def test_triplets_are_of_one_particle_and_of_a_near_other_one(events):
     feed, zeros = triplets(events, np.array([1]), SMALL, per_hit=2)
     hits = events.event(1)
-    owner = {tuple(place): particle for place, particle in zip(hits.position, hits.particle)}
+    owner = {
+        tuple(place): particle for place, particle in zip(hits.position, hits.particle, strict=True)
+    }
     a, p, n = ([owner[tuple(place)] for place in feed[part]] for part in PARTS)
     assert a == p
     assert all(mine != other for mine, other in zip(a, n, strict=True))

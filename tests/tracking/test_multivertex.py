@@ -1,4 +1,4 @@
-"""The adaptive finder: a least-squares fit where nothing is ambiguous, precise pulls, few splits."""
+"""The adaptive finder: least squares where nothing is ambiguous, right errors, few splits."""
 
 from __future__ import annotations
 
