@@ -1,9 +1,10 @@
 """A learned metric of hits: a network that turns hits of one particle into the same direction,
-trained on triplets (arXiv:1503.03832), and its export.
+trained on triplets, and its export.
 
-A triplet is a hit, another one of its particle and one of another particle that is near in angle.
-The network that is trained gives the loss itself, max(0, d+ - d- + margin), for each triplet, to be
-nought.
+A triplet is a hit, another one of its particle and one of another particle, which in most cases is
+near in angle. The network that is trained gives the loss itself, to be nought: the share of the
+squared distances that is between hits of one particle, as in arXiv:1412.6622. Unlike a margin it
+knows no scale, so that it does not reward vectors that are all the same.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class MetricConfig:
         Of the dense layers.
     n_out : int
         Length of the vector of a hit.
-    margin : float
-        By which another particle shall be farther.
+    far : float
+        Share of the triplets whose other particle is any one.
     n_near : int
         Neighbours in angle among which the hit of another particle is drawn.
     train : TrainConfig
@@ -52,12 +53,13 @@ class MetricConfig:
 
     widths: tuple[int, ...] = (64, 64, 64)
     n_out: int = 8
-    margin: float = 0.1
+    far: float = 0.1
     n_near: int = 50
     train: TrainConfig = field(default_factory=lambda: TrainConfig(loss="mae"))
 
     def __post_init__(self) -> None:
-        if self.train.loss != "mae" or not min(*self.widths, self.n_out, self.n_near) > 0:
+        sizes = (*self.widths, self.n_out, self.n_near)
+        if self.train.loss != "mae" or not (min(sizes) > 0 and 0.0 <= self.far < 1.0):
             raise ConfigError(
                 f"MetricConfig: expected sizes above 0 and the loss 'mae', not {self}"
             )
@@ -95,21 +97,14 @@ class Direction(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="pfcalib")
 class TripletLoss(layers.Layer):
-    """max(0, d+ - d- + margin) of vectors, (n, 1)."""
-
-    def __init__(self, margin: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.margin = margin
+    """d+^2 / (d+^2 + d-^2) of vectors, (n, 1)."""
 
     def call(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         near, far = (
-            ops.sqrt(ops.sum((anchor - other) ** 2, axis=-1, keepdims=True) + 1e-8)
+            ops.sum((anchor - other) ** 2, axis=-1, keepdims=True) + 1e-9
             for other in (positive, negative)
         )
-        return ops.maximum(near - far + self.margin, 0.0)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "margin": self.margin}
+        return near / (near + far)
 
 
 def build_metric(config: MetricConfig) -> keras.Model:
@@ -117,7 +112,7 @@ def build_metric(config: MetricConfig) -> keras.Model:
     inputs = keras.Input((3,), name=INPUT)
     features = x = HitFeatures(name="features")(inputs)
     for i, width in enumerate(config.widths):
-        x = layers.Dense(width, activation="gelu", name=f"dense{i}")(x)
+        x = layers.Dense(width, activation="silu", name=f"dense{i}")(x)
     # what is linear in the features, and what is not
     x = layers.Concatenate(name="together")([features, x])
     x = layers.Dense(config.n_out, name="vector")(x)
@@ -129,7 +124,7 @@ def build_trained(config: MetricConfig) -> keras.Model:
     network = build_metric(config)
     inputs = {part: keras.Input((3,), name=part) for part in PARTS}
     vectors = [network({INPUT: inputs[part]}) for part in PARTS]
-    return keras.Model(inputs, TripletLoss(config.margin, name="loss")(*vectors), name="triplets")
+    return keras.Model(inputs, TripletLoss(name="loss")(*vectors), name="triplets")
 
 
 def triplets(
@@ -165,7 +160,9 @@ def triplets(
             positive = order[first[hits.particle[mine]] + at]
             chosen = np.argmax(others * rng.random(others.shape), axis=1)
             negative = near[np.arange(len(mine)), chosen]
-            kept = (positive != mine) & others.any(axis=1)
+            anyone = rng.integers(len(hits.particle), size=len(mine))
+            negative = np.where(rng.random(len(mine)) < config.far, anyone, negative)
+            kept = (positive != mine) & (hits.particle[negative] != hits.particle[mine])
             for out, rows in zip(parts, (mine, positive, negative), strict=True):
                 out.append(hits.position[rows[kept]])
     feed = {name: np.concatenate(part) for name, part in zip(PARTS, parts, strict=True)}

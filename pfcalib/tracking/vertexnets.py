@@ -26,14 +26,15 @@ from pfcalib.training.fit import Arrays, Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
 
 KINDS = ("convolutions", "unet", "tracks")
-OUTPUT, LOGARITHM = "histogram", "logarithm"
+OUTPUT, LOGARITHM = "share", "logarithm"
 INTERVAL, MARGIN = 100, 10  # bins of an interval, and beyond it on either side
 EPSILON, ASYMMETRY = 1e-5, 5.0  # published
-N_REFERENCE = 64  # events or intervals that check an export
+N_REFERENCE = 128  # events or intervals that check an export
 MEANING = (
     "density: sum and sum of squares of exp(-chi2 / 2), x, y [mm], see "
     "pfcalib.tracking.vertexdensity; tracks: d [mm], phi [rad], slope, z0 from the interval's "
-    f"first bin [mm], sigma [mm], zeros behind the last; {OUTPUT}: collisions, a bin of {BIN} mm"
+    f"first bin [mm], sigma [mm], zeros behind the last; {OUTPUT}: x / (1 + x) of the content x of a "
+    f"bin of {BIN} mm"
 )
 
 
@@ -72,16 +73,6 @@ class VertexNetConfig:
             )
         if not min(*self.widths, *self.kernels, *self.latent, self.n_tracks) > 0:
             raise ConfigError(f"VertexNetConfig: expected sizes above 0, not {self}")
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class Content(layers.Layer):
-    """Content of a bin of its logarithm ln(x + e), which the loss is a function of: where a bin is
-    empty the network so learns as well as elsewhere.
-    """
-
-    def call(self, logarithm: Tensor) -> Tensor:
-        return ops.maximum(ops.exp(logarithm) - EPSILON, 0.0)
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
@@ -139,8 +130,8 @@ def build_vertex_net(config: VertexNetConfig) -> keras.Model:
     Returns
     -------
     keras.Model
-        Input "density" (n, N_BINS, 4) or "tracks" (n, n_tracks, 5) float32; output "histogram"
-        (n, N_BINS) or (n, INTERVAL).
+        Input "density" (n, N_BINS, 4) or "tracks" (n, n_tracks, 5) float32; output "share"
+        (n, N_BINS) or (n, INTERVAL), x / (1 + x) of the content x of each bin.
     """
     if config.kind == "tracks":
         inputs = keras.Input((config.n_tracks, 5), name="tracks")
@@ -151,13 +142,18 @@ def build_vertex_net(config: VertexNetConfig) -> keras.Model:
         x = layers.Cropping1D(MARGIN, name="crop")(_convolutions(x, config))
     else:
         inputs = keras.Input((N_BINS, len(CHANNELS)), name="density")
-        x = inputs * np.array([0.1, 0.1, 10.0, 10.0], np.float32)
+        x = layers.Concatenate(name="scaled")(
+            [ops.log(1.0 + inputs[..., :2]), 10.0 * inputs[..., 2:]]
+        )
         x = _unet(x, config) if config.kind == "unet" else _convolutions(x, config)
     x = layers.Conv1D(
         1, 5, padding="same", bias_initializer=keras.initializers.Constant(float(np.log(EPSILON))),
         name="last",
     )(x)  # fmt: skip
-    x = Content(name=OUTPUT)(layers.Reshape((x.shape[1],), name=LOGARITHM)(x))
+    # the logarithm of the content, which the loss is a function of, and the content over itself and
+    # one: empty bins learn as well as full ones, and all outputs lie between 0 and 1
+    x = layers.Reshape((x.shape[1],), name=LOGARITHM)(x)
+    x = layers.Activation("sigmoid", name=OUTPUT)(x)
     return keras.Model({inputs.name: inputs}, x, name=f"vertices_{config.kind}")
 
 
@@ -202,8 +198,8 @@ def build_trained(config: VertexNetConfig) -> keras.Model:
 def inner(model: keras.Model) -> keras.Model:
     """Of a model of `build_trained` the network itself."""
     inputs = {name: model.input[name] for name in model.input if name not in ("target", "counts")}
-    histogram = Content(name=OUTPUT)(model.get_layer(LOGARITHM).output)
-    return keras.Model(inputs, histogram, name=model.name)
+    share = layers.Activation("sigmoid", name=OUTPUT)(model.get_layer(LOGARITHM).output)
+    return keras.Model(inputs, share, name=model.name)
 
 
 def intervals(events: BeamEvents, n_tracks: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -282,8 +278,11 @@ def fit_vertex_net(
 
     def file(model: keras.Model) -> dict[str, Any]:
         few = held_out[0][name][:N_REFERENCE].astype(np.float32)
+        # where there are too few, they are turned along the beam, or along the list of tracks
+        turns = range(-(-N_REFERENCE // len(few)))
+        turned = np.concatenate([np.roll(few, 7 * turn, axis=1) for turn in turns])[:N_REFERENCE]
         return {
-            "model": inner(model), "inputs": {name: few}, "kind": f"vertex_{name}",
+            "model": inner(model), "inputs": {name: turned}, "kind": f"vertex_{name}",
             "normalisation": MEANING,
         }  # fmt: skip
 
@@ -311,7 +310,8 @@ def apply_vertex_net(
     """
     network = inner(model)
     (name,) = network.input
-    found = predict(network, {name: np.asarray(inputs, np.float32)}, batch=64)
+    share = predict(network, {name: np.asarray(inputs, np.float32)}, batch=64)
+    found = share / np.maximum(1.0 - share, 1e-6)
     if place is None:
         return found
     if n_events is None:

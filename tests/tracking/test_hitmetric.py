@@ -20,7 +20,7 @@ from pfcalib.training.fit import TrainConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SMALL = MetricConfig(
-    widths=(16,), n_out=4, n_near=10,
+    widths=(16,), n_out=4, n_near=10, far=0.0,
     train=TrainConfig(loss="mae", learning_rate=0.01, batch_size=128, epochs=3),
 )  # fmt: skip
 
@@ -46,11 +46,11 @@ def test_triplets_are_of_one_particle_and_of_a_near_other_one(events):
     assert np.median(cosine) > 0.9
 
 
-def test_the_loss_is_nought_beyond_the_margin_and_grows_before_it():
+def test_the_loss_is_the_share_of_the_squared_distance_to_the_own_particle():
     a, p = np.array([[0.0, 1.0]], np.float32), np.array([[0.3, 1.0]], np.float32)
-    for away, expected in ((0.1, 0.4), (0.4, 0.1), (0.6, 0.0)):
+    for away, expected in ((0.1, 0.9), (0.3, 0.5), (0.9, 0.1)):
         n = np.array([[-away, 1.0]], np.float32)
-        assert float(TripletLoss(0.2)(a, p, n)[0, 0]) == pytest.approx(expected, abs=1e-3)
+        assert float(TripletLoss()(a, p, n)[0, 0]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_metric_learns_is_exported_and_found_again(events, tmp_path, monkeypatch):
@@ -66,7 +66,7 @@ def test_a_metric_learns_is_exported_and_found_again(events, tmp_path, monkeypat
     assert len(said) == 3
 
 
-@pytest.mark.parametrize("wrong", [{"train": TrainConfig()}, {"n_out": 0}])
+@pytest.mark.parametrize("wrong", [{"train": TrainConfig()}, {"n_out": 0}, {"far": 1.0}])
 def test_settings_without_sense_are_refused(wrong):
     with pytest.raises(ConfigError, match="MetricConfig"):
         MetricConfig(**wrong)
