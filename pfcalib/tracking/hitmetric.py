@@ -42,7 +42,7 @@ class MetricConfig:
     widths : tuple of int
         Of the dense layers.
     n_out : int
-        Length of the vector of a hit.
+        Length of the vector of a hit, 3 or more.
     far : float
         Share of the triplets whose other particle is any one.
     n_near : int
@@ -59,7 +59,9 @@ class MetricConfig:
 
     def __post_init__(self) -> None:
         sizes = (*self.widths, self.n_out, self.n_near)
-        if self.train.loss != "mae" or not (min(sizes) > 0 and 0.0 <= self.far < 1.0):
+        if self.train.loss != "mae" or not (
+            min(sizes) > 0 and self.n_out >= 3 and 0.0 <= self.far < 1.0
+        ):
             raise ConfigError(
                 f"MetricConfig: expected sizes above 0 and the loss 'mae', not {self}"
             )
@@ -67,24 +69,18 @@ class MetricConfig:
 
 @keras.saving.register_keras_serializable(package="pfcalib")
 class HitFeatures(layers.Layer):
-    """Of x, y, z: the direction across the beam, radius, z, their ratio and pseudorapidity."""
+    """Of x, y, z: the direction; and with it the direction across the beam, radius, z, their ratio
+    and pseudorapidity.
+    """
 
-    def call(self, hits: Tensor) -> Tensor:
+    def call(self, hits: Tensor) -> tuple[Tensor, Tensor]:
         x, y, z = (hits[..., i : i + 1] for i in range(3))
         radius = ops.sqrt(x * x + y * y) + 1e-3
+        raw = hits / ops.sqrt(radius * radius + z * z)
         slope = z / radius
         eta = ops.log(ops.abs(slope) + ops.sqrt(1.0 + slope * slope)) * ops.sign(slope)
-        parts = (
-            x / radius,
-            y / radius,
-            x / SCALE,
-            y / SCALE,
-            z / SCALE,
-            radius / SCALE,
-            slope,
-            eta,
-        )
-        return ops.concatenate(parts, axis=-1)
+        parts = (raw, x / radius, y / radius, radius / SCALE, z / SCALE, slope, eta)
+        return raw, ops.concatenate(parts, axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
@@ -110,12 +106,13 @@ class TripletLoss(layers.Layer):
 def build_metric(config: MetricConfig) -> keras.Model:
     """Untrained network: input "hits" (n, 3) float32, mm; output "direction" (n, n_out)."""
     inputs = keras.Input((3,), name=INPUT)
-    features = x = HitFeatures(name="features")(inputs)
+    raw, x = HitFeatures(name="features")(inputs)
     for i, width in enumerate(config.widths):
         x = layers.Dense(width, activation="silu", name=f"dense{i}")(x)
-    # what is linear in the features, and what is not
-    x = layers.Concatenate(name="together")([features, x])
-    x = layers.Dense(config.n_out, name="vector")(x)
+    # it begins as the raw direction
+    x = layers.Dense(config.n_out, kernel_initializer="zeros", name="change")(x)
+    raw = layers.ZeroPadding1D((0, config.n_out - 3), name="pad")(raw[..., None])[..., 0]
+    x = layers.Add(name="vector")([raw, x])
     return keras.Model({INPUT: inputs}, Direction(name=OUTPUT)(x), name="hit_metric")
 
 

@@ -33,8 +33,8 @@ N_REFERENCE = 128  # events or intervals that check an export
 MEANING = (
     "density: sum and sum of squares of exp(-chi2 / 2), x, y [mm], see "
     "pfcalib.tracking.vertexdensity; tracks: d [mm], phi [rad], slope, z0 from the interval's "
-    f"first bin [mm], sigma [mm], zeros behind the last; {OUTPUT}: x / (1 + x) of the content x of a "
-    f"bin of {BIN} mm"
+    f"first bin [mm], sigma [mm], zeros behind the last; {OUTPUT}: x / (1 + x) of the content x "
+    f"of a bin of {BIN} mm"
 )
 
 
