@@ -14,6 +14,7 @@ from pfcalib.errors import BadFileError
 from pfcalib.tracking.barrelhits import NOISE, Hits
 
 POSITION = ("x", "y", "z")  # mm
+TREES = ("TTree", "ROOT::RNTuple")
 HITS, TRUTH = "-hits.csv", "-truth.csv"  # what follows the name of an event of TrackML
 
 
@@ -131,10 +132,12 @@ def _read_csv(
 def _read_root(path: Path, tree: str | None, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     try:
         with uproot.open(path) as file:
-            trees = file.keys(cycle=False, filter_classname="TTree")
+            trees = file.keys(cycle=False, filter_classname=lambda name: name in TREES)
             if tree is None and len(trees) != 1:
                 raise BadFileError(f"{path}: name one of its trees, {', '.join(trees) or 'none'}")
             table = file[tree or trees[0]]
-            return {name: table[name].array(library="np") for name in wanted if name in table}
+            return {
+                name: table[name].array(library="np") for name in wanted if name in table.keys()
+            }
     except (OSError, ValueError, KeyError) as error:
         raise BadFileError(f"{path}: not readable as ROOT ({error})") from error

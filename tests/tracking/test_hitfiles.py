@@ -27,7 +27,7 @@ def write_trackml(folder, hits, *, lost=0):
     text = "\n".join(["hit_id,x,y,z,volume_id,layer_id,module_id", *lines])
     (folder / "event000001000-hits.csv").write_text(text + "\n")
     truth = [
-        f"{i + 1},{BIG + 3 * p if p >= 0 else 0},0.1,0.1,0.1,0.5,0.5,1.0,1e-6"
+        f"{i + 1},{BIG + 3 * int(p) if p >= 0 else 0},0.1,0.1,0.1,0.5,0.5,1.0,1e-6"
         for i, p in enumerate(hits.particle)
     ][::-1]
     head = "hit_id,particle_id,tx,ty,tz,tpx,tpy,tpz,weight"

@@ -94,11 +94,11 @@ def test_peaks_lie_where_gaussians_do_and_two_are_two_only_behind_a_valley():
 
 
 def test_the_densest_place_of_an_event_is_its_largest_collision():
-    config = BeamLineConfig(n_events=30, seed=6, mu=1.0, displaced=0.0, secondaries=0.0)
+    config = BeamLineConfig(n_events=120, seed=6, mu=1.0, displaced=0.0, secondaries=0.0)
     events = simulate_beam_events(config, 0)
     events = events.take((events.n_vertices == 1) & (events.n_tracks > 30))
     peak = np.argmax(kernel(density(events)), axis=1)
     inside = np.abs(events.vertices[:, 2] - 100.0) < 190.0
     away = Z_MIN + BIN * (peak + 0.5) - events.vertices[:, 2]
-    assert inside.sum() > 3
+    assert inside.sum() > 10
     assert np.abs(away[inside]).max() < 1.0
