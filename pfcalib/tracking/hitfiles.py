@@ -136,8 +136,7 @@ def _read_root(path: Path, tree: str | None, wanted: tuple[str, ...]) -> dict[st
             if tree is None and len(trees) != 1:
                 raise BadFileError(f"{path}: name one of its trees, {', '.join(trees) or 'none'}")
             table = file[tree or trees[0]]
-            return {
-                name: table[name].array(library="np") for name in wanted if name in table.keys()
-            }
+            there = set(table.keys())
+            return {name: table[name].array(library="np") for name in wanted if name in there}
     except (OSError, ValueError, KeyError) as error:
         raise BadFileError(f"{path}: not readable as ROOT ({error})") from error
