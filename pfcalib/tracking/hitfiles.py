@@ -81,6 +81,7 @@ def read_hits(
     called = {**{name: name for name in (*POSITION, "layer", "particle")}, **(names or {})}
     wanted = tuple(called.values())
     where = "columns" if isinstance(source, Mapping) or hasattr(source, "columns") else str(source)
+    found: Mapping[str, Any]
     if where == "columns":
         found = {name: source[name] for name in wanted if name in source}  # type: ignore[index,operator]
     elif where.endswith(".root"):

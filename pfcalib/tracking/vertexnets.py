@@ -250,11 +250,10 @@ def training_arrays(
     place : ndarray, shape (n,)
         Of the intervals.
     """
-    target, counts = wanted
     if place is not None:
-        target, counts = (of.reshape(-1, INTERVAL)[place] for of in (target, counts))
+        wanted = Targets(*(of.reshape(-1, INTERVAL)[place] for of in wanted))
     name = "tracks" if config.kind == "tracks" else "density"
-    feed = {name: inputs, "target": target, "counts": counts.astype(np.float16)}
+    feed = {name: inputs, "target": wanted.histogram, "counts": wanted.counts.astype(np.float16)}
     return feed, np.zeros((len(inputs), 1), np.float32)
 
 
