@@ -251,7 +251,10 @@ def training_arrays(
         Of the intervals.
     """
     if place is not None:
-        wanted = Targets(*(of.reshape(-1, INTERVAL)[place] for of in wanted))
+        wanted = Targets(
+            wanted.histogram.reshape(-1, INTERVAL)[place],
+            wanted.counts.reshape(-1, INTERVAL)[place],
+        )
     name = "tracks" if config.kind == "tracks" else "density"
     feed = {name: inputs, "target": wanted.histogram, "counts": wanted.counts.astype(np.float16)}
     return feed, np.zeros((len(inputs), 1), np.float32)
