@@ -42,8 +42,8 @@ class FinderConfig:
     field : float, T
     """
 
-    passes: tuple[int, ...] = (8, 6, 5)
-    width: float = 3.5
+    passes: tuple[int, ...] = (8, 6, 4)
+    width: float = 3.0
     d_max: float = 1.0
     z_max: float = 200.0
     pt_min: float = 0.4

@@ -48,7 +48,7 @@ def test_a_quiet_event_is_found_whole_with_and_without_buckets(hits):
         assert (layer == np.arange(tracks.shape[1])).all()
         used = tracks[tracks >= 0]
         assert len(np.unique(used)) == len(used)
-        assert (np.sum(tracks >= 0, axis=1) >= 5).all()
+        assert (np.sum(tracks >= 0, axis=1) >= 4).all()
 
 
 def test_hits_of_nothing_make_no_track(rng):
