@@ -56,6 +56,7 @@ VERSIONS = {
     "jet_calibration": 1,  # jets with what their calibration may know of them
     "boosted": 1,  # large jets of heavy particles, groomed
     "particlejets": 1,  # jets of particles, their Lund trees and shapes
+    "tagging": 1,  # jets with tracks
     "barrelhits": 1,  # hits of helices in a barrel
     "beamline": 1,  # collisions on a beam line and their tracks
 }

@@ -50,6 +50,7 @@ from pfcalib.simulation.particles import Particles, simulate_gun
 from pfcalib.simulation.pileup import simulate_pool
 from pfcalib.simulation.pythia import DijetConfig, simulate_dijets
 from pfcalib.simulation.showers import simulate_showers
+from pfcalib.tagging.trackjets import TaggedConfig, simulate_tagged
 from pfcalib.tracking.barrelhits import BarrelConfig, simulate_barrel_events
 from pfcalib.tracking.beamline import BeamLineConfig, simulate_beam_events
 from pfcalib.training.fit import TrainConfig
@@ -276,6 +277,17 @@ def particlejets() -> dict[str, float]:
     return sums(found)
 
 
+def tagging() -> dict[str, float]:
+    """Jets with tracks of top quarks and of a heavy Z boson."""
+    found = {}
+    for process in ("ttbar", "zprime"):
+        made = simulate_tagged(TaggedConfig(process=process, n_events=12, seed=SEED), 0)
+        for table in made.values():
+            columns = {name: np.nan_to_num(table[name]) for name in table.dtype.names}
+            found |= {f"{process} {name}": column for name, column in columns.items()}
+    return sums(found)
+
+
 def barrelhits() -> dict[str, float]:
     """Hits of helices that scatter."""
     events = simulate_barrel_events(BarrelConfig(n_events=2, n_tracks=50, seed=SEED), 0)
@@ -295,12 +307,13 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "features": features, "training": training, "lcw": lcw, "eoverp": eoverp,
     "particleflow": particleflow, "higgs": higgs, "topevents": topevents,
     "jet_calibration": jet_calibration, "boosted": boosted, "particlejets": particlejets,
+    "tagging": tagging,
     "barrelhits": barrelhits, "beamline": beamline,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
     "topevents": "pythia8mc", "jet_calibration": "pythia8mc", "boosted": "pythia8mc",
-    "particlejets": "pythia8mc",
+    "particlejets": "pythia8mc", "tagging": "pythia8mc",
 }  # fmt: skip
 
 

@@ -1,30 +1,41 @@
-"""The command that makes samples: single particles by the fast engine or by Geant4, or dijets."""
+"""The command that makes samples: single particles by the fast engine or by Geant4, dijets, or jets
+with tracks.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pfcalib.cli.console import Force, RootOutput, Seed, progress_bar, require_free, say
+from pfcalib.cli.console import Force, Seed, progress_bar, require_free, say
 from pfcalib.errors import ConfigError
 
 ONLY_FOR = {
     "guns": ("particles", "e_min", "e_max", "grid"),
     "dijets": ("pt_hat_min", "pt_hat_max"),
+    "tagging": ("collisions",),
 }
+_NOT_FOR_TAGGING = ("eta_max", "engine", "noise", "thresholds", "shard")
 
 
 def simulate(
     context: typer.Context,
-    output: RootOutput,
+    output: Annotated[
+        Path,
+        typer.Argument(help="ROOT file to be written, of tagging an h5 file.", show_default=False),
+    ],
     n_events: Annotated[
         int, typer.Option("--events", "-n", min=1, help="Events; a gun shoots one particle each.")
     ] = 10_000,
     process: Annotated[
         str,
         typer.Option(
-            help="guns (single particles) or dijets (by Pythia 8, an extra; in the barrel)."
+            help="guns (single particles), dijets (in the barrel) or tagging (jets with tracks, "
+            "for flavour tagging); the last two by Pythia 8, an extra."
         ),
     ] = "guns",
     particles: Annotated[
@@ -45,6 +56,12 @@ def simulate(
     pt_hat_max: Annotated[
         float, typer.Option(help="Dijets: highest transverse momentum of the hard scattering, GeV.")
     ] = 200.0,
+    collisions: Annotated[
+        str,
+        typer.Option(
+            help="Tagging: ttbar (top quarks) or zprime (heavy Z bosons, flat in pT to 2500 GeV)."
+        ),
+    ] = "ttbar",
     eta_max: Annotated[
         float | None,
         typer.Option(
@@ -74,7 +91,9 @@ def simulate(
     mu: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Mean number of interactions per crossing; by default that of --noise."
+            min=0,
+            help="Mean number of interactions per crossing; by default that of --noise, for "
+            "tagging 35.",
         ),
     ] = None,
     thresholds: Annotated[
@@ -99,7 +118,8 @@ def simulate(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Shoot particles or make dijets, cluster their showers and write a sample.
+    """Shoot particles or make dijets, cluster their showers and write a sample; or make jets with
+    tracks, in the h5 layout of umami and salt.
 
     Example: pfcalib simulate pions.root --events 600 --e-min 1 --e-max 100
     """
@@ -116,6 +136,16 @@ def simulate(
             raise ConfigError(
                 f"{', '.join(strange)}: only for --process {other}, not for {process}"
             )
+    if process == "tagging":
+        strange = [
+            f"--{name.replace('_', '-')}"
+            for name in _NOT_FOR_TAGGING
+            if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        ]
+        if strange:
+            raise ConfigError(f"{', '.join(strange)}: not for --process tagging")
+        _simulate_tagging(output, collisions, n_events, seed, mu, processes or workers)
+        return
     from pfcalib.samples.rootfile import open_sample, read_metadata
     from pfcalib.simulation.produce import MIN_CLUSTER_E, ProduceConfig, produce_sample
     from pfcalib.simulation.pythia import DijetConfig
@@ -146,6 +176,29 @@ def simulate(
         f"{output}: {n_events - n_empty} of {n_events} events, {output.stat().st_size / 1e6:.1f} MB"
         + (f"; {n_empty} left no cluster above {MIN_CLUSTER_E:g} GeV" if n_empty else "")
     )
+
+
+def _simulate_tagging(
+    output: Path, collisions: str, n_events: int, seed: int, mu: float | None, workers: int
+) -> None:
+    from pfcalib.simulation.chunks import join_columns
+    from pfcalib.simulation.pileup import in_order
+    from pfcalib.tagging.ftagfiles import TaggedJets, write_tagged
+    from pfcalib.tagging.trackjets import TaggedConfig, simulate_tagged
+
+    config = TaggedConfig(process=collisions, n_events=n_events, seed=seed)
+    if mu is not None:
+        config = dataclasses.replace(config, mu=mu)
+    make = functools.partial(simulate_tagged, config)
+    parts = []
+    with progress_bar("events", n_events) as advance:
+        for part in in_order(make, range(-(-n_events // config.chunk)), workers):
+            parts.append(part)
+            advance(min(config.chunk, n_events - (len(parts) - 1) * config.chunk))
+    sample = TaggedJets(**join_columns(parts))
+    write_tagged(output, sample)
+    size = output.stat().st_size / 1e6
+    say(f"{output}: {len(sample)} jets of {n_events} events, {size:.1f} MB; energies in MeV")
 
 
 def parse_thresholds(text: str) -> tuple[float, float, float]:

@@ -200,6 +200,9 @@ class DecorrelationConfig:
         Gaussians of the adversary's density of the mass, and width of its two hidden layers.
     adversary_speed : float
         Times the learning rate of the classifier at which the adversary learns, so that it follows.
+    warm_up : int
+        Batches in which the penalty grows to its strength. At once, a strong one meets outputs that
+        tell nothing and can hold them there, or on the wrong side of the signal.
     train : TrainConfig
         Its seed is that of the first weights too. The weights after the last epoch are kept, as the
         loss of an adversary's game does not tell the best ones.
@@ -212,6 +215,7 @@ class DecorrelationConfig:
     n_components: int = 8
     adversary_width: int = 64
     adversary_speed: float = 10.0
+    warm_up: int = 0
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -235,43 +239,58 @@ class Tagger(NamedTuple):
         return predict(self.model, {INPUT: shapes}, batch=10_000)[:, 1].astype(np.float64)
 
 
-@keras.saving.register_keras_serializable(package="pfcalib")
-class DistancePenalty(layers.Layer):
-    """Lets a probability pass and adds the squared distance correlation of it and the mass."""
+class Penalty(layers.Layer):
+    """Lets a probability pass and adds a loss, whose strength grows over the first batches."""
 
-    def __init__(self, strength: float, **kwargs: Any) -> None:
+    def __init__(self, strength: float, warm_up: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.strength = strength
+        self.strength, self.warm_up = strength, warm_up
 
-    def call(self, p: Tensor, ln_mass: Tensor, background: Tensor) -> Tensor:
-        found = distance_correlation(p[:, 1], ln_mass[:, 0], background[:, 0])
-        self.add_loss(self.strength * found)
-        return 1.0 * p
+    def build(self, *_: Any) -> None:
+        self.step = self.add_weight(shape=(), initializer="zeros", trainable=False, name="step")
+        self.built = True
+
+    def grown(self, training: bool | None) -> Tensor:
+        """The strength in this batch."""
+        if training:
+            self.step.assign_add(1.0)
+        return self.strength * ops.minimum(self.step / max(self.warm_up, 1), 1.0)
 
     def compute_output_shape(self, p_shape: Any, *_: Any) -> Any:
         return p_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "strength": self.strength}
+        return {**super().get_config(), "strength": self.strength, "warm_up": self.warm_up}
 
 
-def reverse_gradient(x: Tensor, strength: float) -> Tensor:
+@keras.saving.register_keras_serializable(package="pfcalib")
+class DistancePenalty(Penalty):
+    """The squared distance correlation of the probability and the mass."""
+
+    def call(
+        self, p: Tensor, ln_mass: Tensor, background: Tensor, training: bool | None = None
+    ) -> Tensor:
+        found = distance_correlation(p[:, 1], ln_mass[:, 0], background[:, 0])
+        self.add_loss(self.grown(training) * found)
+        return 1.0 * p
+
+
+def reverse_gradient(x: Tensor, strength: float | Tensor) -> Tensor:
     """The same value, whose gradient comes back turned around and scaled (arXiv:1505.07818)."""
     return ops.stop_gradient((1.0 + strength) * x) - strength * x
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
-class Adversary(layers.Layer):
-    """Lets a probability pass; a density of the mass given it, a mixture of Gaussians, learns what
-    it tells of the mass, and the classifier to tell less (arXiv:1703.03507).
+class Adversary(Penalty):
+    """A density of the mass given the probability, a mixture of Gaussians, learns what that tells
+    of the mass, and the classifier to tell less (arXiv:1703.03507).
     """
 
     def __init__(
         self, strength: float, n_components: int, width: int, speed: float = 1.0, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        self.strength, self.n_components, self.width = strength, n_components, width
-        self.speed = speed
+        super().__init__(strength, **kwargs)
+        self.n_components, self.width, self.speed = n_components, width, speed
         # Adam's steps do not depend on the scale of a gradient: weights that are smaller, and count
         # more, learn faster
         start = keras.initializers.VarianceScaling(speed**-2, "fan_avg", "uniform", seed=1)
@@ -285,10 +304,12 @@ class Adversary(layers.Layer):
             (*self.hidden, self.mixture), (1, self.width, self.width), strict=True
         ):
             dense.build((p_shape[0], size))
-        self.built = True
+        super().build()
 
-    def call(self, p: Tensor, ln_mass: Tensor, background: Tensor) -> Tensor:
-        x = reverse_gradient(p[:, 1:], self.strength)
+    def call(
+        self, p: Tensor, ln_mass: Tensor, background: Tensor, training: bool | None = None
+    ) -> Tensor:
+        x = reverse_gradient(p[:, 1:], self.grown(training))
         for dense in self.hidden:
             x = ops.swish(self.speed * dense(x))
         log_weight, mean, log_width = ops.split(self.speed * self.mixture(x), 3, axis=1)
@@ -301,11 +322,8 @@ class Adversary(layers.Layer):
         self.add_loss(-ops.sum(weight * log_density) / (ops.sum(weight) + SMALL))
         return 1.0 * p
 
-    def compute_output_shape(self, p_shape: Any, *_: Any) -> Any:
-        return p_shape
-
     def get_config(self) -> dict[str, Any]:
-        names = ("strength", "n_components", "width", "speed")
+        names = ("n_components", "width", "speed")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -330,11 +348,11 @@ def build_tagger(n_shapes: int, config: DecorrelationConfig) -> tuple[keras.Mode
         name: keras.Input((1,), name=name, dtype="float32") for name in ("ln_mass", "background")
     }
     if config.method == "distance":
-        p = DistancePenalty(config.strength, name="penalty")(p, *more.values())
+        p = DistancePenalty(config.strength, config.warm_up, name="penalty")(p, *more.values())
     elif config.method == "adversary":
         penalty = Adversary(
             config.strength, config.n_components, config.adversary_width, config.adversary_speed,
-            name="penalty",
+            warm_up=config.warm_up, name="penalty",
         )  # fmt: skip
         p = penalty(p, *more.values())
     inputs = {INPUT: shapes} if config.method == "plain" else {INPUT: shapes, **more}

@@ -14,10 +14,8 @@ from numpy.typing import ArrayLike
 from pfcalib.cache import new_folder, write_text
 from pfcalib.errors import ConfigError
 
-STYLES = (  # of pdoc, or of templates/api where they are there
-    *("resources/bootstrap-reboot.min.css", "syntax-highlighting.css", "theme.css"),
-    *("layout.css", "content.css", "custom.css"),
-)
+# of pdoc, or of templates/api where they are there
+STYLES = ("syntax-highlighting.css", "theme.css", "layout.css", "content.css", "custom.css")
 
 
 def build_api(folder: Path, package: str = "pfcalib") -> None:

@@ -11,6 +11,7 @@ from pfcalib.cli import console
 from pfcalib.cli.simulate import parse_thresholds
 from pfcalib.errors import ConfigError
 from pfcalib.samples.read import read_sample
+from pfcalib.tagging.ftagfiles import PILE_UP, read_tagged
 
 
 @pytest.fixture
@@ -135,3 +136,20 @@ def test_the_old_name_of_the_number_of_workers_is_taken(simulate, capfd):
 def test_thresholds_that_are_not_three_numbers_are_refused(text):
     with pytest.raises(ConfigError, match="must be three numbers"):
         parse_thresholds(text)
+
+
+def test_jets_with_tracks_are_written_as_h5(simulate, capfd):
+    pytest.importorskip("pythia8mc")
+    pytest.importorskip("fastjet")
+    code, path = simulate("--process", "tagging", "-n", "12", "--mu", "0", "--seed", "3")
+    assert code == 0
+    assert "jets of 12 events" in capfd.readouterr().out
+    sample = read_tagged(path)
+    assert len(sample) > 20
+    assert not (sample.tracks["ftagTruthOriginLabel"][sample.valid] == PILE_UP).any()
+    code, _ = simulate("--process", "tagging", "--force", "--grid", "window")
+    assert "--grid: only for --process guns" in code
+    code, _ = simulate("--process", "tagging", "--force", "--noise", "pileup")
+    assert "--noise: not for --process tagging" in code
+    code, _ = simulate("--collisions", "zprime", "--force")
+    assert "--collisions: only for --process tagging" in code

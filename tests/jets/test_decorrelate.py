@@ -122,7 +122,7 @@ def test_moving_cuts_keep_the_same_share_at_each_mass():
             assert passes[side & ~background].mean() == pytest.approx(0.2, abs=0.02)
 
 
-@pytest.mark.parametrize(("method", "strength"), [("distance", 10.0), ("adversary", 3.0)])
+@pytest.mark.parametrize(("method", "strength"), [("distance", 30.0), ("adversary", 3.0)])
 def test_a_penalty_takes_the_mass_out_of_the_output(method, strength, tmp_path, monkeypatch):
     monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
     rng = np.random.default_rng(6)
@@ -136,7 +136,7 @@ def test_a_penalty_takes_the_mass_out_of_the_output(method, strength, tmp_path, 
     dcor, said = {}, []
     for name, of in (("plain", 0.0), (method, strength)):
         config = DecorrelationConfig(
-            method=name, strength=of, widths=(24,),
+            method=name, strength=of, widths=(24,), warm_up=80,
             train=TrainConfig(
                 learning_rate=0.01, batch_size=300, epochs=16, patience=16, schedule="cosine_steps"
             ),

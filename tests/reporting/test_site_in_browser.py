@@ -141,6 +141,19 @@ def api_page(site: Path) -> str:
     return "api/pfcalib/metrics/response.html"
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_page_of_the_api_has_the_header_and_search_of_the_site(
+    visit, complaints, api_page, width
+):
+    page = visit(api_page, width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("nav.pdoc li >> nth=0").is_visible() == (width >= 992)
+    page.fill("#query", "auc_gbdt_shapes_geant4")
+    page.click("#hits li:first-child a:has-text('auc_gbdt_shapes_geant4')")
+    page.wait_for_url("**/03_classification/index.html#m-auc_gbdt_shapes_geant4")
+    assert complaints == []
+
+
 @pytest.mark.skipif(not Path(AXE).is_file(), reason="needs AXE_CORE=.../axe-core/axe.min.js (npm)")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_barrier(visit, scheme, api_page):

@@ -5,7 +5,7 @@ const kept = (() => { try { return localStorage.getItem("theme"); } catch { retu
 if (kept) rootStyle.colorScheme = kept;
 
 document.addEventListener("DOMContentLoaded", () => {
-  const root = document.documentElement.dataset.root;
+  const root = document.querySelector("[data-root]").dataset.root;
   const dark = () => (rootStyle.colorScheme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   document.getElementById("theme").addEventListener("click", () => {
     rootStyle.colorScheme = dark() ? "light" : "dark";

@@ -1,0 +1,1 @@
+"""Flavour tagging: jets with tracks and the files of the field, impact parameters, vertices."""
