@@ -57,6 +57,8 @@ VERSIONS = {
     "boosted": 1,  # large jets of heavy particles, groomed
     "particlejets": 1,  # jets of particles, their Lund trees and shapes
     "tagging": 1,  # jets with tracks
+    "barrelhits": 1,  # hits of helices in a barrel
+    "beamline": 1,  # collisions on a beam line and their tracks
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left

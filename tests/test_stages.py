@@ -51,6 +51,8 @@ from pfcalib.simulation.pileup import simulate_pool
 from pfcalib.simulation.pythia import DijetConfig, simulate_dijets
 from pfcalib.simulation.showers import simulate_showers
 from pfcalib.tagging.trackjets import TaggedConfig, simulate_tagged
+from pfcalib.tracking.barrelhits import BarrelConfig, simulate_barrel_events
+from pfcalib.tracking.beamline import BeamLineConfig, simulate_beam_events
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import NetworkConfig, fit_network
 from pfcalib.training.stream import ClusterStream
@@ -286,6 +288,19 @@ def tagging() -> dict[str, float]:
     return sums(found)
 
 
+def barrelhits() -> dict[str, float]:
+    """Hits of helices that scatter."""
+    events = simulate_barrel_events(BarrelConfig(n_events=2, n_tracks=50, seed=SEED), 0)
+    return sums({"position": events.position, "layer": events.layer, "particle": events.particle})
+
+
+def beamline() -> dict[str, float]:
+    """Tracks of collisions on a beam line."""
+    events = simulate_beam_events(BeamLineConfig(n_events=5, seed=SEED), 0)
+    wanted = ("tracks", "origin", "is_prompt", "vertices", "n_prompt")
+    return sums({name: getattr(events, name) for name in wanted})
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
@@ -293,6 +308,7 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "particleflow": particleflow, "higgs": higgs, "topevents": topevents,
     "jet_calibration": jet_calibration, "boosted": boosted, "particlejets": particlejets,
     "tagging": tagging,
+    "barrelhits": barrelhits, "beamline": beamline,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",

@@ -54,6 +54,7 @@ THEMES = {  # in the order of the front page; others follow
     "photons": "Photons and what looks like them: identification, pile-up, and finding them "
     "without fixed windows.",
     "jets": "Calibration of jets, boosted objects, the Lund plane, and classes of events.",
+    "tracking": "Hits become tracks, and tracks vertices, by networks and without.",
     "Higgs bosons": "Pairs of Higgs bosons in two b quarks and two photons, and what looks like "
     "them.",
     "training": "What training costs, which settings matter, what a network looks at.",
