@@ -56,6 +56,7 @@ def build_index(vectors: NDArray[np.float32], *, kind: str = "hnsw") -> Any:
             "Faiss is not installed: pip install 'pfcalib[tracking]', or take the index 'tree'"
         ) from error
     n = vectors.shape[1]
+    index: Any
     if kind == "hnsw":
         index = faiss.IndexHNSWFlat(n, LINKS)
         index.hnsw.efSearch = EFFORT
