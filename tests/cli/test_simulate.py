@@ -70,7 +70,7 @@ def test_guns_take_thresholds_too(simulate):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--process", "jets"), "--process must be one of guns, dijets, not 'jets'"),
+        (("--process", "jets"), "--process must be one of guns, dijets, tagging, not 'jets'"),
         (
             ("--process", "dijets", "--grid", "window", "--e-max", "5"),
             "--e-max, --grid: only for --process guns, not for dijets",
