@@ -7,19 +7,17 @@ so that the logarithms add up (ATL-PHYS-PUB-2017-013, section 3.1).
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pfcalib.cache import new_file
 from pfcalib.errors import ValidationError
-from pfcalib.tagging.ftagfiles import B_JET, C_JET, LIGHT_JET, TaggedJets
+from pfcalib.tagging.ftagfiles import TaggedJets
+from pfcalib.tagging.tagdata import CLASSES
 
 FloatArray = NDArray[np.float64]
 
-CLASSES = (B_JET, C_JET, LIGHT_JET)  # in the order of all columns
 PT_MIN, MAX_D0, MAX_Z0 = 1.0, 1.0, 1.5  # GeV and mm, of tracks that count
 CATEGORIES = (
     "no hit in the two innermost layers",
@@ -123,18 +121,6 @@ def impact_columns(
     """Likelihood ratios of b to light, b to c and c to light, as DL1 takes them, each (n,)."""
     b, c, light = impact_scores(sample, table).T
     return {f"{name}_bu": b - light, f"{name}_bc": b - c, f"{name}_cu": c - light}
-
-
-def write_table(path: Path, table: ImpactTable) -> None:
-    """Keep a table (.npz, without pickle)."""
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **table._asdict())
-
-
-def read_table(path: Path) -> ImpactTable:
-    """A table of `write_table`."""
-    with np.load(path, allow_pickle=False) as file:
-        return ImpactTable(**{name: file[name] for name in ImpactTable._fields})
 
 
 def _places(sample: TaggedJets, d0_edges: FloatArray, z0_edges: FloatArray) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -211,22 +211,37 @@ def fit_tagger(
     return Tagger(config, *found)
 
 
+def _batches(
+    data: TagData, batch_size: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], dict[str, NDArray[np.float32]]]]:
+    """Rows of jets of similar length, places of their tracks, and inputs."""
+    stream = TrackBatches(data, batch_size=batch_size)
+    for rows in stream.batches:
+        n_tracks = int(stream.lengths[rows].max())
+        yield rows, track_places(data, rows, n_tracks), track_inputs(data, rows, n_tracks)
+
+
+def _said(
+    model: Any, output: str, data: TagData, batch_size: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Rows, places of the tracks and what a layer says, batch by batch."""
+    one = keras.Model(model.inputs, model.get_layer(output).output)
+    run = tf.function(one, reduce_retracing=True)
+    for rows, places, feed in _batches(data, batch_size):
+        asked = [feed[tensor.name] for tensor in model.inputs]
+        yield rows, places, np.asarray(run(asked, training=False))
+
+
 def apply_tagger(
     model: Any, data: TagData, *, output: str = OUTPUT, batch_size: int = 1000
 ) -> NDArray[np.float32]:
     """What a network says of jets, (n, ...), or, for the layers "origin", logits, and "shares", of
     tracks in their order, (n_tracks, ...); NaN for those beyond the 40th.
     """
-    one = keras.Model(model.inputs, model.get_layer(output).output)
-    run, found = tf.function(one, reduce_retracing=True), None
-    stream = TrackBatches(data, batch_size=batch_size)
-    for rows in stream.batches:
-        n_tracks = int(stream.lengths[rows].max())
-        feed = track_inputs(data, rows, n_tracks)
-        said = np.asarray(run([feed[tensor.name] for tensor in model.inputs], training=False))
+    found = None
+    for rows, places, said in _said(model, output, data, batch_size):
         if output in OF_TRACKS:
-            places = track_places(data, rows, n_tracks)
-            where, said = places[places >= 0], said[:, :n_tracks][places >= 0]
+            where, said = places[places >= 0], said[:, : places.shape[1]][places >= 0]
             n = len(data.tracks)
         else:
             where, n = rows, len(data.label)
@@ -242,14 +257,8 @@ def find_vertices(
     """Number of the vertex of each track, (n_tracks,): tracks that are joined by pairs whose
     probability of one vertex is above a cut; each track has one, alone if need be.
     """
-    one = keras.Model(model.inputs, model.get_layer(PAIRS).output)
-    run, edges = tf.function(one, reduce_retracing=True), []
-    stream = TrackBatches(data, batch_size=batch_size)
-    for rows in stream.batches:
-        n_tracks = int(stream.lengths[rows].max())
-        feed = track_inputs(data, rows, n_tracks)
-        logit = np.asarray(run([feed[tensor.name] for tensor in model.inputs], training=False))
-        places = track_places(data, rows, n_tracks)
+    edges = []
+    for _, places, logit in _said(model, PAIRS, data, batch_size):
         joined = (logit > np.log(cut / (1.0 - cut))) & (places[:, :, None] >= 0)
         jet, a, b = np.nonzero(joined & (places[:, None, :] >= 0))
         edges.append(np.stack([places[jet, a], places[jet, b]]))
@@ -322,11 +331,7 @@ def track_gradients(
     found = np.zeros((len(data.tracks), len(TRACK_INPUTS)), dtype=np.float32)
     size, width = (np.asarray(v)[1:] for v in (scale.size, scale.width))
     mean = np.asarray(scale.mean)[1:]
-    stream = TrackBatches(data, batch_size=batch_size)
-    for rows in stream.batches:
-        n_tracks = int(stream.lengths[rows].max())
-        feed = track_inputs(data, rows, n_tracks)
-        places = track_places(data, rows, n_tracks)
+    for _, places, feed in _batches(data, batch_size):
         there = places >= 0
         x = feed[TRACKS][there][:, 1:]
         seen = (np.sign(x) * np.log1p(np.abs(x) / size) - mean) / width

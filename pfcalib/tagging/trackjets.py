@@ -327,13 +327,13 @@ def _walk(offsets, pdg_id, status, mother, daughters):  # type: ignore[no-untype
                     tau |= abs(number) == 15
                     place = mother[start + place]
                 if b:
-                    origin[i] = 4 if c else 3
+                    origin[i] = FROM_BC if c else FROM_B
                 elif c:
-                    origin[i] = 5
+                    origin[i] = FROM_C
                 elif tau:
-                    origin[i] = 6
+                    origin[i] = FROM_TAU
                 else:
-                    origin[i] = 2
+                    origin[i] = PRIMARY
                 prompt[i] = 11 <= kind <= 16 and not hadron
             elif kind == 15 or _flavour(kind) >= 4:
                 flavour = 15 if kind == 15 else _flavour(kind)
@@ -353,7 +353,6 @@ def ancestry(record: Record) -> tuple[IntArray, Mask, IntArray]:
     without a hadron among its ancestors, and whether it is the last hadron with a b quark (5) or a
     c quark (4), or a tau lepton that decays to hadrons (15).
     """
-    assert (FROM_B, FROM_BC, FROM_C, FROM_TAU, PRIMARY) == (3, 4, 5, 6, 2)
     origin, prompt, heavy = _walk(
         record.offsets, record.pdg_id, record.status, record.mother, record.daughters
     )

@@ -16,9 +16,7 @@ from pfcalib.tagging.impact import (
     fit_impact,
     impact_columns,
     impact_scores,
-    read_table,
     track_category,
-    write_table,
 )
 
 
@@ -95,10 +93,3 @@ def test_categories_go_from_worst_to_best():
     assert set(np.unique(track_category(sample)[sample.valid])) <= {1, 5}
     tracks["numberOfPixelSharedHits"] = 1
     assert set(np.unique(track_category(sample)[sample.valid])) <= {1, 3}
-
-
-def test_tables_are_kept(tmp_path):
-    table = fit_impact(toy_jets(3_000, 6))
-    write_table(tmp_path / "ip3d.npz", table)
-    for found, expected in zip(read_table(tmp_path / "ip3d.npz"), table, strict=True):
-        np.testing.assert_array_equal(found, expected)
