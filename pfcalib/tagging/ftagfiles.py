@@ -120,10 +120,18 @@ class TaggedJets:
 
 def join_tagged(parts: Sequence[TaggedJets]) -> TaggedJets:
     """Jets of several samples, one after the other."""
+    n = max(part.tracks.shape[1] for part in parts)
     return TaggedJets(
         np.concatenate([part.jets for part in parts]),
-        np.concatenate([part.tracks for part in parts]),
+        np.concatenate([_widened(part.tracks, n) for part in parts]),
     )
+
+
+def _widened(tracks: NDArray[Any], n: int) -> NDArray[Any]:
+    """With padding up to n tracks."""
+    wide = np.zeros((len(tracks), n), tracks.dtype)
+    wide[:, : tracks.shape[1]] = tracks
+    return wide
 
 
 def split_by_event(

@@ -24,6 +24,7 @@ from pfcalib.tagging.tagnets import (
     OUTPUT,
     PAIRS,
     RATIO,
+    SHARES,
     TRACKS,
     TaggerConfig,
     adapt_scales,
@@ -35,7 +36,7 @@ from pfcalib.training.kept import fit_kept
 N_REFERENCE = 300  # jets that check an export
 N_SORTED = 30  # batches whose jets are sorted by their number of tracks together
 ROUND = 4  # tracks that the length of a batch is a multiple of
-OF_TRACKS = (ORIGIN, "shares")  # layers with an answer for each track
+OF_TRACKS = (ORIGIN, SHARES)  # layers with an answer for each track
 FEW = (0, 1, 15, 40)  # tracks with which an export is checked
 
 FloatArray = NDArray[np.float64]
@@ -343,9 +344,7 @@ def track_gradients(
 
 def track_shares(model: Any, data: TagData, *, batch_size: int = 1000) -> FloatArray:
     """Share of each track in the pooling of GN1 or GN2, (n_tracks,), 1 in each jet."""
-    return apply_tagger(model, data, output="shares", batch_size=batch_size)[:, 0].astype(
-        np.float64
-    )
+    return apply_tagger(model, data, output=SHARES, batch_size=batch_size)[:, 0].astype(np.float64)
 
 
 def check_lengths(tagger: Tagger, data: TagData) -> dict[int, float]:

@@ -19,12 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.errors import ConfigError
 from pfcalib.models.blocks import Tensor
-from pfcalib.models.pointnets import FAR, CloudAttention, MorePoints, PooledCloud
+from pfcalib.models.pointnets import FAR, REFERENCE, CloudAttention
 from pfcalib.tagging.ftagfiles import ORIGINS, TRACK_INPUTS
 from pfcalib.tagging.tagdata import CLASSES, COLUMN, JET_COLUMNS, RNNIP_COLUMNS
 
 TRACKS, JETS = "tracks", "jets"  # inputs
 OUTPUT, ORIGIN, PAIRS, RATIO = "probabilities", "origin", "same_vertex", "log_ratio"  # outputs
+SHARES = "shares"  # layer with the share of each track in the pooling
 WEIGHTS = {ORIGIN: 0.5, PAIRS: 1.5, RATIO: 1.0}  # in the loss, beside that of the class
 SMALL = 1e-6
 Activation = str | Callable[[Tensor], Tensor]
@@ -133,73 +134,6 @@ class SignedLogs(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
-class TrackInputs(layers.Layer):
-    """What is seen of tracks and, beside each, of the jet; whether there is a track: (n, n_tracks,
-    n_columns + n_jet_columns) and (n, n_tracks, 1).
-    """
-
-    def __init__(self, places: tuple[int, ...], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.places = tuple(places)
-
-    def call(self, scaled: Tensor, tracks: Tensor, jets: Tensor) -> tuple[Tensor, Tensor]:
-        there = tracks[..., :1]
-        beside = ops.ones_like(there) * jets[:, None, :]
-        chosen = [scaled[..., i : i + 1] for i in self.places]
-        return ops.concatenate([*chosen, beside], axis=-1) * there, there
-
-    def compute_output_shape(self, scaled_shape: Any, tracks_shape: Any, jets_shape: Any) -> Any:
-        return (*scaled_shape[:2], len(self.places) + jets_shape[-1]), (*tracks_shape[:2], 1)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "places": list(self.places)}
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class FirstTracks(layers.Layer):
-    """So many tracks, the first, or zeros where there are fewer."""
-
-    def __init__(self, n: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.n = n
-
-    def call(self, inputs: Tensor) -> Tensor:
-        return ops.pad(inputs, [[0, 0], [0, self.n], [0, 0]])[:, : self.n]
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return (input_shape[0], self.n, input_shape[2])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "n": self.n}
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class TrackMemory(layers.Layer):
-    """State of an LSTM after the last track that is there."""
-
-    def __init__(self, width: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.width = width
-        self.lstm = layers.LSTM(width, unroll=True, name="lstm")  # a loop is refused in a file
-
-    def build(self, inputs_shape: Any, *_: Any) -> None:
-        self.lstm.build(inputs_shape)
-        self.shape = tuple(inputs_shape[1:])
-        self.built = True
-
-    def call(self, inputs: Tensor, there: Tensor) -> Tensor:
-        # what has been padded has forgotten its length
-        x = ops.reshape(inputs, (-1, *self.shape))
-        return self.lstm(x, mask=ops.reshape(there, (-1, self.shape[0])) > 0.5)
-
-    def compute_output_shape(self, inputs_shape: Any, *_: Any) -> Any:
-        return (inputs_shape[0], self.width)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "width": self.width}
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
 class GraphAttention(layers.Layer):
     """What each track hears from all, weighted by a dense layer of both (GATv2: a^T LeakyReLU(W x_i
     + U x_j)), (n, n_tracks, width).
@@ -238,64 +172,6 @@ class GraphAttention(layers.Layer):
         return {**super().get_config(), "width": self.width, "n_heads": self.n_heads}
 
 
-@keras.saving.register_keras_serializable(package="pfcalib")
-class TrackShares(layers.Layer):
-    """Share of each track in the jet, a softmax of numbers (n, n_tracks, 1) over the tracks that
-    are there.
-    """
-
-    def call(self, gate: Tensor, there: Tensor) -> Tensor:
-        return there * _shares(gate - FAR * (1.0 - there), axis=1)
-
-    def compute_output_shape(self, gate_shape: Any, *_: Any) -> Any:
-        return gate_shape
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class TrackSum(layers.Layer):
-    """Sum over the tracks with these shares."""
-
-    def call(self, inputs: Tensor, shares: Tensor) -> Tensor:
-        return ops.sum(inputs * shares, axis=1)
-
-    def compute_output_shape(self, inputs_shape: Any, *_: Any) -> Any:
-        return (inputs_shape[0], inputs_shape[2])
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class TrackPairs(layers.Layer):
-    """What ln Delta, ln kT, ln z and ln m^2 of two tracks add to their attention, (n, n_heads,
-    n_tracks, n_tracks).
-    """
-
-    def __init__(self, n_heads: int, widths: tuple[int, ...], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.n_heads, self.widths = n_heads, tuple(widths)
-        self.dense = [
-            layers.Dense(width, activation=gelu, name=f"dense{i}")
-            for i, width in enumerate(self.widths)
-        ]
-        self.out = layers.Dense(n_heads, name="out")
-
-    def build(self, tracks_shape: Any, *_: Any) -> None:
-        shape = (tracks_shape[0], tracks_shape[1], tracks_shape[1])
-        for dense, width in zip((*self.dense, self.out), (4, *self.widths), strict=True):
-            dense.build((*shape, width))
-        self.built = True
-
-    def call(self, tracks: Tensor, jets: Tensor) -> Tensor:
-        x = pair_quantities(tracks, jets)
-        for dense in self.dense:
-            x = dense(x)
-        return ops.transpose(self.out(x), (0, 3, 1, 2))
-
-    def compute_output_shape(self, tracks_shape: Any, *_: Any) -> Any:
-        return (tracks_shape[0], self.n_heads, tracks_shape[1], tracks_shape[1])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "n_heads": self.n_heads, "widths": list(self.widths)}
-
-
 def pair_quantities(tracks: Tensor, jets: Tensor) -> Tensor:
     """ln Delta, ln(kT / GeV), ln z and ln(m^2 / GeV^2) of each two tracks taken as massless, each
     about of order one; 0 where one is not there, (n, n_tracks, n_tracks, 4).
@@ -308,82 +184,15 @@ def pair_quantities(tracks: Tensor, jets: Tensor) -> Tensor:
     phi = tracks[..., row["dphi"]]
     square = sum((x[:, :, None] - x[:, None, :]) ** 2 for x in (eta, phi))
     log_delta = 0.5 * ops.log(square + 1e-6)
-    least = ops.minimum(pt[:, :, None], pt[:, None, :])
-    log_z = ops.log(least / (pt[:, :, None] + pt[:, None, :]))
-    log_mass = ops.log(pt)[:, :, None] + ops.log(pt)[:, None, :] + 2.0 * log_delta
+    # keras.ops adds (1, n, 1) and (1, 1, n) to (1, n, 1), taking the second for a bias
+    least, most = (of(pt[:, :, None], pt[:, None, :]) for of in (ops.minimum, ops.maximum))
+    log_z = ops.log(least / (least + most))
+    log_mass = ops.log(least * most) + 2.0 * log_delta
     found = ops.stack(
         [log_delta / 2.0 + 1.5, ops.log(least) + log_delta, log_z / 2.0 + 1.0, log_mass / 3.0],
         axis=-1,
     )
     return found * (there[:, :, None] * there[:, None, :])[..., None]
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class SameVertex(layers.Layer):
-    """Logit of two tracks being of one vertex, the same for both orders, (n, n_tracks, n_tracks);
-    a dense layer of both and the jet, looked up before pairs are made.
-    """
-
-    def __init__(self, width: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.width = width
-        self.own, self.other, self.context = (
-            layers.Dense(width, use_bias=name == "own", name=name)
-            for name in ("own", "other", "context")
-        )
-        self.hidden = layers.Dense(width, activation="relu", name="hidden")
-        self.out = layers.Dense(1, name="out")
-
-    def build(self, tracks_shape: Any, jet_shape: Any) -> None:
-        for dense in (self.own, self.other):
-            dense.build(tracks_shape)
-        self.context.build(jet_shape)
-        pairs = (tracks_shape[0], tracks_shape[1], tracks_shape[1], self.width)
-        self.hidden.build(pairs)
-        self.out.build(pairs)
-        self.built = True
-
-    def call(self, tracks: Tensor, jet: Tensor) -> Tensor:
-        own = self.own(tracks) + self.context(jet)[:, None]
-        x = ops.relu(own[:, :, None] + self.other(tracks)[:, None])
-        logit = self.out(self.hidden(x))[..., 0]
-        return 0.5 * (logit + ops.transpose(logit, (0, 2, 1)))
-
-    def compute_output_shape(self, tracks_shape: Any, jet_shape: Any) -> Any:
-        return (*tracks_shape[:2], tracks_shape[1])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "width": self.width}
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class BesideTracks(layers.Layer):
-    """What is known of the jet, beside each of its tracks."""
-
-    def call(self, tracks: Tensor, jet: Tensor) -> Tensor:
-        return ops.ones_like(tracks[..., :1]) * jet[:, None, :]
-
-    def compute_output_shape(self, tracks_shape: Any, jet_shape: Any) -> Any:
-        return (*tracks_shape[:2], jet_shape[-1])
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class WithoutLast(layers.Layer):
-    """Without the track that stands behind all, along one axis or two."""
-
-    def __init__(self, n_axes: int = 1, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.n_axes = n_axes
-
-    def call(self, inputs: Tensor) -> Tensor:
-        return inputs[:, :-1] if self.n_axes == 1 else inputs[:, :-1, :-1]
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        fewer = [None if n is None else n - 1 for n in input_shape[1 : 1 + self.n_axes]]
-        return (input_shape[0], *fewer, *input_shape[1 + self.n_axes :])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "n_axes": self.n_axes}
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
@@ -470,17 +279,19 @@ class _Parts:
             TRACKS: keras.Input((None, 1 + len(TRACK_INPUTS)), name=TRACKS, dtype="float32"),
             JETS: keras.Input((len(JET_COLUMNS),), name=JETS, dtype="float32"),
         }
-        tracks = self.inputs[TRACKS]
-        if config.n_tracks:
-            tracks = FirstTracks(config.n_tracks, name="first_tracks")(tracks)
         # one more, that is not there, so that no jet is without
-        self.tracks = MorePoints(1, name="one_more")(tracks)
+        self.tracks = ops.pad(self.inputs[TRACKS], [[0, 0], [0, config.n_tracks or 1], [0, 0]])
+        if config.n_tracks:
+            self.tracks = self.tracks[:, : config.n_tracks]
         scaled = SignedLogs(name="scale")(self.tracks)
-        self.jet = SignedLogs(name="jet_scale")(self.inputs[JETS])
-        places = tuple(1 + COLUMN[name] for name in config.columns)
-        self.features, self.there = TrackInputs(places, name="features")(
-            scaled, self.tracks, self.jet
-        )
+        jet = SignedLogs(name="jet_scale")(self.inputs[JETS])
+        self.there = self.tracks[..., :1]
+        seen = [scaled[..., 1 + i : 2 + i] for i in map(COLUMN.__getitem__, config.columns)]
+        self.features = ops.concatenate([*seen, self.beside(jet)], axis=-1) * self.there
+
+    def beside(self, jet: Tensor) -> Tensor:
+        """What is known of a jet, at each of its tracks."""
+        return ops.ones_like(self.there) * jet[:, None]
 
     def first(self, activation: Activation = "relu") -> Tensor:
         """Dense layers on each track."""
@@ -490,17 +301,36 @@ class _Parts:
         return layers.Dense(self.config.width, name="embedded")(x)
 
     def bias(self) -> tuple[Tensor, ...]:
-        """What pairs of tracks add, if anything."""
+        """What pairs of tracks add to their attention, (n, n_heads, n_tracks, n_tracks), if
+        anything.
+        """
         if not self.config.pair_widths:
             return ()
-        pairs = TrackPairs(self.config.n_heads, self.config.pair_widths, name="pairs")
-        return (pairs(self.tracks, self.inputs[JETS]),)
+        x = pair_quantities(self.tracks, self.inputs[JETS])
+        for i, width in enumerate(self.config.pair_widths):
+            x = layers.Dense(width, activation=gelu, name=f"pairs{i}")(x)
+        return (ops.transpose(layers.Dense(self.config.n_heads, name="pairs")(x), (0, 3, 1, 2)),)
 
     def pool(self, x: Tensor) -> Tensor:
         """Sum of the tracks with shares that are learnt."""
-        gate = layers.Dense(1, name="gate")(x)
-        shares = TrackShares(name="shares")(gate, self.there)
-        return TrackSum(name="pooled")(x, shares)
+        gate = layers.Dense(1, name="gate")(x) - FAR * (1.0 - self.there)
+        shares = layers.Identity(name=SHARES)(self.there * _shares(gate, axis=1))
+        return ops.sum(x * shares, axis=1)
+
+    def same_vertex(self, x: Tensor, jet: Tensor) -> Tensor:
+        """Logit of two tracks being of one vertex, the same for both orders, (n, n_tracks,
+        n_tracks): a dense layer of both and the jet, looked up before pairs are made.
+        """
+        width = (*self.config.head_widths, self.config.width)[0]
+        own = layers.Dense(width, name="own")(x)
+        other, context = (
+            layers.Dense(width, use_bias=False, name=name)(of)
+            for name, of in (("other", x), ("context", jet))
+        )
+        pairs = ops.relu((own + context[:, None])[:, :, None] + other[:, None])
+        pairs = layers.Dense(width, activation="relu", name="pairs_hidden")(pairs)
+        logit = layers.Dense(1, name="pairs_out")(pairs)[..., 0]
+        return 0.5 * (logit + ops.transpose(logit, (0, 2, 1)))
 
 
 def _block(
@@ -520,19 +350,17 @@ def _block(
 
 
 def _rnnip(parts: _Parts) -> tuple[Tensor, Tensor]:
-    return parts.features, TrackMemory(parts.config.width, name="memory")(
-        parts.features, parts.there
-    )
+    config = parts.config
+    n_columns = parts.features.shape[-1]
+    # what has been padded has forgotten its length; a loop is refused in a file
+    x = ops.reshape(parts.features, (-1, config.n_tracks, n_columns))
+    there = ops.reshape(parts.there, (-1, config.n_tracks)) > 0.5
+    return x, layers.LSTM(config.width, unroll=True, name="memory")(x, mask=there)
 
 
 def _dips(parts: _Parts) -> tuple[Tensor, Tensor]:
-    x = layers.Activation("relu", name="last")(parts.first())
-    return x, PooledCloud(("sum",), name="pooled")(x, _twice(parts.there))
-
-
-def _twice(there: Tensor) -> Tensor:
-    """Weights as `PooledCloud` wants them."""
-    return layers.Concatenate(name="weights")([there, there])
+    x = ops.relu(parts.first())
+    return x, ops.sum(x * parts.there, axis=1) / REFERENCE
 
 
 def _gn1(parts: _Parts) -> tuple[Tensor, Tensor]:
@@ -599,6 +427,18 @@ PUBLISHED: dict[str, TaggerConfig] = {
 }  # fmt: skip
 
 
+def published_tagger(
+    kind: str, small: Mapping[str, Any], sizes: Mapping[str, Mapping[str, Any]], **changes: Any
+) -> TaggerConfig:
+    """A published kind with other sizes: those of all kinds, over them those of this one, over them
+    changes.
+    """
+    options = {**small, **sizes.get(kind, {}), **changes}
+    return replace(
+        PUBLISHED[kind], **{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    )
+
+
 def build_tagger(config: TaggerConfig, *, seed: int | None = None) -> TaggerNetwork:
     """Untrained network.
 
@@ -629,14 +469,12 @@ def build_tagger(config: TaggerConfig, *, seed: int | None = None) -> TaggerNetw
 
     outputs = [head(pooled, len(CLASSES), OUTPUT, "softmax")]
     if config.tasks:
-        beside = layers.Concatenate(name="track_and_jet")(
-            [x, BesideTracks(name="beside")(x, pooled)]
-        )
-        tracks = head(beside, len(ORIGINS), "origin_all")
-        outputs.append(WithoutLast(1, name=ORIGIN)(tracks))
-        width = (*config.head_widths, config.width)[0]
-        pairs = SameVertex(width, name="same_vertex_all")(x, pooled)
-        outputs.append(WithoutLast(2, name=PAIRS)(pairs))
+        tracks = ops.concatenate([x, parts.beside(pooled)], axis=-1)
+        origin = head(tracks, len(ORIGINS), "origin_all")[:, :-1]
+        pairs = parts.same_vertex(x, pooled)[:, :-1, :-1]
+        outputs += [
+            layers.Identity(name=name)(of) for name, of in ((ORIGIN, origin), (PAIRS, pairs))
+        ]
     if config.energy:
         outputs.append(head(pooled, 1, RATIO))
     return TaggerNetwork(

@@ -13,6 +13,7 @@ range, and decay to b, c and lighter quarks in turn.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +25,14 @@ from numpy.typing import NDArray
 from particle import PDGID
 
 from pfcalib.cache import cache_folder, cache_key, one_maker
-from pfcalib.errors import ConfigError
+from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.particleflow.jets import find_jets
 from pfcalib.simulation.chunks import join_columns, keep_chunks, read_columns
 from pfcalib.simulation.collisions import MAX_SEED
 from pfcalib.simulation.pythia import pythia_version, require_pythia
 from pfcalib.tagging.ftagfiles import (
+    FIELDS,
+    FLAVOURS,
     FROM_B,
     FROM_BC,
     FROM_C,
@@ -39,8 +42,11 @@ from pfcalib.tagging.ftagfiles import (
     MAX_TRACKS,
     OTHER,
     PRIMARY,
+    TAU_JET,
     TRACKS,
     TaggedJets,
+    join_tagged,
+    read_tagged,
     structure,
     write_tagged,
 )
@@ -78,6 +84,8 @@ MERGED = 0.1  # mm, closer vertices are one
 RESOLUTION = (3.0, 0.65, 0.03)  # of the pT of a jet: GeV, GeV^0.5 and a constant
 ANGLE = 0.003, 0.4  # rad and rad GeV, of the direction of a jet
 BATCH = 50  # events that are in memory
+CHANNEL = "mcChannelNumber"
+NOT_NEEDED = (CHANNEL, "n_tracks", "phi", "mass", "energy")  # of own files
 _GOLDEN = 0.6180339887498949
 
 
@@ -147,6 +155,63 @@ def cached_tagged(config: TaggedConfig, *, n_processes: int = 1) -> Path:
     return path
 
 
+def gather_tagged(
+    numbers: Mapping[str, int],
+    own: Mapping[str, str | Path] | None = None,
+    *,
+    seed: int = 1,
+    chunk: int = 200,
+    n_processes: int = 1,
+) -> tuple[TaggedJets, list[Path]]:
+    """Jets of several processes, without taus, and the files that they are from.
+
+    Parameters
+    ----------
+    numbers : mapping of str to int
+        Events of each process.
+    own : mapping of str to path, optional
+        Files to be read for a process in place of a simulation; what they call ``mcChannelNumber``
+        is replaced by the place of the process in PROCESSES, counted from 1.
+    seed, chunk : int
+        Of TaggedConfig.
+
+    Raises
+    ------
+    ConfigError
+        If a process is not known.
+    BadFileError
+        If a file is no such file or lacks a field (`read_tagged`), or a flavour has no jet.
+    """
+    own = own or {}
+    paths: list[Path] = []
+    parts: list[TaggedJets] = []
+    if unknown := sorted(set(own) - set(numbers)):
+        raise ConfigError(f"own file of {unknown[0]!r}: expected one of {', '.join(numbers)}")
+    for process, n in numbers.items():
+        config = TaggedConfig(process=process, n_events=n, seed=seed, chunk=chunk)
+        if process in own:
+            path = Path(own[process])
+            told = read_tagged(path, {JETS: [f for f in FIELDS[JETS] if f not in NOT_NEEDED],
+                                      TRACKS: list(FIELDS[TRACKS])})  # fmt: skip
+            jets = np.zeros(len(told), structure(JETS))
+            for name in told.jets.dtype.names or ():
+                jets[name] = told.jets[name]
+            jets["n_tracks"] = told.valid.sum(axis=1)
+            jets[CHANNEL] = 1 + tuple(PROCESSES).index(process)
+            part = TaggedJets(jets, told.tracks)
+        else:
+            path = cached_tagged(config, n_processes=n_processes)
+            part = read_tagged(path)
+        paths, parts = [*paths, path], [*parts, part[part.label != TAU_JET]]
+    sample = join_tagged(parts)
+    if lacking := set(FLAVOURS) - {TAU_JET} - set(sample.label.tolist()):
+        raise BadFileError(
+            f"{', '.join(map(str, paths))}: {JETS}: {LABEL}: expected some "
+            f"{FLAVOURS[min(lacking)]}, found none"
+        )
+    return sample, paths
+
+
 def simulate_tagged(config: TaggedConfig, number: int) -> dict[str, NDArray[Any]]:
     """Fields of TaggedJets of one chunk of events, whatever was made before.
 
@@ -171,7 +236,7 @@ def simulate_tagged(config: TaggedConfig, number: int) -> dict[str, NDArray[Any]
         events = pythia.nextBatch(min(BATCH, n_events - done))
         jets, tracks = jets_of(events, rng, mu=config.mu, material=config.material)
         jets["eventNumber"] += first + done
-        jets["mcChannelNumber"] = place + 1
+        jets[CHANNEL] = place + 1
         parts.append({"jets": jets, "tracks": tracks})
     return join_columns(parts)
 

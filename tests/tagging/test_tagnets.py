@@ -17,7 +17,6 @@ from pfcalib.tagging.tagnets import (
     PUBLISHED,
     RATIO,
     TRACKS,
-    SameVertex,
     TaggerConfig,
     adapt_scales,
     build_tagger,
@@ -135,17 +134,15 @@ def test_the_loss_leaves_out_what_is_not_known():
     assert float(tagger_loss(true, said, weight)) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_a_logit_of_two_tracks_sees_both_and_the_jet():
-    layer = SameVertex(4)
-    rng = np.random.default_rng(1)
-    x, jet = rng.normal(size=(1, 3, 5)).astype("f4"), rng.normal(size=(1, 2)).astype("f4")
-    first = np.asarray(layer(x, jet))
-    x[0, 2] += 1.0
-    changed = np.asarray(layer(x, jet)) != first
-    assert changed[0, 2, :].all()
-    assert changed[0, :, 2].all()
-    assert not changed[0, :2, :2].any()
-    assert (np.asarray(layer(x, jet + 1.0)) != np.asarray(layer(x, jet))).all()
+def test_a_logit_of_two_tracks_sees_both_and_the_jet(data):
+    config = TaggerConfig(kind="gn1", width=8, n_heads=2, n_blocks=0, tasks=True)
+    model, feed = adapted(config, data), track_inputs(data, np.arange(1), 3)
+    feed[TRACKS][..., 0] = 1.0
+    first = answers(model, feed)[PAIRS]
+    asked = {**feed, TRACKS: feed[TRACKS].copy()}
+    asked[TRACKS][0, 2, 1:] += 1.0  # which changes the jet too
+    assert (answers(model, asked)[PAIRS] != first).all()
+    assert (first == first.transpose(0, 2, 1)).all()
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.lib import recfunctions as rfn
 from particle import Particle
+from tagging.toy_jets import toy_jets
 
-from pfcalib.errors import ConfigError
+from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.tagging import trackjets
 from pfcalib.tagging.ftagfiles import (
     B_JET,
@@ -19,6 +21,7 @@ from pfcalib.tagging.ftagfiles import (
     TAU_JET,
     TaggedJets,
     read_tagged,
+    write_tagged,
 )
 from pfcalib.tagging.jettracks import measure_tracks
 from pfcalib.tagging.trackjets import (
@@ -29,6 +32,7 @@ from pfcalib.tagging.trackjets import (
     ancestry,
     cached_tagged,
     charges,
+    gather_tagged,
     heavy_particles,
     jets_of,
     simulate_tagged,
@@ -144,6 +148,32 @@ def test_processes_and_a_stopped_call_change_nothing(made, sample, tmp_path, mon
     assert cached_tagged(CONFIG) == path
     assert calls == [0, 1, 1]
     assert read_tagged(path).tracks.tobytes() == sample.tracks.tobytes()
+
+
+def test_own_files_take_the_place_of_samples(tmp_path):
+    toys = {"ttbar": toy_jets(60), "zprime": toy_jets(30, seed=2, n_tracks=50)}
+    for toy in toys.values():
+        toy.jets["mcChannelNumber"] = 410470
+    for process, toy in toys.items():
+        write_tagged(tmp_path / f"{process}.h5", toy)
+    own = {process: tmp_path / f"{process}.h5" for process in toys}
+    sample, files = gather_tagged(dict.fromkeys(toys, 1), own)
+    assert files == list(own.values())
+    assert sample.tracks.shape == (90, 50)
+    assert np.bincount(sample.jets["mcChannelNumber"]).tolist() == [0, 60, 30]
+    np.testing.assert_allclose(sample.jets["pt"][60:], toys["zprime"].jets["pt"], rtol=1e-6)
+    np.testing.assert_array_equal(sample.valid.sum(axis=1), sample.jets["n_tracks"])
+
+    with pytest.raises(ConfigError, match="'higgs': expected one of ttbar"):
+        gather_tagged({"ttbar": 1}, {"higgs": own["ttbar"]})
+    b_jets = toys["ttbar"][toys["ttbar"].label == 5]
+    write_tagged(own["ttbar"], b_jets)
+    with pytest.raises(BadFileError, match=r"ttbar\.h5: jets: .*expected some light jets"):
+        gather_tagged({"ttbar": 1}, {"ttbar": own["ttbar"]})
+    lacking = b_jets.tracks[[name for name in b_jets.tracks.dtype.names if name != "qOverP"]]
+    write_tagged(own["ttbar"], TaggedJets(b_jets.jets, rfn.repack_fields(lacking)))
+    with pytest.raises(BadFileError, match=r"ttbar\.h5: tracks: no field qOverP"):
+        gather_tagged({"ttbar": 1}, {"ttbar": own["ttbar"]})
 
 
 def test_settings_that_make_no_sense_are_refused():
