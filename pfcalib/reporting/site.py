@@ -55,6 +55,8 @@ THEMES = {  # in the order of the front page; others follow
     "without fixed windows.",
     "jets": "Calibration of jets, boosted objects, the Lund plane, and classes of events.",
     "tracking": "Hits become tracks, and tracks vertices, by networks and without.",
+    "triggers and drift chambers": "What is kept at 40 MHz, and what a time projection "
+    "chamber makes of charge: clusters, and kinds of particles.",
     "Higgs bosons": "Pairs of Higgs bosons in two b quarks and two photons, and what looks like "
     "them.",
     "training": "What training costs, which settings matter, what a network looks at.",
