@@ -59,6 +59,7 @@ VERSIONS = {
     "tagging": 1,  # jets with tracks
     "barrelhits": 1,  # hits of helices in a barrel
     "beamline": 1,  # collisions on a beam line and their tracks
+    "digits": 1,  # charge on the pads of a time projection chamber
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left
