@@ -72,10 +72,12 @@ def build_pad_network(config: PadNetConfig) -> keras.Model:
     if config.task == "class":
         out = layers.Dense(2, activation="softmax", name=OF_TRACK)(x)
     elif config.task == "factors":
-        factor = layers.Dense(4, bias_initializer="ones", name="factors")(x)
-        out = layers.Multiply(name=PLACE)([inputs[GRAVITY], factor])
+        start = {"kernel_initializer": "zeros", "bias_initializer": "ones"}
+        factors = layers.Dense(4, **start, name="factors")(x)
+        out = layers.Multiply(name=PLACE)([inputs[GRAVITY], factors])
     else:
-        out = layers.Add(name=PLACE)([inputs[GRAVITY], layers.Dense(4, name="shifts")(x)])
+        shifts = layers.Dense(4, kernel_initializer="zeros", name="shifts")(x)
+        out = layers.Add(name=PLACE)([inputs[GRAVITY], shifts])
     return keras.Model(inputs, out, name=f"pads_{config.task}")
 
 
