@@ -42,7 +42,7 @@ class PadNetConfig:
     widths : tuple of int
         Of the dense layers.
     train : TrainConfig
-        With the loss "crossentropy" or, for place and widths, "huber".
+        With the loss "crossentropy" or, for place and widths, "mae".
     """
 
     task: str = "class"
@@ -50,7 +50,7 @@ class PadNetConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        wanted = "crossentropy" if self.task == "class" else "huber"
+        wanted = "crossentropy" if self.task == "class" else "mae"
         if self.task not in TASKS or self.train.loss != wanted:
             raise ConfigError(
                 f"PadNetConfig: task = {self.task!r} with loss {self.train.loss!r}: expected one "
