@@ -44,8 +44,8 @@ def test_charge_is_where_the_track_is():
     charge, crossings = straight(60, far=0.0)
     pad, time = (moments(charge[TRACK].sum(axis=of))[0] for of in ((0, 2), (0, 1)))
     assert pad == pytest.approx(crossings[:, 3].mean(), abs=0.02)
-    assert time == pytest.approx(15.5 + DELAY, abs=0.02)
-    assert crossings[:, 4].mean() == pytest.approx(time, abs=0.02)
+    assert time == pytest.approx(15.5 + DELAY, abs=0.04)
+    assert crossings[:, 4].mean() == pytest.approx(time, abs=0.04)
     assert len(crossings) == 60 * 4
     assert crossings[:, 7].sum() == pytest.approx(charge.sum())
 
