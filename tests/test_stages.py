@@ -51,6 +51,7 @@ from pfcalib.simulation.pileup import simulate_pool
 from pfcalib.simulation.pythia import DijetConfig, simulate_dijets
 from pfcalib.simulation.showers import simulate_showers
 from pfcalib.tagging.trackjets import TaggedConfig, simulate_tagged
+from pfcalib.tpc.digits import DigitsConfig, simulate_pieces
 from pfcalib.tracking.barrelhits import BarrelConfig, simulate_barrel_events
 from pfcalib.tracking.beamline import BeamLineConfig, simulate_beam_events
 from pfcalib.training.fit import TrainConfig
@@ -301,6 +302,13 @@ def beamline() -> dict[str, float]:
     return sums({name: getattr(events, name) for name in wanted})
 
 
+def digits() -> dict[str, float]:
+    """Charge on pads and crossings."""
+    config = DigitsConfig(n_pieces=1, n_rows=8, n_pads=40, n_times=60, tracks=(20.0, 20.0))
+    pieces = simulate_pieces(config, 0)
+    return sums(pieces._asdict())
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
@@ -308,7 +316,7 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "particleflow": particleflow, "higgs": higgs, "topevents": topevents,
     "jet_calibration": jet_calibration, "boosted": boosted, "particlejets": particlejets,
     "tagging": tagging,
-    "barrelhits": barrelhits, "beamline": beamline,
+    "barrelhits": barrelhits, "beamline": beamline, "digits": digits,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
