@@ -59,6 +59,7 @@ VERSIONS = {
     "tagging": 1,  # jets with tracks
     "barrelhits": 1,  # hits of helices in a barrel
     "beamline": 1,  # collisions on a beam line and their tracks
+    "segments": 1,  # hits of long-lived particles too, candidates of five hits
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left

@@ -1,4 +1,6 @@
-"""Particles that begin away from the beam: mass, lifetime and helices are right, other hits stay."""
+"""Particles that begin away from the beam: mass, lifetime and helices are right, hits of others stay
+as they were.
+"""
 
 from __future__ import annotations
 
