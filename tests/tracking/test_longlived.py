@@ -1,5 +1,5 @@
-"""Particles that begin away from the beam: mass, lifetime and helices are right, hits of others stay
-as they were.
+"""Particles that begin away from the beam: mass, lifetime and helices are right, and hits of others
+stay.
 """
 
 from __future__ import annotations
