@@ -8,7 +8,7 @@ may measure as those of a strip detector: the place along the beam is the middle
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +148,7 @@ def simulate_long_lived(config: LongLivedConfig, number: int) -> tuple[BarrelEve
     particle = np.concatenate([prompt.particle, config.n_tracks + track % max(per_event, 1)])
     order = np.lexsort((rng.random(len(of)), of))  # a hit does not tell its particle
 
-    def both(ours: NDArray, theirs: NDArray) -> NDArray:
+    def both(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[Any]:
         columns = [column.reshape(n_events, -1) for column in (ours, theirs)]
         return np.concatenate(columns, axis=1).ravel().astype(ours.dtype)
 
