@@ -128,10 +128,10 @@ def simulate_long_lived(config: LongLivedConfig, number: int) -> tuple[BarrelEve
     radii, began = np.array(config.radii), np.hypot(start[:, 0], start[:, 1])
     places = np.full((n, len(radii), 3), np.nan)
     inside = np.searchsorted(radii, began)
-    for layer in range(len(radii)):
-        these = inside == layer
-        places[these, layer:] = follow(
-            states[these], radii[layer:], config.field, config.thickness, rng
+    for first_layer in range(len(radii)):
+        these = inside == first_layer
+        places[these, first_layer:] = follow(
+            states[these], radii[first_layer:], config.field, config.thickness, rng
         )
     seen = np.isfinite(places[..., 0]) & (rng.random((n, len(radii))) < config.efficiency)
     track, layer = np.nonzero(seen)

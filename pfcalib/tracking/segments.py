@@ -12,7 +12,7 @@ import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -113,7 +113,7 @@ def simulate_segments(config: SegmentConfig, number: int) -> Segments:
     """
     events, began = simulate_long_lived(config.events, number)
     per_event = int(events.n_particles[0])
-    parts = []
+    parts: list[dict[str, NDArray[Any]]] = []
     for i in range(len(events.n_hits)):
         hits = events.event(i)
         rows = find_candidates(hits, config)
@@ -137,9 +137,7 @@ def simulate_segments(config: SegmentConfig, number: int) -> Segments:
     return Segments(**join_columns(parts))
 
 
-def majority(
-    particle: NDArray[np.int32],
-) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+def majority(particle: NDArray[np.int32]) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
     """Of candidates, (n, 5) particles, the hits of the most common one and which that is, noise
     counting as none.
 
