@@ -240,12 +240,13 @@ def _find(
     return out
 
 
-def inputs(hits: NDArray[np.floating]) -> NDArray[np.float32]:
+def inputs(hits: NDArray[np.floating], *, field: float = 2.0) -> NDArray[np.float32]:
     """What a classifier sees of candidates, shape (n, 24) of FEATURES.
 
     Parameters
     ----------
     hits : ndarray, shape (n, 5, 3), mm
+    field : float, T
 
     Notes
     -----
@@ -263,7 +264,7 @@ def inputs(hits: NDArray[np.floating]) -> NDArray[np.float32]:
     curves = np.abs(curvatures(hits))
     return np.column_stack([
         eta[:, 0], np.abs(phi[:, 0]), z[:, 0], r[:, 0], steps.reshape(len(r), -1),
-        -np.log10(curves[:, :3]), np.log10(CURVATURE * 2.0 / curves[:, 3]),
+        -np.log10(curves[:, :3]), np.log10(CURVATURE * field / curves[:, 3]),
     ]).astype(np.float32)  # fmt: skip
 
 
