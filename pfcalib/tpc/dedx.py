@@ -29,7 +29,9 @@ WIDTH = (5.43799e-7, 0.053044, 0.667584, 0.0142667, 0.00235175, 1.22482, 2.3501e
 N_CLUSTERS = 152  # rows of pads
 MULTIPLICITY, OCCUPANCY = 11_000.0, 60_000.0  # by which both are divided
 SPECIES = {"electron": 11, "pion": 211, "kaon": 321, "proton": 2212}  # by their PDG numbers
-MASS = {name: Particle.from_pdgid(number).mass / 1e3 for name, number in SPECIES.items()}  # GeV
+MASS = {  # GeV
+    name: (Particle.from_pdgid(number).mass or 0.0) / 1e3 for name, number in SPECIES.items()
+}
 # what a network sees of a track, and what O2Physics calls it in its trees of V0 daughters
 COLUMNS = {
     "momentum": "fTPCInnerParam",  # GeV, at the inner wall

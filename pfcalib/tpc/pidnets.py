@@ -178,10 +178,14 @@ def fit_networks(
                 f"pid_{name}", functools.partial(build_pid_network, config, seen[0], around),
                 (data, check), config.train,
                 settings={"config": asdict(config), "inputs": inputs},
-                export=(lambda _, told=told: told) if export else None, say=say,
+                export=functools.partial(_told, told) if export else None, say=say,
             )
         )  # fmt: skip
     return Networks(*found)
+
+
+def _told(told: dict[str, Any], _: keras.Model) -> dict[str, Any]:
+    return told
 
 
 def network_inputs(tracks: TpcTracks) -> dict[str, NDArray[np.float32]]:
