@@ -44,7 +44,7 @@ def match_tracks(tracks: NDArray[np.int64], hits: ForwardHits, n_particles: int)
     hits : ForwardHits
     n_particles : int
     """
-    particle, hit = owners(hits)
+    particle, _ = owners(hits)
     n_hits = np.bincount(particle, minlength=n_particles)
     row, column = np.nonzero(tracks >= 0)
     on = tracks[row, column]
