@@ -1,5 +1,5 @@
-"""Graphs of the hits of an event: doublets of hits, triplets of two doublets that meet in a hit, and
-tracks as chains of triplets.
+"""Graphs of the hits of an event: doublets of hits, triplets of two doublets that meet in a hit,
+and tracks as chains of triplets.
 
 The line graph of the hits, whose nodes are doublets and whose edges are triplets, so that two
 tracks may share a hit (arXiv:2406.12869).

@@ -1,5 +1,5 @@
-"""An interaction network on doublets of hits: each hears from those that it makes triplets with, and
-tells whether it, and which of its triplets, are of one particle.
+"""An interaction network on doublets of hits: each hears from those that it makes triplets with,
+and tells whether it, and which of its triplets, are of one particle.
 
 Nodes and edges of an event go in together, with the places of neighbours; what is padded is no
 neighbour of anything. The network that is trained gives its own loss, the binary cross-entropy over
