@@ -7,7 +7,7 @@ tracks may share a hit (arXiv:2406.12869).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ NODE = (
 )  # of a doublet, d its distance to the beam
 EDGE = ("there", "bend from the beam", "bend about it", "size", "expected")  # of a triplet
 NO_NEIGHBOUR = -1
+STRAIGHT = 0.1  # of the largest angle of a triplet, in the chains that need no longer doublets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +121,8 @@ def _doublets(
 def build_graph(hits: ForwardHits, vectors: F32, planes: F64, config: GraphConfig) -> Graph:
     """Graph of the doublets that are in a triplet.
 
-    Doublets that leave out a plane are taken only where the chain of the others ends: where none
-    begins in their first hit, or none ends in their second.
+    Doublets that leave out a plane are taken only where a straight chain of the others ends: where
+    none begins in their first hit, or none ends in their second.
 
     Parameters
     ----------
@@ -135,7 +136,8 @@ def build_graph(hits: ForwardHits, vectors: F32, planes: F64, config: GraphConfi
     doublets = find_doublets(hits, vectors, config)
     leaves_out = np.diff(hits.layer[doublets].astype(np.int64), axis=1)[:, 0] > 1
     near, far = doublets[~leaves_out], doublets[leaves_out]
-    within, *_ = _joined(position, near, config)
+    straight = replace(config, bend=STRAIGHT * config.bend)
+    within, *_ = _joined(position, near, straight)
     begins, ends = (np.isin(far[:, i], within[:, i]) for i in range(2))
     doublets, neighbours, bends = _joined(
         position, np.concatenate([near, far[~(begins & ends)]]), config
@@ -280,8 +282,7 @@ class Chains(NamedTuple):
     """Tracks of an event."""
 
     tracks: I64  # (n_tracks, n_planes) the hit on each plane, -1 where none is
-    score: F64  # (n_tracks,) mean over their triplets
-    least: F64  # (n_tracks,) smallest of their triplets
+    score: F64  # (n_tracks,) sum over their triplets: how many of them are expected to be true
 
 
 def link(hits: ForwardHits, graph: Graph, score: F32, cut: float, n_planes: int) -> Chains:
@@ -297,17 +298,17 @@ def link(hits: ForwardHits, graph: Graph, score: F32, cut: float, n_planes: int)
     n_planes : int
     """
     k = graph.neighbours.shape[1] // 2
-    tracks, mean, least = _link(
+    tracks, total = _link(
         graph.doublets, graph.neighbours[:, k:], score.astype(np.float64), cut,
         hits.layer.astype(np.int64), n_planes,
     )  # fmt: skip
-    return Chains(tracks, mean, least)
+    return Chains(tracks, total)
 
 
 @njit(cache=True)
 def _link(
     doublets: I64, behind: I64, score: F64, cut: float, layer: I64, n_planes: int
-) -> tuple[I64, F64, F64]:
+) -> tuple[I64, F64]:
     n, k = behind.shape
     on, back = np.full(n, -1), np.full(n, -1)
     best_on, best_back = np.full(n, cut), np.full(n, cut)
@@ -320,22 +321,19 @@ def _link(
                 best_on[e], on[e] = score[e, i], f
             if score[e, i] > best_back[f]:
                 best_back[f], back[f] = score[e, i], e
-    tracks, mean, least = np.full((n, n_planes), -1), np.zeros(n), np.ones(n)
+    tracks, total = np.full((n, n_planes), -1), np.zeros(n)
     count = 0
     for e in range(n):
         begins = on[e] >= 0 and back[on[e]] == e
         goes_on = back[e] >= 0 and on[back[e]] == e
         if not begins or goes_on:
             continue
-        f, steps = e, 0
+        f = e
         tracks[count, layer[doublets[e, 0]]] = doublets[e, 0]
         tracks[count, layer[doublets[e, 1]]] = doublets[e, 1]
         while on[f] >= 0 and back[on[f]] == f:
-            mean[count] += best_on[f]
-            least[count] = min(least[count], best_on[f])
+            total[count] += best_on[f]
             f = on[f]
             tracks[count, layer[doublets[f, 1]]] = doublets[f, 1]
-            steps += 1
-        mean[count] /= steps
         count += 1
-    return tracks[:count], mean[:count], least[:count]
+    return tracks[:count], total[:count]

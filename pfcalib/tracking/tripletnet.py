@@ -113,7 +113,8 @@ def build_triplet_net(config: TripletNetConfig, *, n_doublets: int | None = None
     keras.Model
         Inputs "nodes" (n, n_doublets or any number, len(NODE)), "neighbours" (n, ..., 2 k) and
         "edges" (n, ..., 2 k, len(EDGE)), float32, of a `Graph`; output "score" (n, ..., 1 + k):
-        that the doublet, and each of its triplets towards larger z, is of one particle.
+        that the doublet, and each of its triplets towards larger z, is of one particle; of
+        triplets that are not there it tells nothing.
     """
     k, width = config.k, config.width
     shapes = ((len(NODE),), (2 * k,), (2 * k, len(EDGE)))
@@ -176,6 +177,11 @@ def feed(graph: Graph, n: int | None = None) -> dict[str, NDArray[np.float32]]:
     return found
 
 
+def padded_length(graph: Graph) -> int:
+    """Doublets with which a graph goes into the network."""
+    return -(-max(len(graph.nodes), 1) // ROUND) * ROUND
+
+
 class GraphBatches(keras.utils.PyDataset):
     """Events one by one, in a new order each epoch.
 
@@ -220,7 +226,7 @@ class GraphBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Arrays:
         graph = self.graphs[self.order[index]]
         doublets, triplets = self.truth[self.order[index]]
-        n = -(-len(graph.nodes) // ROUND) * ROUND
+        n = padded_length(graph)
         k = triplets.shape[1]
         target, counts = np.zeros((2, 1, n, 1 + k), np.float32)
         target[0, : len(doublets)] = np.column_stack([doublets, triplets])
@@ -276,6 +282,5 @@ def pieces(graphs: Sequence[Graph]) -> dict[str, NDArray[np.float32]]:
 
 def apply_triplet_net(network: keras.Model, graph: Graph) -> NDArray[np.float32]:
     """Scores of a graph, (n_doublets, 1 + k), by a network of `inner`."""
-    n = -(-max(len(graph.nodes), 1) // ROUND) * ROUND
-    found = network(feed(graph, n), training=False)
+    found = network(feed(graph, padded_length(graph)), training=False)
     return np.asarray(ops.convert_to_numpy(found), np.float32)[0, : len(graph.nodes)]

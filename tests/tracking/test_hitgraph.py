@@ -95,9 +95,9 @@ def test_perfect_scores_give_pure_tracks_of_what_the_graph_holds(event):
     assert matched.is_ghost.mean() < 0.01  # a pixel of two particles may join one to the other
     pion = matched.wanted & (events.kind == 0)
     assert (matched.n_tracks > 0)[pion].mean() > 0.99
-    assert np.all(chains.score == 1.0)
-    assert len(link(hits, graph, np.zeros_like(chains.score, shape=(len(graph.nodes), 8)), 0.5,
-                    len(Z)).tracks) == 0  # fmt: skip
+    np.testing.assert_array_equal(chains.score, (chains.tracks >= 0).sum(axis=1) - 2)
+    none = np.zeros((len(graph.nodes), config.k), np.float32)
+    assert len(link(hits, graph, none, 0.5, len(Z)).tracks) == 0
 
 
 def test_a_cut_ends_chains_where_scores_are_low():
@@ -108,8 +108,8 @@ def test_a_cut_ends_chains_where_scores_are_low():
     score[:4, 0] = [0.9, 0.3, 0.8, 0.6]
     whole, broken = (link(hits, graph, score, cut, len(Z)) for cut in (0.2, 0.5))
     assert (whole.tracks >= 0).sum(axis=1).tolist() == [6]
-    assert whole.score == pytest.approx([0.65])
-    assert whole.least == pytest.approx([0.3])
+    assert whole.score == pytest.approx([2.6])
+    assert broken.score == pytest.approx([0.9, 1.4])
     assert (broken.tracks >= 0).sum(axis=1).tolist() == [3, 4]
 
 
