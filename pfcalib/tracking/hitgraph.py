@@ -252,17 +252,25 @@ def _edge_features(bends: F64, there: NDArray[np.bool_], error: float) -> F32:
     return (there[..., None] * np.stack(columns, axis=-1)).astype(np.float32)
 
 
-def true_parts(hits: ForwardHits, graph: Graph) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which doublets, (n,), and which triplets towards larger z, (n, k), are hits of one particle
-    on planes that follow each other but for missing hits.
+def true_chains(hits: ForwardHits, length: int) -> tuple[I64, I64]:
+    """Hits of one particle on planes that follow each other but for missing hits, (n, length), and
+    the particle, (n,).
     """
     particle, hit = owners(hits)
     order = np.lexsort((hits.layer[hit], particle))
     particle, hit = particle[order], hit[order]
+    n = max(len(hit) - length + 1, 0)
+    chains = np.column_stack([hit[i : i + n] for i in range(length)])
+    whole = particle[:n] == particle[length - 1 :][:n]
+    return chains[whole], particle[:n][whole]
+
+
+def true_parts(hits: ForwardHits, graph: Graph) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which doublets, (n,), and which triplets towards larger z, (n, k), are `true_chains`."""
     n = np.int64(len(hits.layer))
-    pairs = hit[:-1] * n + hit[1:]
-    pairs = np.where(particle[:-1] == particle[1:], pairs, -1)
-    threes = np.where(particle[:-2] == particle[2:], pairs[:-1] * n + hit[2:], -1)
+    pairs, threes = (true_chains(hits, length)[0] for length in (2, 3))
+    pairs = pairs[:, 0] * n + pairs[:, 1]
+    threes = (threes[:, 0] * n + threes[:, 1]) * n + threes[:, 2]
     a, b = graph.doublets.T
     k = graph.neighbours.shape[1] // 2
     behind = graph.neighbours[:, k:]
