@@ -101,7 +101,7 @@ def find_doublets(hits: ForwardHits, vectors: F32, config: GraphConfig) -> I64:
 def _doublets(
     position: F64, vectors: F32, layer: I64, first: I64, reach: int, radius2: float, slope: float
 ) -> I64:
-    out = np.empty((64 * len(layer) + 64, 2), np.int64)
+    out = np.empty((64 + len(layer), 2), np.int64)
     n = 0
     for a in range(len(layer)):
         begin = first[layer[a] + 1]
@@ -111,8 +111,10 @@ def _doublets(
                 away += (vectors[a, i] - vectors[b, i]) ** 2
             dz = position[b, 2] - position[a, 2]
             across = (position[b, 0] - position[a, 0]) ** 2 + (position[b, 1] - position[a, 1]) ** 2
-            if away > radius2 or across > (slope * dz) ** 2 or n == len(out):
+            if away > radius2 or across > (slope * dz) ** 2:
                 continue
+            if n == len(out):
+                out = np.concatenate((out, np.empty_like(out)))
             out[n, 0], out[n, 1] = a, b
             n += 1
     return out[:n]

@@ -152,7 +152,7 @@ def _search(
                 continue
             middle = np.searchsorted(phi[far : far + n_far], phi[b])
             best_a, best_c, least, tried = -1, -1, 1.0, 0
-            for i in range(n_far):  # to and fro about the same azimuth
+            for i in range(n_far):  # on either side in turn
                 step = (i + 1) // 2 if i % 2 else -(i // 2)
                 a = far + (middle + step) % n_far
                 if used[a]:
