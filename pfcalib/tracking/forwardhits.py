@@ -113,7 +113,9 @@ class ForwardEvents(NamedTuple):
     def event(self, number: int) -> ForwardHits:
         """Hits of one event."""
         part = slice(*self.ends[number : number + 2])
-        return ForwardHits(*(column[part] for column in self[1:5]))
+        return ForwardHits(
+            self.position[part], self.layer[part], self.particle[part], self.second[part]
+        )
 
     def particles(self, number: int) -> slice:
         """Where the particles of one event are."""
@@ -225,8 +227,8 @@ def collide(config: ForwardConfig, n_events: int, rng: np.random.Generator) -> P
     for mass, m1, m2, way, rate, more in MOTHERS:
         event, start, momentum = born(rate, more)
         start = start + rng.exponential(way, len(event))[:, None] * momentum / mass
-        for of, m in zip(decay(momentum, mass, m1, m2, rng), (m1, m2), strict=True):
-            parts.append(_alike(event, start, of, m, SECONDARY))
+        for daughter, m in zip(decay(momentum, mass, m1, m2, rng), (m1, m2), strict=True):
+            parts.append(_alike(event, start, daughter, m, SECONDARY))
     event, start, momentum = born(config.photons)
     momentum = momentum * rng.random((len(event), 1))  # one of the two of a neutral pion
     of, place = convert(start, momentum, config, rng)
@@ -236,7 +238,10 @@ def collide(config: ForwardConfig, n_events: int, rng: np.random.Generator) -> P
     # what has no momentum left to speak of makes no hit
     kept = np.linalg.norm(together.momentum, axis=1) > 0.02
     order = np.flatnonzero(kept)[np.argsort(together.event[kept], kind="stable")]
-    return Particles(*(column[order] for column in together))
+    return Particles(
+        together.event[order], together.start[order], together.momentum[order],
+        together.mass[order], together.kind[order],
+    )  # fmt: skip
 
 
 def _alike(

@@ -18,7 +18,9 @@ from pfcalib.errors import ConfigError
 from pfcalib.tracking.forwardhits import ForwardHits
 from pfcalib.tracking.trackmatch import owners
 
-F32, F64, I64 = NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 NODE = (
     *("eta", "d [asinh(2 d / mm)]", "z of it [100 mm]", "r [20 mm]", "z [500 mm]", "way [25 mm]"),
     *("r on the plane before [20 mm]", "r behind [20 mm]", "first plane", "last plane"),

@@ -170,7 +170,8 @@ def feed(graph: Graph, n: int | None = None) -> dict[str, NDArray[np.float32]]:
     """Inputs of a graph, (1, n, ...), padded to n doublets."""
     lacking = 0 if n is None else n - len(graph.nodes)
     found = {}
-    for name, array in zip(INPUTS, graph[1:], strict=True):
+    arrays: tuple[NDArray[Any], ...] = graph[1:]
+    for name, array in zip(INPUTS, arrays, strict=True):
         value = NO_NEIGHBOUR if name == "neighbours" else 0
         pad = ((0, lacking), *((0, 0),) * (array.ndim - 1))
         found[name] = np.pad(array, pad, constant_values=value)[None].astype(np.float32)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pfcalib.errors import ConfigError
 from pfcalib.tracking.forwardhits import ForwardHits
 
-F64, I64 = NDArray[np.float64], NDArray[np.int64]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +95,9 @@ def _nearest(
     towards = math.atan2(y, x)
     allowed = scatter2 + angle2 * dz * dz
     n = end - begin
-    start = np.searchsorted(phi[begin:end], towards - window)
+    start = int(np.searchsorted(phi[begin:end], towards - window))
     if towards - window < -math.pi:
-        start = np.searchsorted(phi[begin:end], towards - window + 2.0 * math.pi)
+        start = int(np.searchsorted(phi[begin:end], towards - window + 2.0 * math.pi))
     for i in range(n):
         hit = begin + (start + i) % n
         if _turn(phi[hit] - towards) > window:
