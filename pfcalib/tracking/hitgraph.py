@@ -80,6 +80,13 @@ class Graph(NamedTuple):
         edges = self.edges[rows] * (near >= 0)[..., None]
         return Graph(self.doublets[rows], self.nodes[rows], near, edges)
 
+    def mirrored(self) -> Graph:
+        """The graph of the event in a mirror that holds the beam."""
+        nodes, edges = self.nodes.copy(), self.edges.copy()
+        nodes[:, 1] *= -1.0  # d
+        edges[..., 2] *= -1.0  # the bend about the beam
+        return self._replace(nodes=nodes, edges=edges)
+
 
 def raw_vectors(hits: ForwardHits) -> F32:
     """Directions of hits across the beam: their distance is that in azimuth."""

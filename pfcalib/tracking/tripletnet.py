@@ -184,7 +184,7 @@ def padded_length(graph: Graph) -> int:
 
 
 class GraphBatches(keras.utils.PyDataset):
-    """Events one by one, in a new order each epoch.
+    """Events one by one; shuffled, in a new order each epoch, half of them in a mirror.
 
     Parameters
     ----------
@@ -210,6 +210,7 @@ class GraphBatches(keras.utils.PyDataset):
         rng = np.random.default_rng((self.seed, epoch))
         n = self.n_clusters
         self.order = rng.permutation(n) if self.shuffle else np.arange(n)
+        self.mirrored = rng.random(n) < 0.5 * self.shuffle
         # Keras takes an axis for fixed that is equal in the first two batches
         sizes = [len(self.graphs[i].nodes) for i in self.order]
         for place, extreme in ((0, np.argmax), (-1, np.argmin)):
@@ -233,7 +234,8 @@ class GraphBatches(keras.utils.PyDataset):
         target[0, : len(doublets)] = np.column_stack([doublets, triplets])
         counts[0, : len(doublets), 0] = 1.0
         counts[0, : len(doublets), 1:] = graph.neighbours[:, k:] >= 0
-        inputs = {**feed(graph, n), "target": target, "counts": counts}
+        seen = graph.mirrored() if self.mirrored[index] else graph
+        inputs = {**feed(seen, n), "target": target, "counts": counts}
         return inputs, np.zeros((1, 1), np.float32)
 
 

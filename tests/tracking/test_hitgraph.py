@@ -128,6 +128,15 @@ def test_sectors_hold_each_doublet_once_and_keep_triplets_within(event):
     assert part.neighbours.min() == NO_NEIGHBOUR
 
 
+def test_a_mirrored_graph_is_that_of_mirrored_hits(event):
+    _, hits = event
+    flipped = hits._replace(position=hits.position * np.array([-1.0, 1.0, 1.0], np.float32))
+    graph, other = (build_graph(of, raw_vectors(of), Z, GraphConfig()) for of in (hits, flipped))
+    np.testing.assert_array_equal(other.neighbours, graph.neighbours)
+    np.testing.assert_allclose(other.nodes, graph.mirrored().nodes, atol=1e-5)
+    np.testing.assert_allclose(other.edges, graph.mirrored().edges, atol=1e-5)
+
+
 def test_settings_without_sense_are_refused():
     with pytest.raises(ConfigError, match="GraphConfig"):
         GraphConfig(bend=0.0)
