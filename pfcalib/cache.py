@@ -60,6 +60,7 @@ VERSIONS = {
     "barrelhits": 1,  # hits of helices in a barrel
     "forwardhits": 1,  # hits of straight lines in planes
     "beamline": 1,  # collisions on a beam line and their tracks
+    "segments": 1,  # hits of long-lived particles too, candidates of five hits
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left

@@ -54,6 +54,8 @@ from pfcalib.tagging.trackjets import TaggedConfig, simulate_tagged
 from pfcalib.tracking.barrelhits import BarrelConfig, simulate_barrel_events
 from pfcalib.tracking.beamline import BeamLineConfig, simulate_beam_events
 from pfcalib.tracking.forwardhits import ForwardConfig, simulate_forward_events
+from pfcalib.tracking.longlived import LongLivedConfig
+from pfcalib.tracking.segments import SegmentConfig, simulate_segments
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import NetworkConfig, fit_network
 from pfcalib.training.stream import ClusterStream
@@ -309,6 +311,13 @@ def beamline() -> dict[str, float]:
     return sums({name: getattr(events, name) for name in wanted})
 
 
+def segments() -> dict[str, float]:
+    """Candidates of five hits in events with decays."""
+    events = LongLivedConfig(n_events=2, n_tracks=200, n_decays=20, seed=SEED)
+    found = simulate_segments(SegmentConfig(events=events), 0)
+    return sums(found._asdict())
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
@@ -317,6 +326,7 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "jet_calibration": jet_calibration, "boosted": boosted, "particlejets": particlejets,
     "tagging": tagging,
     "barrelhits": barrelhits, "forwardhits": forwardhits, "beamline": beamline,
+    "segments": segments,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
