@@ -58,6 +58,7 @@ VERSIONS = {
     "particlejets": 1,  # jets of particles, their Lund trees and shapes
     "tagging": 1,  # jets with tracks
     "barrelhits": 1,  # hits of helices in a barrel
+    "forwardhits": 1,  # hits of straight lines in planes
     "beamline": 1,  # collisions on a beam line and their tracks
     "digits": 1,  # charge on the pads of a time projection chamber
     "segments": 1,  # hits of long-lived particles too, candidates of five hits

@@ -54,6 +54,7 @@ from pfcalib.tagging.trackjets import TaggedConfig, simulate_tagged
 from pfcalib.tpc.digits import DigitsConfig, simulate_pieces
 from pfcalib.tracking.barrelhits import BarrelConfig, simulate_barrel_events
 from pfcalib.tracking.beamline import BeamLineConfig, simulate_beam_events
+from pfcalib.tracking.forwardhits import ForwardConfig, simulate_forward_events
 from pfcalib.tracking.longlived import LongLivedConfig
 from pfcalib.tracking.segments import SegmentConfig, simulate_segments
 from pfcalib.training.fit import TrainConfig
@@ -297,6 +298,13 @@ def barrelhits() -> dict[str, float]:
     return sums({"position": events.position, "layer": events.layer, "particle": events.particle})
 
 
+def forwardhits() -> dict[str, float]:
+    """Hits of straight lines that scatter, and of their decays."""
+    events = simulate_forward_events(ForwardConfig(n_events=2, mu=1.0, seed=SEED), 0)
+    wanted = ("position", "layer", "particle", "second", "kind", "p")
+    return sums({name: getattr(events, name) for name in wanted})
+
+
 def beamline() -> dict[str, float]:
     """Tracks of collisions on a beam line."""
     events = simulate_beam_events(BeamLineConfig(n_events=5, seed=SEED), 0)
@@ -325,7 +333,8 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "particleflow": particleflow, "higgs": higgs, "topevents": topevents,
     "jet_calibration": jet_calibration, "boosted": boosted, "particlejets": particlejets,
     "tagging": tagging,
-    "barrelhits": barrelhits, "beamline": beamline, "digits": digits, "segments": segments,
+    "barrelhits": barrelhits, "forwardhits": forwardhits, "beamline": beamline,
+    "digits": digits, "segments": segments,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
