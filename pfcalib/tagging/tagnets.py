@@ -435,7 +435,10 @@ def published_tagger(
     """
     options = {**small, **sizes.get(kind, {}), **changes}
     return replace(
-        PUBLISHED[kind], **{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        PUBLISHED[kind],
+        **{  # type: ignore[arg-type]
+            k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
+        },
     )
 
 
