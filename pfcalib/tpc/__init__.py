@@ -1,3 +1,3 @@
-"""Time projection chambers: charge on pads and its clusters; energy loss of tracks, by which kinds of
-particles are told apart.
+"""Time projection chambers: charge on pads and its clusters; energy loss of tracks, by which kinds
+of particles are told apart.
 """
