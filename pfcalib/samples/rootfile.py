@@ -161,6 +161,42 @@ def get_tree(path: PathLike, file: Any, name: str) -> Any:
         return file[name]
 
 
+def read_flat(
+    path: PathLike, wanted: Sequence[str], *, tree: str | None = None
+) -> dict[str, NDArray[Any]]:
+    """Those of the wanted branches that a tree has, a number an entry each.
+
+    Parameters
+    ----------
+    path : path
+    wanted : sequence of str
+    tree : str, optional
+        Of the file, if it holds several.
+
+    Raises
+    ------
+    BadFileError
+        If the file or the tree cannot be read, there are several trees and none is named, none of
+        the branches is there, or one holds something else than numbers.
+    """
+    with open_sample(path) as file:
+        with reading(path, "the directory of the file cannot be read"):
+            trees = _names_of_trees(file)
+        if tree is None and len(trees) != 1:
+            raise BadFileError(f"{path}: name one of its trees, {', '.join(trees) or 'none'}")
+        table = get_tree(path, file, tree or trees[0])
+        there = set(table.keys())
+        found = [name for name in dict.fromkeys(wanted) if name in there]
+        if not found:
+            raise BadFileError(
+                f"{path}: {table.name}: no branch of {', '.join(wanted)}; it has "
+                f"{', '.join(sorted(there))}"
+            )
+        require_numbers(path, table, found, depth=0)
+        columns = read_branches(path, table, found, 0, table.num_entries)
+        return {name: np.asarray(columns[name]) for name in found}
+
+
 def _names_of_trees(file: Any) -> list[str]:
     return list(file.keys(cycle=False, filter_classname=lambda name: name in _TREES))
 

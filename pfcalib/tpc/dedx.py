@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
-import uproot
 from numpy.typing import ArrayLike, NDArray
 from particle import Particle
 
 from pfcalib.errors import BadFileError, ConfigError
+from pfcalib.samples.rootfile import read_flat
 
 F64 = NDArray[np.float64]
 ALEPH = (0.0320981, 19.9768, 2.52666e-16, 2.72123, 6.08092)
@@ -199,7 +199,9 @@ def read_tracks(path: str | Path, *, tree: str | None = None) -> TpcTracks:
         If the file is not readable, or a column is missing or holds what is no finite number.
     """
     where, wanted = str(path), {**COLUMNS, "signal": SIGNAL}
-    table = _parquet(where) if where.endswith(".parquet") else _tree(where, tree)
+    names = [*wanted, *wanted.values()]
+    parquet = where.endswith(".parquet")
+    table = _parquet(where) if parquet else read_flat(where, names, tree=tree)
     columns = {}
     for name, theirs in wanted.items():
         key = name if name in table else theirs
@@ -235,14 +237,3 @@ def _parquet(path: str) -> dict[str, NDArray[np.float64]]:
     except (OSError, ArrowInvalid) as error:
         raise BadFileError(f"{path}: not readable as parquet ({error})") from error
     return {name: table[name].to_numpy() for name in table.column_names}
-
-
-def _tree(path: str, tree: str | None) -> dict[str, NDArray[np.float64]]:
-    try:
-        with uproot.open(path) as file:
-            trees = file.keys(cycle=False, filter_classname=["TTree", "ROOT::RNTuple"])
-            if tree is None and len(trees) != 1:
-                raise BadFileError(f"{path}: name one of its trees, {', '.join(trees) or 'none'}")
-            return dict(file[tree or trees[0]].arrays(library="np"))
-    except (OSError, ValueError, KeyError) as error:
-        raise BadFileError(f"{path}: not readable as ROOT ({error})") from error

@@ -163,19 +163,21 @@ def simulate_barrel_events(config: BarrelConfig, number: int) -> BarrelEvents:
 
 
 @njit(cache=True)
-def highland(p: float, thickness: float) -> float:
-    """Width of the angle of multiple scattering in a plane, rad, of a charged pion.
+def highland(p: float, thickness: float, mass: float = M_PION) -> float:
+    """Width of the angle of multiple scattering in a plane, rad.
 
     Parameters
     ----------
     p : float, GeV
     thickness : float
         Radiation lengths that it crosses.
+    mass : float, GeV
+        That of a charged pion by default.
 
     >>> round(highland(1.0, 0.02), 6)
     0.001655
     """
-    beta = p / math.hypot(p, M_PION)
+    beta = p / math.hypot(p, mass)
     logarithm = math.log(thickness / beta**2)
     return 0.0136 / (beta * p) * math.sqrt(thickness) * (1.0 + 0.038 * logarithm)
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pfcalib.cache import cache_folder, cache_key
 from pfcalib.errors import ConfigError
 from pfcalib.simulation.chunks import join_columns, keep_chunks, read_columns
-from pfcalib.tracking.barrelhits import NOISE
+from pfcalib.tracking.barrelhits import NOISE, highland
 from pfcalib.tracking.beamline import M_PION, levy
 
 F64 = NDArray[np.float64]
@@ -293,24 +293,6 @@ def split(momentum: F64, rng: np.random.Generator) -> list[F64]:
 
 
 @njit(cache=True)
-def scattering_angle(p: float, mass: float, thickness: float) -> float:
-    """Width of the angle of multiple scattering in a plane by Highland, rad.
-
-    Parameters
-    ----------
-    p, mass : float, GeV
-    thickness : float
-        Radiation lengths that it crosses.
-
-    >>> round(scattering_angle(1.0, 0.1396, 0.02), 6)
-    0.001655
-    """
-    beta = p / math.hypot(p, mass)
-    logarithm = math.log(thickness / beta**2)
-    return 0.0136 / (beta * p) * math.sqrt(thickness) * (1.0 + 0.038 * logarithm)
-
-
-@njit(cache=True)
 def radiate(thickness: float, rng: np.random.Generator) -> float:
     """Share of its energy that an electron keeps after so many radiation lengths, by Bethe and
     Heitler: its logarithm follows a Gamma distribution.
@@ -360,7 +342,7 @@ def follow_lines(
                 energy *= radiate(crossed, rng)
             if energy < 0.01:
                 break
-            width = scattering_angle(energy, mass[i], crossed)
+            width = highland(energy, crossed, mass[i])
             # two directions across the way
             across = math.hypot(ux, uz)
             vx, vz = uz / across, -ux / across

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uproot
 from numpy.typing import NDArray
 
 from pfcalib.errors import BadFileError
+from pfcalib.samples.rootfile import read_flat
 from pfcalib.tracking.barrelhits import NOISE, Hits
 
 POSITION = ("x", "y", "z")  # mm
-TREES = ("TTree", "ROOT::RNTuple")
 HITS, TRUTH = "-hits.csv", "-truth.csv"  # what follows the name of an event of TrackML
 
 
@@ -85,7 +84,7 @@ def read_hits(
     if where == "columns":
         found = {name: source[name] for name in wanted if name in source}  # type: ignore[index,operator]
     elif where.endswith(".root"):
-        found = _read_root(Path(where), tree, wanted)
+        found = read_flat(where, wanted, tree=tree)
     else:
         found = _read_csv(Path(where), tuple(called[name] for name in (*POSITION, "layer")), wanted)
     columns = {}
@@ -128,16 +127,3 @@ def _read_csv(
     except (OSError, ValueError) as error:
         raise BadFileError(f"{path}: not a table of numbers ({error})") from error
     return {name: rows[:, i] for i, name in enumerate(chosen)}
-
-
-def _read_root(path: Path, tree: str | None, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    try:
-        with uproot.open(path) as file:
-            trees = file.keys(cycle=False, filter_classname=lambda name: name in TREES)
-            if tree is None and len(trees) != 1:
-                raise BadFileError(f"{path}: name one of its trees, {', '.join(trees) or 'none'}")
-            table = file[tree or trees[0]]
-            there = set(table.keys())
-            return {name: table[name].array(library="np") for name in wanted if name in there}
-    except (OSError, ValueError, KeyError) as error:
-        raise BadFileError(f"{path}: not readable as ROOT ({error})") from error

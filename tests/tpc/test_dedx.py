@@ -91,7 +91,7 @@ def test_a_table_comes_back(kind, names, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"fMass": None}, r"t.root: no column 'mass' or 'fMass'; it has fFt0Occ"),
+        ({"fMass": None}, r"t.root: no column 'mass' or 'fMass'; it has fTPCInnerParam"),
         ({"fTgl": np.array([0.0, np.nan])}, r"t.root: fTgl, row 1: expected one finite number"),
         ({"fMass": np.array([0.1, 0.0])}, r"t.root: mass, row 1: 0.0, expected above 0"),
     ],
