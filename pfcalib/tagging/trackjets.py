@@ -22,13 +22,13 @@ import awkward as ak
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from particle import PDGID
 
 from pfcalib.cache import cache_folder, cache_key, one_maker
 from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.particleflow.jets import find_jets
 from pfcalib.simulation.chunks import join_columns, keep_chunks, read_columns
 from pfcalib.simulation.collisions import MAX_SEED
+from pfcalib.simulation.genrecord import Record, charges, hadron_flavour, start_generator
 from pfcalib.simulation.pythia import pythia_version, require_pythia
 from pfcalib.tagging.ftagfiles import (
     FIELDS,
@@ -230,7 +230,7 @@ def simulate_tagged(config: TaggedConfig, number: int) -> dict[str, NDArray[Any]
     rng = np.random.default_rng((config.seed, place, number))
     first = number * config.chunk
     n_events = min(config.chunk, config.n_events - first)
-    pythia = start_generator(config.process, number, int(rng.integers(1, MAX_SEED, endpoint=True)))
+    pythia = start_process(config.process, number, int(rng.integers(1, MAX_SEED, endpoint=True)))
     parts = []
     for done in range(0, n_events, BATCH):
         events = pythia.nextBatch(min(BATCH, n_events - done))
@@ -241,11 +241,8 @@ def simulate_tagged(config: TaggedConfig, number: int) -> dict[str, NDArray[Any]
     return join_columns(parts)
 
 
-def start_generator(process: str, number: int, seed: int) -> Any:
+def start_process(process: str, number: int, seed: int) -> Any:
     """Pythia with a process; of Z bosons the number of the chunk gives the mass and the decay."""
-    require_pythia()
-    import pythia8mc
-
     settings = PROCESSES[process]
     if process == "zprime":
         share = (0.5 + _GOLDEN * (number // len(DECAYS))) % 1.0
@@ -256,17 +253,7 @@ def start_generator(process: str, number: int, seed: int) -> Any:
             f"PhaseSpace:mHatMin = {0.9 * mass}",
             f"PhaseSpace:mHatMax = {1.1 * mass}",
         )
-    settings += (
-        f"Beams:eCM = {SQRT_S}",
-        "Print:quiet = on",
-        "Random:setSeed = on",
-        f"Random:seed = {seed}",
-    )
-    pythia = pythia8mc.Pythia("", False)
-    refused = [setting for setting in settings if not pythia.readString(setting)]
-    if refused or not pythia.init():
-        raise ConfigError(f"Pythia does not start with {process}; refused: {refused}")
-    return pythia
+    return start_generator((f"Beams:eCM = {SQRT_S}", *settings), seed)
 
 
 def cone_size(pt: FloatArray) -> FloatArray:
@@ -317,58 +304,6 @@ def jets_of(
     return jets, _table(jets, axis, tracks)
 
 
-class Record(NamedTuple):
-    """All particles of events, of shape (n,) each unless said otherwise."""
-
-    offsets: IntArray  # (n_events + 1,)
-    event: IntArray
-    pdg_id: IntArray
-    status: IntArray
-    mother: IntArray  # place in the event
-    daughters: IntArray  # (n, 2) first and last place in the event
-    momentum: FloatArray  # (n, 3) GeV
-    energy: FloatArray  # GeV
-    position: FloatArray  # (n, 3) mm where it is made
-
-    @classmethod
-    def read(cls, events: ak.Array) -> Record:
-        """The record of ``Pythia.nextBatch``."""
-        particles = events.prt
-
-        def flat(column: ak.Array) -> NDArray[Any]:
-            return ak.to_numpy(ak.flatten(column))
-
-        n = ak.to_numpy(ak.num(particles.id))
-        made = particles.vProd
-        place = [flat(ak.fill_none(made[x], 0.0, axis=1)) for x in ("px", "py", "pz")]
-        return cls(
-            np.append(0, np.cumsum(n)),
-            np.repeat(np.arange(len(n)), n),
-            flat(particles.id).astype(np.int64),
-            flat(particles.status).astype(np.int64),
-            flat(particles.mother1).astype(np.int64),
-            np.column_stack([flat(particles[f"daughter{i}"]) for i in (1, 2)]).astype(np.int64),
-            np.column_stack([flat(particles.p[x]) for x in ("px", "py", "pz")]),
-            flat(particles.p.e),
-            np.column_stack(place),
-        )
-
-
-@njit(cache=True)
-def _flavour(pdg_id):  # type: ignore[no-untyped-def]
-    """5 or 4 for a hadron whose heaviest quark is b or c, 1 for others, 0 for what is no hadron;
-    quarkonia count among the others.
-    """
-    n = abs(pdg_id)
-    if n < 100 or n // 10 % 10 == 0 or n > 1_000_000_000:
-        return 0
-    q1, q2, q3 = n // 1000 % 10, n // 100 % 10, n // 10 % 10
-    if q1 == 0 and q2 == q3:
-        return 1
-    heaviest = max(q1, q2)
-    return heaviest if heaviest in (4, 5) else 1
-
-
 @njit(cache=True)
 def _walk(offsets, pdg_id, status, mother, daughters):  # type: ignore[no-untyped-def]
     n = len(pdg_id)
@@ -383,7 +318,7 @@ def _walk(offsets, pdg_id, status, mother, daughters):  # type: ignore[no-untype
                 place = mother[i]
                 while place > 0:
                     number = pdg_id[start + place]
-                    flavour = _flavour(number)
+                    flavour = hadron_flavour(number)
                     if flavour == 0 and not (11 <= abs(number) <= 16 or number == 22):
                         break
                     hadron |= flavour > 0
@@ -400,15 +335,15 @@ def _walk(offsets, pdg_id, status, mother, daughters):  # type: ignore[no-untype
                 else:
                     origin[i] = PRIMARY
                 prompt[i] = 11 <= kind <= 16 and not hadron
-            elif kind == 15 or _flavour(kind) >= 4:
-                flavour = 15 if kind == 15 else _flavour(kind)
+            elif kind == 15 or hadron_flavour(kind) >= 4:
+                flavour = 15 if kind == 15 else hadron_flavour(kind)
                 last = True
                 for place in range(daughters[i, 0], daughters[i, 1] + 1):
                     other = abs(pdg_id[start + place])
                     if flavour == 15:
                         last &= other not in (11, 13, 15)  # to hadrons
                     else:
-                        last &= _flavour(other) != flavour
+                        last &= hadron_flavour(other) != flavour
                 heavy[i] = flavour if last and daughters[i, 0] > 0 else 0
     return origin, prompt, heavy
 
@@ -543,12 +478,6 @@ def _table(jets: NDArray[Any], axis: FloatArray, tracks: Measured) -> NDArray[An
     vertex = vertex_numbers(offsets, tracks.position[rows], MERGED)
     table["ftagTruthVertexIndex"][place] = np.minimum(vertex, 127)[kept]
     return table
-
-
-def charges(pdg_id: IntArray) -> FloatArray:
-    """In units of that of the proton, by the numbering alone, shape (n,)."""
-    kinds, kind = np.unique(pdg_id, return_inverse=True)
-    return np.array([float(PDGID(int(x)).charge or 0.0) for x in kinds])[kind]
 
 
 @njit(cache=True)

@@ -11,6 +11,7 @@ from particle import Particle
 from tagging.toy_jets import toy_jets
 
 from pfcalib.errors import BadFileError, ConfigError
+from pfcalib.simulation.genrecord import Record, charges
 from pfcalib.tagging import trackjets
 from pfcalib.tagging.ftagfiles import (
     B_JET,
@@ -27,16 +28,14 @@ from pfcalib.tagging.jettracks import measure_tracks
 from pfcalib.tagging.trackjets import (
     MAX_ETA,
     PT_MIN,
-    Record,
     TaggedConfig,
     ancestry,
     cached_tagged,
-    charges,
     gather_tagged,
     heavy_particles,
     jets_of,
     simulate_tagged,
-    start_generator,
+    start_process,
 )
 
 pytest.importorskip("pythia8mc")
@@ -56,7 +55,7 @@ def sample(made):
 
 def test_hadrons_fly_as_far_as_their_lifetimes_say():
     """c tau of the Particle Data Group, from Pythia's record."""
-    record = Record.read(start_generator("ttbar", 0, 3).nextBatch(60))
+    record = Record.read(start_process("ttbar", 0, 3).nextBatch(60))
     _, _, kind = ancestry(record)
     heavy = heavy_particles(record, kind)
     mesons = np.flatnonzero(np.isin(np.abs(heavy.pdg_id), (511, 521, 531)))
@@ -196,7 +195,7 @@ def test_tracks_in_the_core_of_hard_jets_are_lost_as_published(monkeypatch):
         return kept["tracks"]
 
     monkeypatch.setattr(trackjets, "measure_tracks", spy)
-    events = start_generator("zprime", 11, 5).nextBatch(60)  # light jets of up to 1.6 TeV
+    events = start_process("zprime", 11, 5).nextBatch(60)  # light jets of up to 1.6 TeV
     jets, _ = jets_of(events, np.random.default_rng(1), mu=0.0)
 
     def near(eta, phi, jet):
