@@ -8,12 +8,13 @@ from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.simulation.collisions import MAX_SEED, stable_particles
 from pfcalib.simulation.genrecord import start_generator
 from pfcalib.simulation.particles import Particles
-from pfcalib.simulation.tracks import mass_and_charge
+from pfcalib.simulation.tracks import mass_and_charge, transverse_momentum
 from pfcalib.trigger.regions import (
     HARD,
     MESON_MASS,
     PROCESSES,
     RADIUS,
+    SCALAR,
     TEMPERATURE,
     CrossingConfig,
     Deposits,
@@ -21,6 +22,7 @@ from pfcalib.trigger.regions import (
     arrive,
     boost,
     cached_deposits,
+    decay_scalars,
     deposit,
     hard_share,
     mean_energy,
@@ -113,7 +115,7 @@ def test_particles_turn_in_the_field_as_helices_do():
     assert phi[0] == pytest.approx(-0.5 * angle)
     assert abs(at[1]) < 1.0 < at[2]  # the last does not reach the barrel
     _, other = arrive(particles(-211, energy, eta))
-    np.testing.assert_allclose(other, -phi)
+    np.testing.assert_allclose(np.exp(1j * other), np.exp(-1j * phi))
     fast, _ = arrive(particles(211, np.array([500.0]), np.array([1.0])))
     assert fast[0] == pytest.approx(1.0, abs=1e-4)
     straight = arrive(particles(22, np.array([0.1]), np.array([-2.0]), 1.0))
@@ -193,9 +195,7 @@ class TestPythia:
         events = generator.nextBatch(n)
         share = np.mean(np.asarray(events.info.pT2Hat) > HARD**2)
         hard = simulate_deposits(SourceConfig(process="hard", n_events=50, chunk=50), 0)
-        soft = Deposits(*hard)._replace(
-            cross_section=np.array([generator.infoPython().sigmaGen()])
-        )
+        soft = Deposits(*hard)._replace(cross_section=np.array([generator.infoPython().sigmaGen()]))
         expected = hard_share({"soft": soft, "hard": hard})
         assert abs(share - expected) < 4.0 * np.sqrt(expected / n) + 0.1 * expected
         # charged hadrons of inelastic collisions in |eta| < 0.5: 5.49 +- 0.17 (arXiv:1507.05915)
@@ -206,9 +206,21 @@ class TestPythia:
         error = np.hypot(0.17, each.std() / np.sqrt(n))
         assert abs(each.mean() - 5.49) < 3.0 * error
 
-    def test_two_processes_make_what_one_makes_and_scalars_keep_their_energy(
-        self, tmp_path, monkeypatch
-    ):
+    def test_what_a_scalar_decays_to_has_its_momentum_and_energy(self, rng):
+        generator = start_generator((*PROCESSES["suep"], "Beams:eCM = 13000"), 1)
+        events = generator.nextBatch(5)
+        found = decay_scalars(events, rng)
+        pt = transverse_momentum(found)
+        of = events.prt[(events.prt.id == SCALAR) & (events.prt.status > 0)][:, 0].p
+        for name, values in (
+            ("px", pt * np.cos(found.phi)), ("py", pt * np.sin(found.phi)),
+            ("pz", pt * np.sinh(found.eta)), ("e", found.energy),
+        ):  # fmt: skip
+            expected = np.asarray(of[name])
+            sums = np.bincount(found.event, values, 5)
+            np.testing.assert_allclose(sums, expected, rtol=1e-3, atol=0.5)
+
+    def test_two_processes_make_what_one_makes(self, tmp_path, monkeypatch):
         config = SourceConfig(process="suep", n_events=6, chunk=3)
         made = []
         for n in (1, 2):
