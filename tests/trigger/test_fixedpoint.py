@@ -134,8 +134,9 @@ def test_a_student_in_integers_is_what_slow_integers_and_keras_give(filters, rng
         network = student_in_integers(rounded)
         whole = network.integers(images)
         assert [by_hand(network, image) for image in images[:12]] == whole[:12].tolist()
-        # single precision holds all sums here
-        np.testing.assert_array_equal(network.values(images)[:, 0], anomaly(rounded, images))
+        # single precision does not hold all sums of 16 bits times 18
+        off = np.abs(network.values(images)[:, 0] - anomaly(rounded, images))
+        assert off.max() <= (2.0**-8 if width == 16 else 0.0)
         exact_student = np.clip(anomaly(student, images[1:]), 0.0, 255.99)
         distances.append(np.mean(np.abs(network.values(images[1:])[:, 0] - exact_student)))
     assert distances[0] > distances[1] > distances[2]
