@@ -60,7 +60,7 @@ from pfcalib.tracking.segments import SegmentConfig, simulate_segments
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import NetworkConfig, fit_network
 from pfcalib.training.stream import ClusterStream
-from pfcalib.trigger.regions import CrossingConfig, simulate_crossings, simulate_deposits
+from pfcalib.trigger.regions import CrossingConfig, simulate_deposits, simulate_regions
 
 RECORD = Path(__file__).with_name("stages.json")
 # relative, of a stage or of values whose name begins so: rounding depends on the processor, and a
@@ -335,7 +335,7 @@ def regions() -> dict[str, float]:
             n_crossings=3, mu=5.0, signal=signal, n_soft=20, n_hard=5, pool_seed=SEED, seed=SEED
         )
         sources = {name: simulate_deposits(one, 0) for name, one in config.sources.items()}
-        made = simulate_crossings(config, sources, 0)
+        made = simulate_regions(config, sources, 0)
         found |= {f"{signal} {name}": values for name, values in made._asdict().items()}
     return sums(found)
 

@@ -196,7 +196,7 @@ def cached_crossings(config: CrossingConfig, *, n_processes: int = 1) -> Path:
 
 def _make_crossings(config: CrossingConfig, paths: dict[str, Path], number: int) -> Crossings:
     sources = {process: read_deposits(path) for process, path in paths.items()}
-    return simulate_crossings(config, sources, number)
+    return simulate_regions(config, sources, number)
 
 
 def cached_deposits(config: SourceConfig, *, n_processes: int = 1) -> Path:
@@ -433,7 +433,7 @@ def hard_share(sources: dict[str, Deposits]) -> float:
     return float(sources["hard"].cross_section.mean() / sources["soft"].cross_section.mean())
 
 
-def simulate_crossings(
+def simulate_regions(
     config: CrossingConfig, sources: dict[str, Deposits], number: int
 ) -> Crossings:
     """Crossings of one chunk: numbers of collisions are Poisson.

@@ -29,7 +29,7 @@ from pfcalib.trigger.regions import (
     overlay,
     read_crossings,
     read_deposits,
-    simulate_crossings,
+    simulate_regions,
     simulate_deposits,
     write_crossings,
 )
@@ -90,7 +90,7 @@ def test_the_sum_of_a_crossing_has_mean_and_variance_of_a_compound_poisson_proce
     soft, hard = toy_pool(rng), toy_pool(rng, n_hits=60)
     hard = hard._replace(weight=rng.exponential(size=40), cross_section=np.array([0.1]))
     config = CrossingConfig(n_crossings=20_000, mu=20.0, chunk=20_000)
-    found = simulate_crossings(config, {"soft": soft, "hard": hard}, 0)
+    found = simulate_regions(config, {"soft": soft, "hard": hard}, 0)
     powers = [
         0.9 * np.mean(soft.total**q) + 0.1 * np.average(hard.total**q, weights=hard.weight)
         for q in (1, 2)
