@@ -29,8 +29,8 @@ from pfcalib.trigger.regions import (
     overlay,
     read_crossings,
     read_deposits,
-    simulate_regions,
     simulate_deposits,
+    simulate_regions,
     write_crossings,
 )
 from pfcalib.trigger.regions import _boltzmann as boltzmann
