@@ -41,6 +41,7 @@ MOST = 256.0  # where it ends; networks give it in this unit
 TARGET = Fixed(16, 8, signed=False)
 INPUT_FORM = Fixed(10, 10, signed=False)
 N_REFERENCE = 500  # crossings that check an export
+BATCH = 20_000  # crossings that are judged together, in memory
 F64 = NDArray[np.float64]
 
 
@@ -181,7 +182,11 @@ def _told(held_out: NDArray[Any], model: keras.Model) -> dict[str, Any]:
 def anomaly(model: keras.Model, regions: NDArray[Any]) -> F64:
     """What a teacher or student says of crossings, in published units, (n,)."""
     model = scoring(model) if model.name == "teacher" else model
-    return MOST * predict(model, network_inputs(regions), batch=5_000)[:, 0].astype(np.float64)
+    found = [
+        predict(model, network_inputs(regions[i : i + BATCH]))[:, 0]
+        for i in range(0, len(regions), BATCH)
+    ]
+    return MOST * np.concatenate(found).astype(np.float64)
 
 
 def targets(anomalies: F64) -> NDArray[np.float32]:
@@ -242,7 +247,7 @@ def fixed_formats(
             output = TARGET
         else:
             hidden = keras.Model(student.inputs, student.get_layer(f"{layer.name}_out").output)
-            most = predict(hidden, network_inputs(regions), batch=5_000)
+            most = predict(hidden, network_inputs(regions), batch=BATCH)
             output = fitted(most, bits.hidden, signed=False)
         bias = 0.0 if layer.bias is None else layer.bias.numpy()
         forms = {
