@@ -28,6 +28,7 @@ from pfcalib.trigger.fixedpoint import (
     FixedConv2D,
     FixedDense,
     Rounded,
+    SumRows,
     WholeNetwork,
     fitted,
     whole_network,
@@ -77,12 +78,16 @@ class StudentConfig:
     ----------
     filters : int
         Of a convolution of 2 x 2 regions that do not overlap; 0 for none.
+    mixed : int
+        Of a layer that looks at these filters window by window, and whose answers are summed in
+        azimuth, along which all crossings are alike; 0 for none. Ours, not published.
     width : int
         Of the hidden layer.
     train : TrainConfig
     """
 
     filters: int = 0
+    mixed: int = 0
     width: int = 16
     train: TrainConfig = _LEARNING
 
@@ -219,13 +224,16 @@ def build_student(
 
     def settings(name: str) -> dict[str, Any]:
         weights = {key: formats[name][key] for key in ("form", "bias_form")} if formats else {}
-        return {"name": name, "use_bias": name == "dense", **weights}
+        return {"name": name, "use_bias": name in ("mix", "dense"), **weights}
 
     dense = FixedDense if formats else layers.Dense
     if config.filters:
         convolution = FixedConv2D if formats else layers.Conv2D
         x = convolution(config.filters, 2, strides=2, **settings("conv"))(x)
         x = finished(x, "conv")
+    if config.mixed:
+        x = finished(dense(config.mixed, **settings("mix"))(x), "mix")
+        x = SumRows(name="rings")(x)
     x = finished(dense(config.width, **settings("dense"))(layers.Flatten()(x)), "dense")
     x = finished(dense(1, **settings("last"))(x), "last")
     score = layers.Rescaling(1.0 / MOST, name=OUTPUT)(x)

@@ -55,12 +55,14 @@ def write_firmware(
     Raises
     ------
     ConfigError
-        If hls4ml is not installed.
+        If hls4ml is not installed, or the student sums over azimuth, which hls4ml has not.
     """
     if importlib.util.find_spec("hls4ml") is None:
         raise ConfigError("firmware needs the package hls4ml: pip install 'pfcalib[fpga]'")
     import hls4ml
 
+    if "mix" in formats:
+        raise ConfigError("a student that sums over azimuth has no layers of hls4ml")
     x = inputs = keras.Input(student.inputs[0].shape[1:], name=INPUT)
     told, form = {INPUT: {"Precision": {"result": precision(INPUT_FORM)}}}, INPUT_FORM
     for layer in student.layers:

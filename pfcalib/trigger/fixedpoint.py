@@ -179,74 +179,89 @@ class FixedConv2D(_FixedWeights, layers.Conv2D):
         return self.convolution_op(inputs, round_through(self.kernel, self.form))
 
 
+@_REGISTER
+class SumRows(layers.Layer):
+    """Sum over the first axis of images."""
+
+    def call(self, inputs: Any) -> Any:
+        return ops.sum(inputs, axis=1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], *input_shape[2:])
+
+
 class WholeLayer(NamedTuple):
     """Weights of a layer, and what it hands on."""
 
-    kernel: I64  # (n_inputs, n_outputs) or (size, size, 1, n_outputs)
+    kernel: I64  # (n_inputs, n_outputs) of the last axis, or (size, size, 1, n_outputs)
     bias: I64  # (n_outputs,)
     form: Fixed
     bias_form: Fixed
     output: Fixed
 
 
+FLATTEN, SUM_ROWS = "flatten", "sum of rows"
+
+
 class WholeNetwork(NamedTuple):
-    """Layers one after the other in whole numbers; the first may be a convolution whose windows do
-    not overlap.
+    """Layers, FLATTEN and SUM_ROWS, one after the other in whole numbers; the first layer may be a
+    convolution whose windows do not overlap.
     """
 
-    layers: tuple[WholeLayer, ...]
+    steps: tuple[WholeLayer | str, ...]
     inputs: Fixed
 
     def integers(self, images: NDArray[Any]) -> I64:
         """Whole numbers of the last layer for images (n, n_rows, n_columns): (n, n_outputs)."""
         x, form = self.inputs.integers(images), self.inputs
-        for layer in self.layers:
-            if layer.kernel.ndim == 4:
-                size = layer.kernel.shape[0]
+        for step in self.steps:
+            if isinstance(step, str):
+                x = x.sum(axis=1) if step == SUM_ROWS else x.reshape(len(x), -1)
+                continue
+            kernel = step.kernel
+            if kernel.ndim == 4:
+                size = kernel.shape[0]
                 n, rows, columns = x.shape
                 windows = x.reshape(n, rows // size, size, columns // size, size)
-                flat = layer.kernel.reshape(size * size, -1)
-                total = windows.transpose(0, 1, 3, 2, 4).reshape(-1, size * size) @ flat
-                total = total.reshape(n, -1)
-                bias = np.tile(layer.bias, total.shape[1] // len(layer.bias))
-            else:
-                total, bias = x.reshape(len(x), -1) @ layer.kernel, layer.bias
-            fraction = form.fraction + layer.form.fraction
-            most = max(fraction, layer.bias_form.fraction)
-            total = (total << (most - fraction)) + (bias << (most - layer.bias_form.fraction))
-            x, form = layer.output.rescaled(total, most), layer.output
+                x = windows.transpose(0, 1, 3, 2, 4).reshape(*windows.shape[:2], -1, size * size)
+                kernel = kernel.reshape(size * size, -1)
+            fraction = form.fraction + step.form.fraction
+            most = max(fraction, step.bias_form.fraction)
+            total = (x @ kernel) << (most - fraction)
+            total += step.bias << (most - step.bias_form.fraction)
+            x, form = step.output.rescaled(total, most), step.output
         return x
 
     def values(self, images: NDArray[Any], *, batch: int = 20_000) -> F64:
         """What they stand for, (n, n_outputs)."""
         parts = [self.integers(images[i : i + batch]) for i in range(0, len(images), batch)]
-        return self.layers[-1].output.values(np.concatenate(parts))
+        last = self.steps[-1]
+        assert isinstance(last, WholeLayer)
+        return last.output.values(np.concatenate(parts))
 
 
 def whole_network(model: keras.Model, inputs: Fixed) -> WholeNetwork:
     """The network of a model of `FixedConv2D`, `FixedDense` and `Rounded`, each of the first two
-    followed by one of the last; other layers only reshape.
+    followed by one of the last; of other layers only `SumRows` and those that reshape.
 
     Raises
     ------
     ConfigError
         If the model computes anything else.
     """
-    found: list[WholeLayer] = []
+    found: list[WholeLayer | str] = []
     for layer in model.layers:
         if isinstance(layer, FixedDense | FixedConv2D):
             kernel = layer.form.integers(layer.kernel.numpy())
-            has_bias = layer.bias is not None
-            bias = layer.bias.numpy() if has_bias else np.zeros(kernel.shape[-1])
-            forms = layer.form, layer.bias_form
-            found.append(
-                WholeLayer(kernel, layer.bias_form.integers(bias), *forms, layer.bias_form)
-            )
-        elif isinstance(layer, Rounded):
+            bias = np.zeros(kernel.shape[-1]) if layer.bias is None else layer.bias.numpy()
+            form = layer.bias_form
+            found.append(WholeLayer(kernel, form.integers(bias), layer.form, form, form))
+        elif isinstance(layer, Rounded) and isinstance(found[-1], WholeLayer):
             found[-1] = found[-1]._replace(output=layer.form)
-        elif not isinstance(
-            layer, layers.InputLayer | layers.Reshape | layers.Flatten | layers.Dropout
-            | layers.Rescaling,
-        ):  # fmt: skip
+        elif isinstance(layer, layers.Flatten):
+            found.append(FLATTEN)
+        elif isinstance(layer, SumRows):
+            found.append(SUM_ROWS)
+        elif not isinstance(layer, layers.InputLayer | layers.Reshape | layers.Rescaling):
             raise ConfigError(f"{layer.name}: {type(layer).__name__} has no whole numbers")
     return WholeNetwork(tuple(found), inputs)

@@ -37,8 +37,12 @@ def test_networks_have_the_published_sizes():
     dense = [(63 * 30, 80), (80, 63 * 30)]
     expected = sum(9 * a * b + b for a, b in convolutions) + sum(a * b + b for a, b in dense)
     assert build_teacher(TeacherConfig()).count_params() == expected
-    for filters, products in ((0, 252 * 16 + 16), (4, 63 * 4 * 4 + 252 * 16 + 16)):
-        student = build_student(StudentConfig(filters=filters))
+    for (filters, mixed), products in {
+        (0, 0): 252 * 16 + 16,
+        (4, 0): 63 * 4 * 4 + 252 * 16 + 16,
+        (8, 12): 63 * (4 * 8 + 8 * 12) + 7 * 12 * 16 + 16,
+    }.items():
+        student = build_student(StudentConfig(filters=filters, mixed=mixed))
         # additions of biases and half of other operations count too
         assert multiply_adds(student) == pytest.approx(products / 252, rel=0.08)
 
