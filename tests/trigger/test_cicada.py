@@ -87,7 +87,7 @@ def test_students_learn_also_through_the_rounding_and_their_files_agree(tmp_path
         return np.mean(np.abs(values - truth))
 
     learnt = distance(anomaly(kept.model, images))
-    assert learnt < 0.25 * np.mean(np.abs(truth - np.median(truth)))
+    assert learnt < 0.5 * np.mean(np.abs(truth - np.median(truth)))
     assert check_stored_model(kept.path).passed
     formats = fixed_formats(kept.model, parts[0][0], Bits(4, 4, 6, 8))
     through = fit_student(
