@@ -61,6 +61,7 @@ VERSIONS = {
     "forwardhits": 1,  # hits of straight lines in planes
     "beamline": 1,  # collisions on a beam line and their tracks
     "digits": 1,  # charge on the pads of a time projection chamber
+    "twobody": 1,  # pairs of tracks of forward collisions
     "segments": 1,  # hits of long-lived particles too, candidates of five hits
 }
 VARIABLE = "PFCALIB_CACHE"
