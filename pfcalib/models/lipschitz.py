@@ -232,25 +232,23 @@ def steepest_pairs(
         1 for steep rise, -1 for steep fall of f from y to x.
     """
 
-    def ratio(x: F64, y: F64) -> tuple[F64, F64]:
-        distance = np.abs(x - y).sum(axis=1)
-        return sign * (function.value(x) - function.value(y)) / distance, distance
+    def ratio(x: F64, y: F64) -> F64:
+        apart = np.abs(x - y).sum(axis=1)
+        return sign * (function.value(x) - function.value(y)) / apart
 
-    best_x, best_y, best = x.copy(), y.copy(), ratio(x, y)[0]
+    best_x, best_y, best = x.copy(), y.copy(), ratio(x, y)
     for step in range(n_steps):
-        r, distance = (value[:, None] for value in ratio(x, y))
-        pull = r * np.sign(x - y)
-        up_x = sign * function.slope(x) - pull
-        up_y = -sign * function.slope(y) + pull
+        pull = ratio(x, y)[:, None] * np.sign(x - y)
         size = rate * 0.1 ** (step / n_steps)
         x, y = (
             z + size * up / (np.abs(up).max(axis=1, keepdims=True) + 1e-12)
-            for z, up in ((x, up_x), (y, up_y))
+            for z, up in (
+                (x, sign * function.slope(x) - pull),
+                (y, pull - sign * function.slope(y)),
+            )
         )
-        apart = np.abs(x - y).sum(axis=1) > 1e-6
-        y = np.where(apart[:, None], y, y + 1e-3)
-        now = ratio(x, y)[0]
+        y = np.where(np.abs(x - y).sum(axis=1, keepdims=True) > 1e-6, y, y + 1e-3)
+        now = ratio(x, y)
         better = now > best
-        best = np.where(better, now, best)
-        best_x[better], best_y[better] = x[better], y[better]
+        best[better], best_x[better], best_y[better] = now[better], x[better], y[better]
     return best_x, best_y

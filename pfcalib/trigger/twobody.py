@@ -34,7 +34,11 @@ PROCESSES = {
     "minimum": ("SoftQCD:nonDiffractive = on",),
     "b": ("HardQCD:hardbbbar = on", "PhaseSpace:pTHatMin = 3.0"),
 }
-WEAK = {511: 0.455, 521: 0.491, 531: 0.455, 5122: 0.441}  # b hadrons that decay weakly, c tau, mm
+# b hadrons that decay weakly, and the speed of light times their lifetimes, mm (Particle Data Group)
+WEAK = {
+    511: 0.455, 521: 0.491, 531: 0.456, 541: 0.153, 5122: 0.441, 5132: 0.471, 5232: 0.444,
+    5332: 0.492,
+}  # fmt: skip
 TRACKED = (11, 13, 211, 321, 2212)  # what leaves tracks
 ETA = (2.0, 5.0)
 TRACK_PT, PAIR_PT, CORRECTED_MASS, VERTEX_CHI2 = 0.7, 2.0, 1.0, 25.0  # GeV; published cuts
@@ -105,7 +109,7 @@ class TwoBodies(NamedTuple):
     hadron: I64  # b hadron of both tracks by its place in the event, or NO_HADRON
     flight: NDArray[np.float32]  # mm, true one of that hadron
     n_events: I64  # (n_chunks,) collisions
-    n_hadrons: I64  # (n_chunks, 2) b and c hadrons that decay weakly with ETA
+    n_hadrons: I64  # (n_chunks,) b hadrons that decay weakly, with ETA
     sigma: F64  # (n_chunks,) cross section, mb
     decay: F64  # (n_chunks, 2) number of b hadrons, and sum of their proper times over the speed of
     # light, mm
@@ -153,7 +157,7 @@ def simulate_two_bodies(config: TwoBodyConfig, number: int) -> TwoBodies:
     slow = [f"{kind}:tau0 = {config.lifetime * tau}" for kind, tau in WEAK.items()]
     settings = (f"Beams:eCM = {SQRT_S}", *PROCESSES[config.process], *slow)
     pythia = start_generator(settings, int(rng.integers(1, MAX_SEED, endpoint=True)))
-    parts, hadrons, decay = [], np.zeros(2, np.int64), np.zeros(2)
+    parts, hadrons, decay = [], 0, np.zeros(2)
     for done in range(0, n_events, BATCH):
         record = Record.read(pythia.nextBatch(min(BATCH, n_events - done)))
         tracks, found, decays = charged_tracks(record, rng)
@@ -164,7 +168,7 @@ def simulate_two_bodies(config: TwoBodyConfig, number: int) -> TwoBodies:
             pairs["event"] += first + done
             parts.append(pairs | {"scale": np.full(len(pairs["event"]), k, np.int8)})
     told = {
-        "n_events": np.array([n_events]), "n_hadrons": hadrons[None],
+        "n_events": np.array([n_events]), "n_hadrons": np.array([hadrons]),
         "sigma": np.array([pythia.infoPython().sigmaGen()]), "decay": decay[None],
     }  # fmt: skip
     return TwoBodies(**join_columns(parts), **told)
@@ -191,30 +195,36 @@ class Errors(NamedTuple):
 
 
 @njit(cache=True)
-def _ancestors(offsets, pdg_id, mother):  # type: ignore[no-untyped-def]
-    """Kind and place of the nearest b, else c, else strange long-lived hadron above each."""
+def _ancestry(offsets, pdg_id, mother, daughters):  # type: ignore[no-untyped-def]
+    """Of each particle the kind and the place of the nearest b, else c, else strange hadron that it
+    comes from; and whether it is a b hadron without one among its daughters.
+    """
     n = len(pdg_id)
-    kind, place = np.full(n, 3), np.full(n, -1)
+    kind, place, weak = np.full(n, 3), np.full(n, -1), np.zeros(n, np.bool_)
     for event in range(len(offsets) - 1):
         start = offsets[event]
         for i in range(start, offsets[event + 1]):
+            if hadron_flavour(pdg_id[i]) == 5 and daughters[i, 0] > 0:
+                weak[i] = True
+                for k in range(daughters[i, 0], daughters[i, 1] + 1):
+                    weak[i] &= hadron_flavour(pdg_id[start + k]) != 5
             up = mother[i]
             while up > 0:
                 number = pdg_id[start + up]
                 flavour = hadron_flavour(number)
                 if flavour == 0 and not (11 <= abs(number) <= 16 or number == 22):
                     break
-                long = abs(number) in (310, 3122, 3112, 3222, 3312, 3322, 3334)
-                mine = 0 if flavour == 5 else 1 if flavour == 4 else 2 if long else 3
+                strange = abs(number) in (310, 3122, 3112, 3222, 3312, 3322, 3334)
+                mine = 0 if flavour == 5 else 1 if flavour == 4 else 2 if strange else 3
                 if mine < kind[i]:
                     kind[i], place[i] = mine, up
                 up = mother[start + up]
-    return kind, place
+    return kind, place, weak
 
 
-def charged_tracks(record: Record, rng: np.random.Generator) -> tuple[Tracks, I64, F64]:
-    """Tracks that cross enough planes; number of b and of c hadrons that decay weakly with ETA; and
-    number and sum of the proper times (mm) of such b hadrons anywhere.
+def charged_tracks(record: Record, rng: np.random.Generator) -> tuple[Tracks, int, F64]:
+    """Tracks that cross enough planes; number of b hadrons that decay weakly with ETA; and number
+    and sum of the proper times (mm) of all of these, with any pseudorapidity.
 
     Parameters
     ----------
@@ -226,59 +236,28 @@ def charged_tracks(record: Record, rng: np.random.Generator) -> tuple[Tracks, I6
     pt = np.hypot(p[:, 0], p[:, 1])
     eta = np.arcsinh(p[:, 2] / np.maximum(pt, 1e-9))
     forward = (eta > ETA[0]) & (eta < ETA[1])
-    kind, ancestor = _ancestors(record.offsets, record.pdg_id, record.mother)
     z = BEAM_LENGTH * rng.standard_normal(len(record.offsets) - 1)
     charged = (record.status > 0) & np.isin(np.abs(record.pdg_id), TRACKED)
     rows = np.flatnonzero(charged & forward & (pt > TRACK_PT))
     start, way = record.position[rows], p[rows] / p[rows, 2:]
-    begin = start[:, 2] + z[record.event[rows]]
-    step = PLANES - begin[:, None]
+    step = PLANES - (start[:, 2] + z[record.event[rows]])[:, None]
     r = np.hypot(*(start[:, i, None] + way[:, i, None] * step for i in (0, 1)))
     hits = ((step > 0.0) & (r > RADIUS[0]) & (r < RADIUS[1])).sum(axis=1)
     rows = rows[hits >= MIN_PLANES]
-    above = record.offsets[record.event[rows]] + ancestor[rows]
-    has = ancestor[rows] >= 0
-    ends, flights = _decays(record)
-    flight = np.where(has, flights[above], 0.0)
-    last = np.flatnonzero(ends >= 4)
-    weak = last[forward[last]]
-    found = np.array([(ends[weak] == f).sum() for f in (5, 4)])
-    b = last[ends[last] == 5]
-    mass = np.sqrt(np.maximum(record.energy[b] ** 2 - np.sum(p[b] ** 2, axis=1), 1.0))
-    proper = flights[b] * mass / np.linalg.norm(p[b], axis=1)
+
+    kind, ancestor, weak = _ancestry(record.offsets, record.pdg_id, record.mother, record.daughters)
+    has = np.flatnonzero(record.daughters[:, 0] > 0)
+    flight = np.zeros(len(p))
+    ends = record.offsets[record.event[has]] + record.daughters[has, 0]
+    flight[has] = np.linalg.norm(record.position[ends] - record.position[has], axis=1)
+    mass = np.sqrt(np.maximum(record.energy**2 - np.sum(p**2, axis=1), 0.0))[weak]
+    proper = flight[weak] * mass / np.linalg.norm(p[weak], axis=1)
+    above, known = record.offsets[record.event[rows]] + ancestor[rows], ancestor[rows] >= 0
     tracks = Tracks(
         record.event[rows], record.position[rows], p[rows], kind[rows],
-        np.where(has, ancestor[rows], NO_HADRON), flight,
+        np.where(known, ancestor[rows], NO_HADRON), np.where(known, flight[above], 0.0),
     )  # fmt: skip
-    return tracks, found, np.array([len(b), proper.sum()])
-
-
-def _decays(record: Record) -> tuple[I64, F64]:
-    """Flavour of hadrons that decay weakly, 0 of all else; way of each particle to its decay, mm,
-    0 where it has none.
-    """
-    daughters = record.daughters[:, 0]
-    first = record.offsets[record.event] + daughters
-    has = daughters > 0
-    flight = np.linalg.norm(record.position[np.where(has, first, 0)] - record.position, axis=1)
-    return _last_of_flavour(record.offsets, record.pdg_id, record.daughters), np.where(
-        has, flight, 0.0
-    )
-
-
-@njit(cache=True)
-def _last_of_flavour(offsets, pdg_id, daughters):  # type: ignore[no-untyped-def]
-    found = np.zeros(len(pdg_id), np.int64)
-    for event in range(len(offsets) - 1):
-        start = offsets[event]
-        for i in range(start, offsets[event + 1]):
-            flavour = hadron_flavour(pdg_id[i])
-            if flavour >= 4 and daughters[i, 0] > 0:
-                last = True
-                for k in range(daughters[i, 0], daughters[i, 1] + 1):
-                    last &= hadron_flavour(pdg_id[start + k]) != flavour
-                found[i] = flavour if last else 0
-    return found
+    return tracks, int(forward[weak].sum()), np.array([len(mass), proper.sum()])
 
 
 def draw_errors(n: int, rng: np.random.Generator) -> Errors:
