@@ -34,7 +34,7 @@ PROCESSES = {
     "minimum": ("SoftQCD:nonDiffractive = on",),
     "b": ("HardQCD:hardbbbar = on", "PhaseSpace:pTHatMin = 3.0"),
 }
-# b hadrons that decay weakly, and the speed of light times their lifetimes, mm (Particle Data Group)
+# b hadrons that decay weakly; speed of light times lifetime, mm (Particle Data Group)
 WEAK = {
     511: 0.455, 521: 0.491, 531: 0.456, 541: 0.153, 5122: 0.441, 5132: 0.471, 5232: 0.444,
     5332: 0.492,
