@@ -61,8 +61,8 @@ VERSIONS = {
     "forwardhits": 1,  # hits of straight lines in planes
     "beamline": 1,  # collisions on a beam line and their tracks
     "digits": 1,  # charge on the pads of a time projection chamber
-    "twobody": 1,  # pairs of tracks of forward collisions
     "segments": 1,  # hits of long-lived particles too, candidates of five hits
+    "twobody": 1,  # pairs of tracks of forward collisions
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left
