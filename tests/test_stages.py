@@ -61,6 +61,7 @@ from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import NetworkConfig, fit_network
 from pfcalib.training.stream import ClusterStream
 from pfcalib.trigger.regions import CrossingConfig, simulate_deposits, simulate_regions
+from pfcalib.trigger.twobody import TwoBodyConfig, simulate_two_bodies
 
 RECORD = Path(__file__).with_name("stages.json")
 # relative, of a stage or of values whose name begins so: rounding depends on the processor, and a
@@ -320,6 +321,12 @@ def digits() -> dict[str, float]:
     return sums(pieces._asdict())
 
 
+def twobody() -> dict[str, float]:
+    """Pairs of tracks of collisions with b quarks."""
+    made = simulate_two_bodies(TwoBodyConfig(process="b", n_events=60, seed=SEED), 0)
+    return sums(made._asdict())
+
+
 def segments() -> dict[str, float]:
     """Candidates of five hits in events with decays."""
     events = LongLivedConfig(n_events=2, n_tracks=200, n_decays=20, seed=SEED)
@@ -348,13 +355,13 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "jet_calibration": jet_calibration, "boosted": boosted, "particlejets": particlejets,
     "tagging": tagging,
     "barrelhits": barrelhits, "forwardhits": forwardhits, "beamline": beamline,
-    "digits": digits, "segments": segments, "regions": regions,
+    "digits": digits, "segments": segments, "regions": regions, "twobody": twobody,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
     "topevents": "pythia8mc", "jet_calibration": "pythia8mc", "boosted": "pythia8mc",
     "particlejets": "pythia8mc", "tagging": "pythia8mc",
-    "regions": "pythia8mc",
+    "regions": "pythia8mc", "twobody": "pythia8mc",
 }  # fmt: skip
 
 
