@@ -20,10 +20,10 @@ def _own_cache(tmp_path, monkeypatch):
 def fit(y, epochs, **options):
     rng = np.random.default_rng(1)
     x = rng.uniform(-2.0, 2.0, (4000, 1)).astype(np.float32)
-    loss = options.pop("loss", "mse")
+    loss, batch_size = options.pop("loss", "mse"), options.pop("batch_size", 250)
     train = TrainConfig(
-        epochs=epochs, patience=epochs, learning_rate=0.01, batch_size=250, schedule="cosine_steps",
-        loss=loss,
+        epochs=epochs, patience=epochs, learning_rate=0.01, batch_size=batch_size,
+        schedule="cosine_steps", loss=loss,
     )  # fmt: skip
     target = y(x[:, 0], rng)
     parts = [Rows(x[part], target[part]) for part in (slice(3000), slice(3000, None))]
@@ -38,8 +38,9 @@ def test_a_monotonic_fit_is_the_isotonic_regression():
         return x + 1.2 * np.sin(3.0 * x)
 
     network = fit(
-        lambda x, rng: truth(x) + rng.normal(0.0, 0.1, len(x)), 40, limit=4.0, rising=(0,)
-    )
+        lambda x, rng: truth(x) + rng.normal(0.0, 0.1, len(x)), 60, batch_size=100, limit=4.0,
+        rising=(0,),
+    )  # fmt: skip
     found = network.score(GRID[:, None])
     answer = IsotonicRegression().fit_transform(GRID, truth(GRID))
     away = np.sqrt(np.mean((found - answer) ** 2))
