@@ -9,8 +9,10 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from pfcalib.errors import ConfigError
 from pfcalib.reporting.catalogue import (
@@ -261,8 +263,11 @@ def test_publishing_replaces_the_committed_figures(tmp_path):
     (built / "figures").mkdir(parents=True)
     (tmp_path / "01_tiny" / "figures").mkdir()
     (tmp_path / "01_tiny" / "figures" / "old.png").touch()
-    for name in ("results.json", "results.csv", "summary.md", "figures/new.png", "executed.ipynb"):
+    for name in ("results.json", "results.csv", "summary.md", "executed.ipynb"):
         (built / name).write_text(name)
+    x = np.arange(400.0)
+    waves = np.stack([np.add.outer(np.sin(x / n), np.cos(x / n)) for n in (31, 47, 71)], axis=-1)
+    Image.fromarray(np.uint8(60.0 * (waves + 2.0))).save(built / "figures" / "new.png")
     publish(built)
     assert {path.name for path in (tmp_path / "01_tiny").iterdir()} == {
         "standard",
@@ -271,7 +276,14 @@ def test_publishing_replaces_the_committed_figures(tmp_path):
         "results.json",
         "summary.md",
     }
-    assert [path.name for path in (tmp_path / "01_tiny" / "figures").iterdir()] == ["new.png"]
+    (found,) = (tmp_path / "01_tiny" / "figures").iterdir()
+    assert found.name == "new.png"
+    assert found.stat().st_size < 0.5 * (built / "figures" / "new.png").stat().st_size
+    same = [
+        np.asarray(Image.open(path).convert("RGB"), float)
+        for path in (found, built / "figures" / "new.png")
+    ]
+    assert np.abs(same[0] - same[1]).mean() < 8.0
 
 
 @pytest.mark.parametrize(
