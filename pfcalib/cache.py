@@ -62,6 +62,7 @@ VERSIONS = {
     "beamline": 1,  # collisions on a beam line and their tracks
     "digits": 1,  # charge on the pads of a time projection chamber
     "segments": 1,  # hits of long-lived particles too, candidates of five hits
+    "fastsim": 1,  # showers as voxels
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left
