@@ -1,4 +1,4 @@
-"""Thresholds and angles are those of the books, and what is drawn follows the exact distribution."""
+"""Thresholds and angles are those of the books, and draws follow the exact distribution."""
 
 from __future__ import annotations
 
