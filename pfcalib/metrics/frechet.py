@@ -12,7 +12,7 @@ from pfcalib.metrics.curve import Estimate
 F64 = NDArray[np.float64]
 N_SIZES = 10  # of samples, from which is extrapolated
 SMALLEST = 0.4  # of these, as a share of all; published is 20,000 of 50,000
-N_DRAWS = 20  # of each size
+N_DRAWS = 8  # of each size, published are 20
 DEGREE = 4  # of the polynomial kernel
 N_PARTS = 10  # that are left out in turn for the error
 
