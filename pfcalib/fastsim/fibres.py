@@ -31,6 +31,7 @@ HALF = 0.5 * N_FIBRES * PITCH
 YIELD = 0.3  # photons a GeV
 CHANNELS = ("common", "quadrant 1", "quadrant 2", "quadrant 3", "quadrant 4")
 _EDGES = np.linspace(-HALF, HALF, N_FIBRES + 1)
+N_WAVES = 3
 _NODES = 15  # of a quadrature over the step, a direction
 CHUNK = 2000  # images at once
 
@@ -92,6 +93,17 @@ class Hits(NamedTuple):
     def each(self, name: str) -> F64:
         """A number of the Kind of each particle, (n,)."""
         return np.array([getattr(kind, name) for kind in KINDS.values()])[self.kind]
+
+    @property
+    def condition(self) -> F64:
+        """What a generator knows: ln(energy / GeV), kind, x and y, and waves of these over the face;
+        (n, 4 + 4 N_WAVES). Of the nine numbers that are published for a particle (energy, momentum,
+        vertex, mass, charge) these are what a neutral one's shower depends on.
+        """
+        place = np.stack([self.x, self.y], axis=1) / HALF
+        waves = (np.pi * k * place for k in range(1, N_WAVES + 1))
+        turned = [f(wave) for wave in waves for f in (np.sin, np.cos)]
+        return np.column_stack([np.log(self.energy), self.kind, place, *turned])
 
     @property
     def gain_width(self) -> F64:

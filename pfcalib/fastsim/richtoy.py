@@ -96,6 +96,14 @@ class RichTracks(NamedTuple):
         """Some of the tracks."""
         return type(self)(*(column[rows] for column in self))
 
+    @property
+    def condition(self) -> F64:
+        """What a generator knows: ln(momentum / GeV), pseudorapidity, tracks of the event, and 1 in
+        the column of the kind; (n, 8).
+        """
+        kind = np.eye(len(KINDS))[self.kind]
+        return np.column_stack([np.log(self.momentum), self.eta, self.n_tracks, kind])
+
 
 class _Terms(NamedTuple):
     """What decides on l of each hypothesis for a gas; (n, n_hypotheses) or (n, 1)."""

@@ -58,5 +58,5 @@ def test_two_processes_make_what_one_makes(tmp_path, monkeypatch):
 
 
 def test_nonsense_is_refused():
-    with pytest.raises(ConfigError, match="up to 0.7"):
+    with pytest.raises(ConfigError, match=r"up to 0\.7"):
         EcalConfig(eta_max=2.0)
