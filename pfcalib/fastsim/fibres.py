@@ -96,8 +96,8 @@ class Hits(NamedTuple):
 
     @property
     def condition(self) -> F64:
-        """What a generator knows: ln(energy / GeV), kind, x and y, and waves of these over the face;
-        (n, 4 + 4 N_WAVES). Of the nine numbers that are published for a particle (energy, momentum,
+        """What a generator knows: ln(energy / GeV), kind, x and y, and their waves over the face;
+        (n, 4 + 4 N_WAVES). Of the nine numbers published for a particle (energy, momentum,
         vertex, mass, charge) these are what a neutral one's shower depends on.
         """
         place = np.stack([self.x, self.y], axis=1) / HALF
