@@ -75,6 +75,13 @@ class Adversaries(keras.Model):
     data is how far the distributions of pixels and of their means are apart, after Wasserstein.
     """
 
+    weights_of = (0.0, 0.0)  # regress and diversity, set by `build_adversaries`
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The loss alone."""
+        return [self._loss_tracker] if self.compiled else []
+
     def train_step(self, data: Any) -> dict[str, Any]:
         inputs, true = data
         generator, discriminator = self.get_layer("generator"), self.get_layer("discriminator")
@@ -112,8 +119,6 @@ class Adversaries(keras.Model):
         distance = ops.mean(ops.abs(next(columns) - next(columns)), axis=0)
         self._loss_tracker.update_state(ops.mean(distance[:-1]) + distance[-1])
         return {"loss": self._loss_tracker.result()}
-
-    weights_of = (0.0, 0.0)  # regress and diversity, set by `build_adversaries`
 
 
 def build_dense(n_pixels: int, n_conditions: int, config: GanConfig) -> tuple[Any, Any]:

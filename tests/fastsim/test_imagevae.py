@@ -29,9 +29,9 @@ from pfcalib.training.fit import TrainConfig
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def quick(loss, epochs, rate=3e-3, **options):
+def quick(loss, epochs, rate=3e-3, batch=256, **options):
     return TrainConfig(
-        learning_rate=rate, batch_size=256, epochs=epochs, patience=epochs, loss=loss,
+        learning_rate=rate, batch_size=batch, epochs=epochs, patience=epochs, loss=loss,
         schedule="cosine_steps", **options,
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ def line(rng, n):
 def test_a_flow_behind_means_and_widths_learns_a_line(rng):
     training, held_out = line(rng, 5000), line(rng, 1000)
     located = fit_located(
-        training, held_out, 32, quick("mae", 12), name="about", inputs="x", say=quiet
+        training, held_out, 32, quick("mae", 15, 5e-3, 64), name="about", inputs="x", say=quiet
     )
     config = TableFlowConfig(width=16, n_blocks=1, n_steps=3, train=quick("mse", 6))
     data = [(located.residuals(*part), part[1]) for part in (training, held_out)]
@@ -138,9 +138,9 @@ def test_convolutions_fit_any_side(side):
     model = build_adversaries(side * side, 2, config)
     generator, judge = (model.get_layer(name) for name in ("generator", "discriminator"))
     noise, condition = np.zeros((5, 3), np.float32), np.zeros((5, 2), np.float32)
-    image = generator({"noise": noise, "condition": condition})
+    image = keras.ops.convert_to_numpy(generator({"noise": noise, "condition": condition}))
     assert image.shape == (5, side * side)
-    assert float(keras.ops.min(image)) >= 0.0
+    assert image.min() >= 0.0
     told = judge({"image": image, "condition": condition})
     assert (told[LOGIT].shape, told[FEATURES].shape) == ((5, 1), (5, 8))
 
