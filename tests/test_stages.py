@@ -25,6 +25,7 @@ from pfcalib.calibration.lcw import LcwConfig, apply_lcw, derive_lcw
 from pfcalib.calibration.rings import N_LAYERS, N_RINGS
 from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import find_clusters
+from pfcalib.fastsim.voxels import VoxelConfig, simulate_voxels
 from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
 from pfcalib.higgs.topevents import TopConfig, simulate_chunk
@@ -326,6 +327,13 @@ def segments() -> dict[str, float]:
     return sums(found._asdict())
 
 
+def fastsim() -> dict[str, float]:
+    """Showers of pions by the parametrised engine as voxels."""
+    energies = (0.512, 4.096)
+    config = VoxelConfig(particle="pion", engine="parametrised", energies=energies, n_most=10)
+    return sums(simulate_voxels(config, 0))
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
@@ -334,7 +342,7 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "jet_calibration": jet_calibration, "boosted": boosted, "particlejets": particlejets,
     "tagging": tagging,
     "barrelhits": barrelhits, "forwardhits": forwardhits, "beamline": beamline,
-    "digits": digits, "segments": segments,
+    "digits": digits, "segments": segments, "fastsim": fastsim,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",

@@ -41,7 +41,7 @@ def high_level(voxels: Voxels) -> dict[str, F64]:
         found[f"log10_E_{name}"] = np.log10(layers[:, i] + LEAST)
     safe = np.maximum(layers, 1e-12)
     for axis in ("eta", "phi"):
-        place = getattr(cells, axis) * cells.r_perp / 100.0
+        place = getattr(cells, axis) * cells.rPerp / 100.0
         mean, square = (layer_sums(voxels.showers * place**q, binning) / safe for q in (1, 2))
         width = np.sqrt(np.maximum(square - mean**2, 0.0))
         for i, name in enumerate(names):

@@ -230,7 +230,7 @@ class Flow:
         """Inputs of the file of a step: of that of the layers without their scores."""
         tables = self.of_layers if layer_scores is None else self.of_voxels
         noise = rng.standard_normal((len(energy), tables.empty.shape[1]))
-        return {NOISE: noise.astype(np.float32), CONDITION: _condition(energy, layer_scores)}
+        return {NOISE: noise.astype(np.float32), CONDITION: condition_of(energy, layer_scores)}
 
     def generate(self, energy: ArrayLike, rng: np.random.Generator) -> Voxels:
         wanted = np.asarray(energy, dtype=np.float64)
@@ -252,7 +252,7 @@ class Flow:
         return Voxels(self.binning, wanted, showers.astype(np.float32))
 
 
-def _condition(energy: F64, layer_scores: NDArray[np.floating] | None) -> F32:
+def condition_of(energy: F64, layer_scores: NDArray[np.floating] | None = None) -> F32:
     """Logarithm of the energy, of about unit size, and the scores of the layers."""
     log = np.log(energy / 8.0)[:, None] / 2.0
     columns = [log] if layer_scores is None else [log, layer_scores]
@@ -289,7 +289,7 @@ def fit_flow(
             values = shares_in_layers(part) if i else of_depth
             drawn, _ = of_layers.forward(part.energy, of_depth, rng)
             scores, empty = tables.forward(part.energy, values, rng)
-            condition = _condition(part.energy, drawn if i else None)
+            condition = condition_of(part.energy, drawn if i else None)
             data.append(
                 FlowBatches(
                     np.where(values > 0.0, scores, np.nan), empty, condition,
