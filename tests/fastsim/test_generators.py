@@ -8,6 +8,7 @@ from pfcalib.errors import ConfigError
 from pfcalib.fastsim.flowmatching import STEPS, FlowConfig, fit_flow
 from pfcalib.fastsim.generators import Parametrisation
 from pfcalib.fastsim.pca import PcaConfig, fit_pca
+from pfcalib.fastsim.vae import VaeConfig, fit_vae
 from pfcalib.fastsim.voxels import BINNINGS, Voxels
 from pfcalib.samples.layouts.calochallenge import Binning, VoxelLayer
 from pfcalib.training.fit import TrainConfig
@@ -95,3 +96,25 @@ def test_the_parametrisation_gives_a_shower_of_each_energy():
     made = Parametrisation(binning, 1e-3).generate([2.0, 8.0], np.random.default_rng(1))
     assert made.energy.tolist() == [2.0, 8.0]
     assert made.showers[made.showers > 0.0].min() >= np.float32(1e-3)
+
+
+def test_the_autoencoder_gives_total_and_layers_of_the_toy_and_its_file_agrees(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
+    training, held_out, test = toy(2000, 1), toy(200, 2), toy(2000, 3)
+    config = VaeConfig(
+        width=64, n_layers=2, n_latent=4, train=TrainConfig(
+            learning_rate=3e-3, batch_size=100, epochs=40, patience=40, schedule="cosine_steps",
+            loss="mse",
+        ),
+    )  # fmt: skip
+    vae = fit_vae(training, held_out, config, inputs="toy", say=lambda line: None)
+    made = vae.generate(test.energy, np.random.default_rng(4))
+    for energy in np.unique(test.energy):
+        one, two = (of.take(of.energy == energy).layers for of in (made, test))
+        assert one.sum(axis=1).mean() == pytest.approx(two.sum(axis=1).mean(), rel=0.05)
+        np.testing.assert_allclose(one.mean(axis=0), two.mean(axis=0), atol=0.06 * energy)
+        # the share of the layers is its largest quantity, so it is not lost
+        assert np.corrcoef(one[:, 0], one[:, 1])[0, 1] < -0.5
+    assert check_stored_model(vae.kept.path).passed
