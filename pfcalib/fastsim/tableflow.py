@@ -1,5 +1,5 @@
 """Flow matching for tables of quantities of any kind, given what is known of each row: the networks
-of `flow` on normal scores.
+of `flowmatching` on normal scores.
 
 Where quantities are known to a small part of their spread over all rows, a network for the mean and
 the width of each score goes before (`Located`); flows and other generators then have to make
@@ -20,7 +20,7 @@ from sklearn.preprocessing import QuantileTransformer
 
 from pfcalib.deploy.validator import open_session
 from pfcalib.errors import ConfigError
-from pfcalib.fastsim.flow import (
+from pfcalib.fastsim.flowmatching import (
     CONDITION,
     NOISE,
     OUTPUT,
@@ -45,7 +45,7 @@ class TableFlowConfig:
     Parameters
     ----------
     width, n_blocks : int
-        As of `flow.build_velocity`.
+        As of `flowmatching.build_velocity`.
     n_steps : int
         Of time, each with two calls of the network.
     train : TrainConfig
