@@ -63,6 +63,7 @@ VERSIONS = {
     "digits": 1,  # charge on the pads of a time projection chamber
     "segments": 1,  # hits of long-lived particles too, candidates of five hits
     "fastsim": 1,  # showers as voxels
+    "detectors": 1,  # differences of Cherenkov light, fibres, images of photons
 }
 VARIABLE = "PFCALIB_CACHE"
 LEFT_SECONDS = 7 * 86400.0  # after which what another machine began to write counts as left

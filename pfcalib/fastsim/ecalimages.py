@@ -87,7 +87,7 @@ def kept_images(config: EcalConfig, *, n_processes: int = 1) -> EcalImages:
     """Images of a configuration, made where they are not in the cache; what an interrupted call
     has made is taken, and the number of processes changes nothing.
     """
-    key = cache_key("fastsim", "simulation", config=config)
+    key = cache_key("detectors", "simulation", config=config)
     path = keep_chunks(
         cache_folder() / "fastsim" / f"ecal-{key}.npz", functools.partial(simulate_images, config),
         -(-config.n_images // CHUNK), join=join_columns, n_processes=n_processes,
