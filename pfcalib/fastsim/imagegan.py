@@ -154,7 +154,8 @@ def build_convolutional(n_pixels: int, n_conditions: int, config: GanConfig) -> 
         x = layers.Conv2DTranspose(
             n, 4, strides=2, padding="same", activation="leaky_relu", name=f"up{i}"
         )(x)
-    x = layers.Conv2D(1, 3, padding="same", activation="relu", name="paint")(x)
+    # what is a little below 0 counts as 0, and still has a gradient
+    x = layers.Conv2D(1, 3, padding="same", activation="leaky_relu", name="paint")(x)
     extra = 4 * start - side
     x = layers.Cropping2D(((extra // 2, extra - extra // 2),) * 2, name="crop")(x)
     made = layers.Reshape((n_pixels,), name=OUTPUT)(x)
