@@ -218,12 +218,16 @@ class Vae:
         noise = rng.standard_normal((len(energy), self.config.n_latent)).astype(np.float32)
         return {NOISE: noise, CONDITION: condition_of(energy)}
 
+    @functools.cached_property
+    def _session(self) -> Any:
+        return open_session(self.kept.path)
+
     def generate(self, energy: ArrayLike, rng: np.random.Generator) -> Voxels:
         wanted, parts = np.asarray(energy, dtype=np.float64), []
-        session, first = open_session(self.kept.path), 1 + len(self.binning.layers)
+        first = 1 + len(self.binning.layers)
         for start in range(0, len(wanted), BATCH):
             some = wanted[start : start + BATCH]
-            shower = session.run([OUTPUT], self.inputs(some, rng))[0].astype(np.float64)
+            shower = self._session.run([OUTPUT], self.inputs(some, rng))[0].astype(np.float64)
             shower[:, 0] = np.maximum(shower[:, 0], 0.0)
             shower[:, 1:] **= 2
             shares = shower[:, first:]
@@ -277,7 +281,7 @@ def fit_vae(
         f"{OUTPUT}: total over energy, roots of shares of layers and of voxels in layers",
     }  # fmt: skip
     kept = fit_kept(
-        "vae", functools.partial(build_vae, binning, scale, config), (data[0], data[1]),
+        f"vae_{binning.pdg_id}", functools.partial(build_vae, binning, scale, config), (data[0], data[1]),
         config.train, settings={"config": asdict(config), "inputs": inputs},
         export=functools.partial(_decoder, told), say=say,
     )  # fmt: skip
