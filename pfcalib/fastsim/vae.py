@@ -281,8 +281,8 @@ def fit_vae(
         f"{OUTPUT}: total over energy, roots of shares of layers and of voxels in layers",
     }  # fmt: skip
     kept = fit_kept(
-        f"vae_{binning.pdg_id}", functools.partial(build_vae, binning, scale, config), (data[0], data[1]),
-        config.train, settings={"config": asdict(config), "inputs": inputs},
+        f"vae_{binning.pdg_id}", functools.partial(build_vae, binning, scale, config),
+        (data[0], data[1]), config.train, settings={"config": asdict(config), "inputs": inputs},
         export=functools.partial(_decoder, told), say=say,
     )  # fmt: skip
     return Vae(binning, config, kept)
