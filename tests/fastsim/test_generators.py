@@ -49,8 +49,20 @@ def require_alike(found, true, *, share, hits):
 
 def test_principal_components_give_layers_and_spread_of_a_toy_made_of_hits():
     training, test = toy(6000, 1), toy(6000, 2)
-    made = fit_pca(training).generate(test.energy, np.random.default_rng(3))
+    made = fit_pca(training, PcaConfig(hits="spread")).generate(
+        test.energy, np.random.default_rng(3)
+    )
     require_alike(made, test, share=0.15, hits=0.15)
+
+
+def test_hits_are_as_many_as_the_resolution_wants():
+    made = fit_pca(toy(4000, 1)).generate(np.full(4000, 4.0), np.random.default_rng(3))
+    layer = made.layers[:, 1]
+    chosen = np.abs(layer - 2.0) < 0.2
+    share = made.showers[chosen, 12] / layer[chosen]
+    # of one voxel: p (1 - p) / n with n = 1 / (0.101^2 / E + 0.002^2)
+    n = 2.0 / (0.101**2 + 2.0 * 0.002**2)
+    assert share.var() == pytest.approx(0.15 * 0.85 / n, rel=0.15)
 
 
 def test_in_between_the_response_is_that_of_the_mean_curve():
