@@ -39,9 +39,11 @@ class VaeConfig:
     width, n_layers : int
         Of encoder and decoder.
     n_latent : int
-    total, layers, voxels, latent : float
-        Weights of the squared errors of total, shares of layers and of voxels, and of the
-        divergence of the latent quantities.
+    total, layers, voxels : float
+        Weights of the squared errors of total, roots of shares of layers and of voxels.
+    latent : float
+        Weight of the divergence of the latent quantities, against the sum of squared errors. That
+        of the likelihood is twice the mean squared error; with less they are no Gaussians.
     turn : bool
         Turn showers about their axis at random in training.
     threshold : float, GeV
@@ -55,7 +57,7 @@ class VaeConfig:
     total: float = 30.0
     layers: float = 30.0
     voxels: float = 1.0
-    latent: float = 0.01
+    latent: float = 0.02
     turn: bool = True
     threshold: float = 1e-4
     train: TrainConfig = field(

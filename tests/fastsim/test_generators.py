@@ -116,8 +116,8 @@ def test_the_autoencoder_gives_total_and_layers_of_the_toy_and_its_file_agrees(
     monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
     training, held_out, test = toy(2000, 1), toy(200, 2), toy(2000, 3)
     config = VaeConfig(
-        width=64, n_layers=2, n_latent=4, train=TrainConfig(
-            learning_rate=3e-3, batch_size=100, epochs=40, patience=40, schedule="cosine_steps",
+        width=64, n_layers=2, n_latent=4, latent=0.06, train=TrainConfig(
+            learning_rate=3e-3, batch_size=100, epochs=20, patience=20, schedule="cosine_steps",
             loss="mse",
         ),
     )  # fmt: skip
