@@ -171,6 +171,8 @@ def _unet(x: Tensor, config: VertexNetConfig) -> Tensor:
     def block(x: Tensor, width: int, name: str) -> Tensor:
         for i in range(2):
             x = layers.Conv1D(width, size, padding="same", name=f"{name}_{i}")(x)
+            # numbers of order one all the way, which single precision rounds by little
+            x = layers.LayerNormalization(name=f"{name}_norm{i}")(x)
             x = layers.LeakyReLU(0.01, name=f"{name}_relu{i}")(x)
         return x
 
