@@ -113,9 +113,9 @@ def network_auc(
     return auc(model.predict_proba(unseen)[:, 1], label)
 
 
-def trees_auc(reference: F64, sample: F64, *, seed: int) -> Estimate:
+def trees_auc(reference: F64, sample: F64, *, seed: int, n_folds: int = 5) -> Estimate:
     """The same with boosted trees, by cross-validation on all showers (`metrics.fidelity`)."""
-    return tell_apart(sample, reference, copies=1, seed=seed).auc
+    return tell_apart(sample, reference, copies=1, seed=seed, n_folds=n_folds).auc
 
 
 def separations(reference: Voxels, sample: Voxels) -> dict[str, float]:
