@@ -9,7 +9,9 @@ weight; the latent quantities are pulled to standard Gaussians.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -31,45 +33,54 @@ TRUTH, OUTPUT = "truth", "shower"
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaeConfig:
-    """Networks and terms of the loss.
+class DecoderConfig:
+    """A network from latent quantities to showers.
 
     Parameters
     ----------
     width, n_layers : int
-        Of encoder and decoder.
     n_latent : int
-    total, layers, voxels : float
-        Weights of the squared errors of total, roots of shares of layers and of voxels.
-    latent : float
-        Weight of the divergence of the latent quantities, against the sum of squared errors. That
-        of the likelihood is twice the mean squared error; with less they are no Gaussians.
     turn : bool
         Turn showers about their axis at random in training.
     threshold : float, GeV
         Below it a voxel is empty.
-    train : TrainConfig
     """
 
     width: int = 256
     n_layers: int = 3
     n_latent: int = 16
+    turn: bool = True
+    threshold: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.n_layers, self.n_latent) < 1:
+            raise ConfigError(f"{type(self).__name__}: expected numbers above 0, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeConfig(DecoderConfig):
+    """Terms of the loss and training; the encoder is as large as the decoder.
+
+    Parameters
+    ----------
+    total, layers, voxels : float
+        Weights of the squared errors of total, roots of shares of layers and of voxels.
+    latent : float
+        Weight of the divergence of the latent quantities, against the sum of squared errors. That
+        of the likelihood is twice the mean squared error; with less they are no Gaussians.
+    train : TrainConfig
+    """
+
     total: float = 30.0
     layers: float = 30.0
     voxels: float = 1.0
     latent: float = 0.02
-    turn: bool = True
-    threshold: float = 1e-4
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             learning_rate=1e-3, batch_size=128, epochs=100, patience=100, schedule="cosine_steps",
             loss="mse",
         )
     )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.n_layers, self.n_latent) < 1:
-            raise ConfigError(f"VaeConfig: expected numbers above 0, got {self}")
 
 
 class VaeBatches(keras.utils.PyDataset):
@@ -150,7 +161,7 @@ class Root(layers.Layer):
         return ops.exp(0.5 * ops.log_softmax(x, axis=-1))
 
 
-def build_decoder(binning: Binning, config: VaeConfig) -> keras.Model:
+def build_decoder(binning: Binning, config: DecoderConfig) -> keras.Model:
     """Untrained network: inputs "noise" (n_latent,) and "condition" (1,); output total, roots of
     the shares of layers and of voxels (1 + n_layers + n_voxels,).
     """
@@ -208,28 +219,25 @@ class Constant(layers.Layer):
 
 
 @dataclass(frozen=True)
-class Vae:
+class Decoder:
     """A trained decoder."""
 
     binning: Binning
-    config: VaeConfig
-    kept: Kept
+    config: DecoderConfig
+    run: Callable[[dict[str, F32]], Any]  # from inputs to showers
+    path: Path | None = None  # of its ONNX file
 
     def inputs(self, energy: F64, rng: np.random.Generator) -> dict[str, F32]:
         """Inputs of the file."""
         noise = rng.standard_normal((len(energy), self.config.n_latent)).astype(np.float32)
         return {NOISE: noise, CONDITION: condition_of(energy)}
 
-    @functools.cached_property
-    def _session(self) -> Any:
-        return open_session(self.kept.path)
-
     def generate(self, energy: ArrayLike, rng: np.random.Generator) -> Voxels:
         wanted, parts = np.asarray(energy, dtype=np.float64), []
         first = 1 + len(self.binning.layers)
         for start in range(0, len(wanted), BATCH):
             some = wanted[start : start + BATCH]
-            shower = self._session.run([OUTPUT], self.inputs(some, rng))[0].astype(np.float64)
+            shower = np.asarray(self.run(self.inputs(some, rng)), dtype=np.float64)
             shower[:, 0] = np.maximum(shower[:, 0], 0.0)
             shower[:, 1:] **= 2
             shares = shower[:, first:]
@@ -241,6 +249,39 @@ class Vae:
             )  # fmt: skip
         showers = np.concatenate(parts or [np.zeros((0, self.binning.n_voxels))])
         return Voxels(self.binning, wanted, showers.astype(np.float32))
+
+
+def open_decoder(path: Path, binning: Binning, config: DecoderConfig) -> Decoder:
+    """The decoder of an ONNX file."""
+    session = open_session(path)
+    return Decoder(binning, config, lambda feed: session.run([OUTPUT], feed)[0], path)
+
+
+def shower_table(voxels: Voxels) -> F32:
+    """Showers as the decoder gives them: total over energy, roots of shares of layers and of voxels
+    in layers, (n, 1 + n_layers + n_voxels).
+    """
+    values = depths(voxels)
+    roots = [np.sqrt(values[:, 1:]), np.sqrt(shares_in_layers(voxels))]
+    return np.column_stack([values[:, :1], *roots]).astype(np.float32)
+
+
+def decoder_export(energy: F64, config: DecoderConfig) -> dict[str, Any]:
+    """What `export_onnx` is told of a decoder, with reference showers of some of the energies."""
+    condition = condition_of(energy[:N_REFERENCE])
+    noise = np.random.default_rng(1).standard_normal((len(condition), config.n_latent))
+    return {
+        "inputs": {NOISE: noise.astype(np.float32), CONDITION: condition}, "kind": "noise",
+        "normalisation": f"{NOISE}: standard Gaussian; {CONDITION}: ln(energy / 8 GeV) / 2; "
+        f"{OUTPUT}: total over energy, roots of shares of layers and of voxels in layers",
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Vae(Decoder):
+    """The decoder of an autoencoder."""
+
+    kept: Kept | None = None
 
 
 def fit_vae(
@@ -266,28 +307,19 @@ def fit_vae(
     orders = turns(binning) if config.turn else np.arange(binning.n_voxels)[None]
     data = [
         VaeBatches(
-            np.column_stack(
-                [depths(part)[:, :1], np.sqrt(depths(part)[:, 1:]), np.sqrt(shares_in_layers(part))]
-            ).astype(np.float32),
+            shower_table(part),
             condition_of(part.energy), scale, n_latent=config.n_latent,
             batch_size=config.train.batch_size, seed=config.train.seed, turns=orders, fixed=bool(k),
         )
         for k, part in enumerate((training, held_out))
     ]  # fmt: skip
-    rng = np.random.default_rng(config.train.seed)
-    condition = condition_of(held_out.energy[:N_REFERENCE])
-    noise = rng.standard_normal((len(condition), config.n_latent)).astype(np.float32)
-    told = {
-        "inputs": {NOISE: noise, CONDITION: condition}, "kind": "noise",
-        "normalisation": f"{NOISE}: standard Gaussian; {CONDITION}: ln(energy / 8 GeV) / 2; "
-        f"{OUTPUT}: total over energy, roots of shares of layers and of voxels in layers",
-    }  # fmt: skip
+    told = decoder_export(held_out.energy, config)
     kept = fit_kept(
         f"vae_{binning.pdg_id}", functools.partial(build_vae, binning, scale, config),
         (data[0], data[1]), config.train, settings={"config": asdict(config), "inputs": inputs},
         export=functools.partial(_decoder, told), say=say,
     )  # fmt: skip
-    return Vae(binning, config, kept)
+    return Vae(**vars(open_decoder(kept.path, binning, config)), kept=kept)
 
 
 def _decoder(told: dict[str, Any], model: keras.Model) -> dict[str, Any]:
