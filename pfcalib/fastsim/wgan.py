@@ -1,7 +1,7 @@
 """A Wasserstein GAN of showers with gradient penalty (arXiv:1704.00028), conditional on the energy,
 with a second critic that sees total and layers alone (ATL-SOFT-PUB-2018-001).
 
-The generator is the decoder of `fastsim.vae`. Its losses do not say how good it is, so every few
+The generator is the decoder of the autoencoder. Its losses do not say how good it is, so every few
 epochs its showers are held against the validation split, and those of the nearest histograms stay.
 """
 
@@ -22,9 +22,7 @@ from pfcalib.cache import cache_folder, cache_key, locked, write_text
 from pfcalib.deploy.contract import contract_path
 from pfcalib.deploy.export import export_onnx
 from pfcalib.errors import ConfigError
-from pfcalib.fastsim.flowmatching import CONDITION, NOISE, condition_of
-from pfcalib.fastsim.scores import turns
-from pfcalib.fastsim.vae import (
+from pfcalib.fastsim.decoders import (
     Decoder,
     DecoderConfig,
     build_decoder,
@@ -32,6 +30,8 @@ from pfcalib.fastsim.vae import (
     open_decoder,
     shower_table,
 )
+from pfcalib.fastsim.flowmatching import CONDITION, NOISE, condition_of
+from pfcalib.fastsim.scores import turns
 from pfcalib.fastsim.voxels import Voxels
 from pfcalib.fastsim.yardstick import separations
 from pfcalib.training.fit import Say
