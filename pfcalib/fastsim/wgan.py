@@ -115,6 +115,7 @@ def _train(
     say: Say,
 ) -> None:  # fmt: skip
     """Train the generator, which ends with its best weights."""
+    folder.mkdir(parents=True, exist_ok=True)
     showers, condition = shower_table(training), condition_of(training.energy)
     first = showers.shape[1] - training.binning.n_voxels
     critics = [build_critic(n, config, f"critic{n}") for n in (showers.shape[1], first)]
