@@ -232,14 +232,18 @@ class Flow:
         noise = rng.standard_normal((len(energy), tables.empty.shape[1]))
         return {NOISE: noise.astype(np.float32), CONDITION: condition_of(energy, layer_scores)}
 
+    @functools.cached_property
+    def _sessions(self) -> list[Any]:
+        return [open_session(self.kept[step].path) for step in STEPS]
+
     def generate(self, energy: ArrayLike, rng: np.random.Generator) -> Voxels:
-        wanted = np.asarray(energy, dtype=np.float64)
-        sessions = [open_session(self.kept[step].path) for step in STEPS]
-        parts = []
+        wanted, parts = np.asarray(energy, dtype=np.float64), []
         for start in range(0, len(wanted), BATCH):
             some, scores = wanted[start : start + BATCH], None
             values = []
-            for session, tables in zip(sessions, (self.of_layers, self.of_voxels), strict=True):
+            for session, tables in zip(
+                self._sessions, (self.of_layers, self.of_voxels), strict=True
+            ):
                 feed = self.inputs(some, scores, rng)
                 scores = session.run([OUTPUT], feed)[0]
                 values.append(tables.inverse(some, scores))
@@ -279,7 +283,7 @@ def fit_flow(
     rng = np.random.default_rng((config.train.seed, 1))
     orders = turns(training.binning) if config.turn else None
     many = augmented(training, rng, N_COPIES if config.turn else 1)
-    of_layers = NormalScores.fit(training.energy, depths(training))
+    of_layers = NormalScores.fit(training.energy, depths(training), n_roots=1)
     of_voxels = NormalScores.fit(many.energy, shares_in_layers(many))
     kept: dict[str, Kept] = {}
     for i, (step, tables) in enumerate(zip(STEPS, (of_layers, of_voxels), strict=True)):
@@ -307,7 +311,7 @@ def fit_flow(
         }  # fmt: skip
         sizes = tables.empty.shape[1], data[0].condition.shape[1]
         kept[step] = fit_kept(
-            f"flow_{step}",
+            f"flow_{step}_{training.binning.pdg_id}",
             functools.partial(build_velocity, *sizes, config.widths[i], config.n_blocks),
             (data[0], data[1]), config.train,
             settings={"config": asdict(config), "inputs": inputs},

@@ -5,9 +5,10 @@ At each energy the total and the shares of the layers become Gaussians by their 
 distributions; the leading principal component of these cuts the showers into bins of equal
 probability. In each bin this is done again with the showers of the bin, whose components are drawn
 independently of each other. The energy of a layer goes to hits of equal energy, drawn from the mean
-shape of the layer in the bin; their number is Poisson, with the mean that gives the shares of
-voxels the spread that they have. In between two energies one of them is taken at random, nearer
-ones more often, and the total scaled by the mean response.
+shape of the layer in the bin. Their number is Poisson: its mean is the inverse square of the
+resolution of the layer, as ATLAS has it (TFCSLateralShapeParametrizationHitNumberFromE), or gives
+the shares of voxels the spread that they have. In between two energies one of them is taken at
+random, nearer ones more often, and the total scaled by the mean response.
 """
 
 from __future__ import annotations
@@ -22,24 +23,38 @@ from pfcalib.errors import ConfigError
 from pfcalib.fastsim.generators import as_voxels
 from pfcalib.fastsim.scores import NormalScores, depths, layer_energies, shares_in_layers, turns
 from pfcalib.fastsim.voxels import Voxels, layer_of, layer_sums
-from pfcalib.samples.layouts.calochallenge import Binning
+from pfcalib.samples.layouts.calochallenge import LAYERS, Binning
 
 F64 = NDArray[np.float64]
 FEWEST = 20  # showers of a bin
 RELEVANT = 1e-3  # mean share of a layer that is simulated
 MOST_HITS = 1e6  # in a layer
+HITS = ("resolution", "spread")
+# stochastic and constant term of the resolution of lead-argon and of tiles, by which hits are many
+RESOLUTION = {True: (0.101, 0.002), False: (0.564, 0.055)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PcaConfig:
-    """Bins of the leading principal component, and what is below the threshold in GeV is dark."""
+    """Options of the parametrisation.
+
+    Parameters
+    ----------
+    n_bins : int
+        Of the leading principal component.
+    hits : str
+        What their number is taken from, of HITS.
+    threshold : float, GeV
+        Below it a voxel is empty.
+    """
 
     n_bins: int = 5
+    hits: str = "resolution"
     threshold: float = 1e-4
 
     def __post_init__(self) -> None:
-        if self.n_bins < 1:
-            raise ConfigError(f"PcaConfig: n_bins = {self.n_bins}, expected at least 1")
+        if self.n_bins < 1 or self.hits not in HITS:
+            raise ConfigError(f"{self}: expected n_bins of at least 1, hits of {', '.join(HITS)}")
 
 
 class _Bin(NamedTuple):
@@ -50,7 +65,7 @@ class _Bin(NamedTuple):
     mean: F64  # (n,) of the components
     spread: F64  # (n,)
     shape: F64  # (n_voxels,) mean share of each voxel in its layer
-    hits: F64  # (n_layers,) mean number at the mean energy of the layer
+    hits: F64  # (n_layers,) of the spread of shares, at the mean energy of the layer
     layers: F64  # (n_layers,) GeV, that mean energy
 
 
@@ -85,11 +100,18 @@ class FastCaloSim:
         for i, start in enumerate(self.binning.starts):
             place = slice(start, start + self.binning.layers[i].n_voxels)
             if of.layers[i] > 0.0:
-                mean = of.hits[i] * layers[:, i] / of.layers[i]
+                mean = self._n_hits(of, i, layers[:, i])
                 n = np.maximum(rng.poisson(np.minimum(mean, MOST_HITS)), 1)
                 hits = rng.multinomial(n, of.shape[place])
                 showers[:, place] = hits * (layers[:, i] / n)[:, None]
         return showers
+
+    def _n_hits(self, of: _Bin, layer: int, energy: F64) -> F64:
+        """Mean number of hits in a layer with these energies in GeV."""
+        if self.config.hits == "spread":
+            return of.hits[layer] * energy / of.layers[layer]
+        terms = RESOLUTION[LAYERS[self.binning.layers[layer].sampling].is_em]
+        return energy / (terms[0] ** 2 + terms[1] ** 2 * energy)
 
 
 def fit_pca(training: Voxels, config: PcaConfig | None = None) -> FastCaloSim:

@@ -4,7 +4,7 @@ scores: total and layers, then voxels.
 A quantity that is 0 with probability p has scores below the p-quantile of a standard Gaussian
 there, at random; above 0 the score follows its distribution (cumulative Gaussianisation, as in
 ATL-SOFT-PUB-2018-002). Between energies the logarithms of quantiles are interpolated in the
-logarithm of the energy.
+logarithm of the energy, those of the total energy in E^(-1/2), with which its width goes.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ class NormalScores(NamedTuple):
     log_energy: F64  # (n_energies,) ln GeV, rising
     empty: F64  # (n_energies, n) probability of 0
     logs: F64  # (n_energies, n, n_levels) logarithms of the quantiles of what is above 0
+    n_roots: int  # quantities, the first, that are interpolated in E^(-1/2)
 
     @classmethod
-    def fit(cls, energy: F64, values: NDArray[np.floating]) -> Self:
-        """Tables of values (n_showers, n), none below 0, at each energy (n_showers,) in GeV."""
+    def fit(cls, energy: F64, values: NDArray[np.floating], *, n_roots: int = 0) -> Self:
+        """Tables of values (n_showers, n), none below 0, at each energy (n_showers,) in GeV; the
+        widths of the first n_roots go with E^(-1/2).
+        """
         energies = np.unique(energy)
         empty = np.ones((len(energies), values.shape[1]))
         logs = np.full((*empty.shape, len(LEVELS)), np.nan)
@@ -46,7 +49,7 @@ class NormalScores(NamedTuple):
             for j in np.flatnonzero(empty[k] < 1.0):
                 lit = np.log(here[:, j][here[:, j] > 0.0])
                 logs[k, j] = np.quantile(lit, levels)
-        return cls(np.log(energies), empty, _fill(logs))
+        return cls(np.log(energies), empty, _fill(logs), n_roots)
 
     def forward(
         self, energy: F64, values: NDArray[np.floating], rng: np.random.Generator
@@ -81,9 +84,16 @@ class NormalScores(NamedTuple):
         """Values of scores (n_showers, n) at any energies, and by how much the scores are above
         those of 0; both (n_showers, n).
         """
-        at = np.interp(np.log(energy), self.log_energy, np.arange(len(self.log_energy)))
-        low = np.minimum(at.astype(np.int64), max(len(self.log_energy) - 2, 0))
-        high, share = np.minimum(low + 1, len(self.log_energy) - 1), (at - low)[:, None]
+        known = self.log_energy
+        log = np.clip(np.log(energy), known[0], known[-1])
+        low = np.clip(np.searchsorted(known, log, side="right") - 1, 0, max(len(known) - 2, 0))
+        high = np.minimum(low + 1, len(known) - 1)
+        parts = []
+        for variable in (_inverse_root, np.asarray):
+            start, end = variable(known[low]), variable(known[high])
+            gap = np.where(high > low, end - start, 1.0)
+            parts.append(((variable(log) - start) / gap)[:, None])
+        share = np.where(np.arange(scores.shape[1]) < self.n_roots, *parts)
         empty = (1.0 - share) * self.empty[low] + share * self.empty[high]
         p = ndtr(scores.astype(np.float64))
         above = (p - empty) / np.maximum(1.0 - empty, _TINY)
@@ -91,12 +101,16 @@ class NormalScores(NamedTuple):
         place = np.clip((level - LEVELS[0]) / _STEP, 0.0, len(LEVELS) - 1.001)
         left = place.astype(np.int64)
         part, column = place - left, np.arange(scores.shape[1])[None, :]
-        log = np.zeros(scores.shape)
+        found = np.zeros(scores.shape)
         for row, weight in ((low, 1.0 - share), (high, share)):
             table = self.logs[row[:, None], column, left]
             table = table + part * (self.logs[row[:, None], column, left + 1] - table)
-            log += weight * table
-        return np.where(above > 0.0, np.exp(log), 0.0), p - empty
+            found += weight * table
+        return np.where(above > 0.0, np.exp(found), 0.0), p - empty
+
+
+def _inverse_root(log_energy: F64) -> F64:
+    return np.exp(-0.5 * log_energy)
 
 
 def draw_empty(scores: F64, empty: F64, rng: np.random.Generator) -> F64:

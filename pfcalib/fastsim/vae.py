@@ -1,9 +1,8 @@
 """A variational autoencoder of showers, conditional on the energy, with terms of the loss for total
 and layers (after ATL-SOFT-PUB-2018-001).
 
-The decoder gives the total energy over that of the particle, the shares of the layers and in each
-layer the shares of the voxels. Compared are their square roots, of the total itself, each with a
-weight; the latent quantities are pulled to standard Gaussians.
+Compared are the total and the square roots of the shares of layers and voxels, each with a weight;
+the latent quantities are pulled to standard Gaussians.
 """
 
 from __future__ import annotations
@@ -15,59 +14,51 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers, ops
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from pfcalib.deploy.validator import open_session
-from pfcalib.errors import ConfigError
-from pfcalib.fastsim.flowmatching import BATCH, CONDITION, N_REFERENCE, NOISE, condition_of
-from pfcalib.fastsim.scores import compose, depths, layer_energies, shares_in_layers, turns
+from pfcalib.fastsim.decoders import (
+    Decoder,
+    DecoderConfig,
+    build_decoder,
+    decoder_export,
+    open_decoder,
+    shower_table,
+)
+from pfcalib.fastsim.flowmatching import CONDITION, NOISE, condition_of
+from pfcalib.fastsim.scores import turns
 from pfcalib.fastsim.voxels import Voxels
 from pfcalib.samples.layouts.calochallenge import Binning
 from pfcalib.training.fit import Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
 
 F64, F32 = NDArray[np.float64], NDArray[np.float32]
-TRUTH, OUTPUT = "truth", "shower"
+TRUTH = "truth"
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaeConfig:
-    """Networks and terms of the loss.
+class VaeConfig(DecoderConfig):
+    """Terms of the loss and training; the encoder is as large as the decoder.
 
     Parameters
     ----------
-    width, n_layers : int
-        Of encoder and decoder.
-    n_latent : int
-    total, layers, voxels, latent : float
-        Weights of the squared errors of total, shares of layers and of voxels, and of the
-        divergence of the latent quantities.
-    turn : bool
-        Turn showers about their axis at random in training.
-    threshold : float, GeV
-        Below it a voxel is empty.
+    total, layers, voxels : float
+        Weights of the squared errors of total, roots of shares of layers and of voxels.
+    latent : float
+        Weight of the divergence of the latent quantities, against the sum of squared errors. That
+        of the likelihood is twice the mean squared error; with less they are no Gaussians.
     train : TrainConfig
     """
 
-    width: int = 256
-    n_layers: int = 3
-    n_latent: int = 16
     total: float = 30.0
     layers: float = 30.0
     voxels: float = 1.0
-    latent: float = 0.01
-    turn: bool = True
-    threshold: float = 1e-4
+    latent: float = 0.02
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             learning_rate=1e-3, batch_size=128, epochs=100, patience=100, schedule="cosine_steps",
             loss="mse",
         )
     )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.n_layers, self.n_latent) < 1:
-            raise ConfigError(f"VaeConfig: expected numbers above 0, got {self}")
 
 
 class VaeBatches(keras.utils.PyDataset):
@@ -140,35 +131,6 @@ class Latent(layers.Layer):
         return {**super().get_config(), "weight": self.weight}
 
 
-@keras.saving.register_keras_serializable(package="pfcalib")
-class Root(layers.Layer):
-    """Square roots of the shares that a softmax gives."""
-
-    def call(self, x: Any) -> Any:
-        return ops.exp(0.5 * ops.log_softmax(x, axis=-1))
-
-
-def build_decoder(binning: Binning, config: VaeConfig) -> keras.Model:
-    """Untrained network: inputs "noise" (n_latent,) and "condition" (1,); output total, roots of
-    the shares of layers and of voxels (1 + n_layers + n_voxels,).
-    """
-    noise, condition = (
-        keras.Input((config.n_latent,), name=NOISE),
-        keras.Input((1,), name=CONDITION),
-    )
-    x = layers.Concatenate(name="both")([noise, condition])
-    for i in range(config.n_layers):
-        x = layers.Dense(config.width, activation="swish", name=f"dense{i}")(x)
-    sizes = [len(binning.layers), *(layer.n_voxels for layer in binning.layers)]
-    parts = [layers.Dense(1, bias_initializer="ones", name="total")(x)]
-    parts += [
-        Root(name=f"root{i}")(layers.Dense(size, name=f"shares{i}")(x))
-        for i, size in enumerate(sizes)
-    ]
-    shower = layers.Concatenate(name=OUTPUT)(parts)
-    return keras.Model({NOISE: noise, CONDITION: condition}, shower, name="decoder")
-
-
 def build_vae(binning: Binning, scale: F32, config: VaeConfig) -> keras.Model:
     """Untrained encoder and decoder: inputs "truth", "condition" and "noise"; output the shower,
     each column by its scale in the loss. The decoder is its layer "decoder".
@@ -206,35 +168,10 @@ class Constant(layers.Layer):
 
 
 @dataclass(frozen=True)
-class Vae:
-    """A trained decoder."""
+class Vae(Decoder):
+    """The decoder of an autoencoder."""
 
-    binning: Binning
-    config: VaeConfig
-    kept: Kept
-
-    def inputs(self, energy: F64, rng: np.random.Generator) -> dict[str, F32]:
-        """Inputs of the file."""
-        noise = rng.standard_normal((len(energy), self.config.n_latent)).astype(np.float32)
-        return {NOISE: noise, CONDITION: condition_of(energy)}
-
-    def generate(self, energy: ArrayLike, rng: np.random.Generator) -> Voxels:
-        wanted, parts = np.asarray(energy, dtype=np.float64), []
-        session, first = open_session(self.kept.path), 1 + len(self.binning.layers)
-        for start in range(0, len(wanted), BATCH):
-            some = wanted[start : start + BATCH]
-            shower = session.run([OUTPUT], self.inputs(some, rng))[0].astype(np.float64)
-            shower[:, 0] = np.maximum(shower[:, 0], 0.0)
-            shower[:, 1:] **= 2
-            shares = shower[:, first:]
-            parts.append(
-                compose(
-                    self.binning, layer_energies(some, shower[:, :first]), shares, shares,
-                    threshold=self.config.threshold,
-                )
-            )  # fmt: skip
-        showers = np.concatenate(parts or [np.zeros((0, self.binning.n_voxels))])
-        return Voxels(self.binning, wanted, showers.astype(np.float32))
+    kept: Kept | None = None
 
 
 def fit_vae(
@@ -260,28 +197,19 @@ def fit_vae(
     orders = turns(binning) if config.turn else np.arange(binning.n_voxels)[None]
     data = [
         VaeBatches(
-            np.column_stack(
-                [depths(part)[:, :1], np.sqrt(depths(part)[:, 1:]), np.sqrt(shares_in_layers(part))]
-            ).astype(np.float32),
+            shower_table(part),
             condition_of(part.energy), scale, n_latent=config.n_latent,
             batch_size=config.train.batch_size, seed=config.train.seed, turns=orders, fixed=bool(k),
         )
         for k, part in enumerate((training, held_out))
     ]  # fmt: skip
-    rng = np.random.default_rng(config.train.seed)
-    condition = condition_of(held_out.energy[:N_REFERENCE])
-    noise = rng.standard_normal((len(condition), config.n_latent)).astype(np.float32)
-    told = {
-        "inputs": {NOISE: noise, CONDITION: condition}, "kind": "noise",
-        "normalisation": f"{NOISE}: standard Gaussian; {CONDITION}: ln(energy / 8 GeV) / 2; "
-        f"{OUTPUT}: total over energy, roots of shares of layers and of voxels in layers",
-    }  # fmt: skip
+    told = decoder_export(held_out.energy, config)
     kept = fit_kept(
-        "vae", functools.partial(build_vae, binning, scale, config), (data[0], data[1]),
-        config.train, settings={"config": asdict(config), "inputs": inputs},
+        f"vae_{binning.pdg_id}", functools.partial(build_vae, binning, scale, config),
+        (data[0], data[1]), config.train, settings={"config": asdict(config), "inputs": inputs},
         export=functools.partial(_decoder, told), say=say,
     )  # fmt: skip
-    return Vae(binning, config, kept)
+    return Vae(**vars(open_decoder(kept.path, binning, config)), kept=kept)
 
 
 def _decoder(told: dict[str, Any], model: keras.Model) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.neighbors import NearestNeighbors
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -20,7 +20,7 @@ from pfcalib.fastsim.voxels import Voxels, layer_sums
 from pfcalib.metrics.curve import Estimate
 from pfcalib.metrics.fidelity import tell_apart
 from pfcalib.metrics.frechet import separation
-from pfcalib.metrics.roc import auc, proportion
+from pfcalib.metrics.roc import auc
 from pfcalib.samples.layouts.calochallenge import NAMES, voxel_cells
 
 F64 = NDArray[np.float64]
@@ -63,7 +63,12 @@ def low_table(voxels: Voxels) -> F64:
 
 
 def network_auc(
-    reference: F64, sample: F64, *, seed: int, width: int = 512, epochs: int = 50
+    reference: NDArray[np.floating],
+    sample: NDArray[np.floating],
+    *,
+    seed: int,
+    width: int = 512,
+    epochs: int = 50,
 ) -> Estimate:
     """Area under the ROC curve of a network of two hidden layers that was trained to tell two
     samples apart, on a fifth of them.
@@ -90,6 +95,7 @@ def network_auc(
     n = len(reference)
     if len(sample) != n:
         raise ConfigError(f"{len(sample)} showers against {n}: expected as many")
+    reference, sample = (np.asarray(x, dtype=np.float32) for x in (reference, sample))
     rng = np.random.default_rng(seed)
     cut = int((SPLIT[0] + SPLIT[1]) * n)
     parts = [x[rng.permutation(n)] for x in (reference, sample)]
@@ -107,9 +113,9 @@ def network_auc(
     return auc(model.predict_proba(unseen)[:, 1], label)
 
 
-def trees_auc(reference: F64, sample: F64, *, seed: int) -> Estimate:
+def trees_auc(reference: F64, sample: F64, *, seed: int, n_folds: int = 5) -> Estimate:
     """The same with boosted trees, by cross-validation on all showers (`metrics.fidelity`)."""
-    return tell_apart(sample, reference, copies=1, seed=seed).auc
+    return tell_apart(sample, reference, copies=1, seed=seed, n_folds=n_folds).auc
 
 
 def separations(reference: Voxels, sample: Voxels) -> dict[str, float]:
@@ -136,31 +142,36 @@ def _shown(voxels: Voxels) -> dict[str, F64]:
     return shown
 
 
-def repeated_share(sample: Voxels, training: Voxels, held_out: Voxels) -> Estimate:
+def repeated_share(
+    sample: Voxels, training: Voxels, held_out: Voxels, *, n_mixed: int = 50
+) -> Estimate:
     """Share of generated showers that are nearer to a shower of the training than to any of equally
     many that the generator has not seen; a half, if it has learnt nothing by heart.
 
     Distances are Euclidean, of square roots of the voxels over the energy of the particle, among
-    showers of the same energy.
+    showers of the same energy. A few typical showers are the nearest ones of many, so the error is
+    the spread of the share when training and held-out showers are mixed and parted anew.
+
+    Parameters
+    ----------
+    sample, training, held_out : Voxels
+    n_mixed : int
+        Times that they are parted anew.
     """
-    nearer = total = 0
+    rng, found, total = np.random.default_rng(1), np.zeros(1 + n_mixed), 0
     for energy in np.unique(sample.energy):
-        mine, seen, unseen = (of.take(of.energy == energy) for of in (sample, training, held_out))
-        n = min(len(seen.energy), len(unseen.energy))
-        if n == 0 or len(mine.energy) == 0:
+        mine, *both = (of.take(of.energy == energy) for of in (sample, training, held_out))
+        n = min(len(of.energy) for of in both)
+        if n == 0:
             continue
-        points = [
-            np.sqrt(of.showers / energy)
-            for of in (mine, seen.take(np.s_[:n]), unseen.take(np.s_[:n]))
-        ]
-        distance = [
-            NearestNeighbors(n_neighbors=1).fit(x).kneighbors(points[0])[0][:, 0]
-            for x in points[1:]
-        ]
-        tied = distance[0] == distance[1]
-        nearer += float(np.sum(distance[0] < distance[1]) + 0.5 * np.sum(tied))
+        points = [np.sqrt(of.showers / np.float32(energy)) for of in (mine, *both)]
+        distance = euclidean_distances(points[0], np.concatenate([x[:n] for x in points[1:]]))
+        parted = [np.arange(2 * n), *(rng.permutation(2 * n) for _ in range(n_mixed))]
+        for k, order in enumerate(parted):
+            seen, unseen = (distance[:, rows].min(axis=1) for rows in (order[:n], order[n:]))
+            found[k] += np.sum(seen < unseen) + 0.5 * np.sum(seen == unseen)
         total += len(mine.energy)
-    return proportion(round(nearer), total)
+    return Estimate(float(found[0] / total), float(np.std(found[1:] / total)))
 
 
 # areas under the curve at low and high level, 1000 times the Frechet physics distance, of

@@ -10,6 +10,7 @@ from pfcalib.fastsim.generators import Parametrisation
 from pfcalib.fastsim.pca import PcaConfig, fit_pca
 from pfcalib.fastsim.vae import VaeConfig, fit_vae
 from pfcalib.fastsim.voxels import BINNINGS, Voxels
+from pfcalib.fastsim.wgan import WganConfig, fit_wgan
 from pfcalib.samples.layouts.calochallenge import Binning, VoxelLayer
 from pfcalib.training.fit import TrainConfig
 
@@ -49,8 +50,20 @@ def require_alike(found, true, *, share, hits):
 
 def test_principal_components_give_layers_and_spread_of_a_toy_made_of_hits():
     training, test = toy(6000, 1), toy(6000, 2)
-    made = fit_pca(training).generate(test.energy, np.random.default_rng(3))
+    made = fit_pca(training, PcaConfig(hits="spread")).generate(
+        test.energy, np.random.default_rng(3)
+    )
     require_alike(made, test, share=0.15, hits=0.15)
+
+
+def test_hits_are_as_many_as_the_resolution_wants():
+    made = fit_pca(toy(4000, 1)).generate(np.full(4000, 4.0), np.random.default_rng(3))
+    layer = made.layers[:, 1]
+    chosen = np.abs(layer - 2.0) < 0.2
+    share = made.showers[chosen, 12] / layer[chosen]
+    # of one voxel: p (1 - p) / n with n = 1 / (0.101^2 / E + 0.002^2)
+    n = 2.0 / (0.101**2 + 2.0 * 0.002**2)
+    assert share.var() == pytest.approx(0.15 * 0.85 / n, rel=0.15)
 
 
 def test_in_between_the_response_is_that_of_the_mean_curve():
@@ -104,8 +117,8 @@ def test_the_autoencoder_gives_total_and_layers_of_the_toy_and_its_file_agrees(
     monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
     training, held_out, test = toy(2000, 1), toy(200, 2), toy(2000, 3)
     config = VaeConfig(
-        width=64, n_layers=2, n_latent=4, train=TrainConfig(
-            learning_rate=3e-3, batch_size=100, epochs=40, patience=40, schedule="cosine_steps",
+        width=64, n_layers=2, n_latent=4, latent=0.06, train=TrainConfig(
+            learning_rate=3e-3, batch_size=100, epochs=20, patience=20, schedule="cosine_steps",
             loss="mse",
         ),
     )  # fmt: skip
@@ -118,3 +131,33 @@ def test_the_autoencoder_gives_total_and_layers_of_the_toy_and_its_file_agrees(
         # the share of the layers is its largest quantity, so it is not lost
         assert np.corrcoef(one[:, 0], one[:, 1])[0, 1] < -0.5
     assert check_stored_model(vae.kept.path).passed
+
+
+def test_the_gan_gives_total_and_layers_of_the_toy_and_goes_on_where_it_was_stopped(
+    tmp_path, monkeypatch
+):
+    training, held_out, test = toy(1000, 1), toy(400, 2), toy(1000, 3)
+    config = WganConfig(
+        width=48, n_layers=2, n_latent=6, learning_rate=1e-3, batch_size=50, epochs=30, n_checks=5,
+        n_critic=3,
+    )  # fmt: skip
+    made, said = [], []
+    for place in ("whole", "stopped"):
+        monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path / place))
+
+        def stop(line, place=place):
+            said.append(line)
+            if place == "stopped" and len(said) == 9:
+                raise KeyboardInterrupt
+
+        if place == "stopped":
+            with pytest.raises(KeyboardInterrupt):
+                fit_wgan(training, held_out, config, inputs="toy", say=stop)
+        gan = fit_wgan(training, held_out, config, inputs="toy", say=said.append)
+        made.append(gan.generate(test.energy, np.random.default_rng(4)))
+        assert check_stored_model(gan.path).passed
+    assert len(said) > 12
+    for energy in np.unique(test.energy):
+        one, two = (of.take(of.energy == energy).layers for of in (made[0], test))
+        assert one.sum(axis=1).mean() == pytest.approx(two.sum(axis=1).mean(), rel=0.15)
+        np.testing.assert_allclose(one.mean(axis=0), two.mean(axis=0), atol=0.15 * energy)

@@ -50,6 +50,11 @@ def test_between_energies_the_median_is_that_of_both(rng):
     tables = NormalScores.fit(energy, values)
     found, _ = tables.inverse(np.array([2.0]), np.zeros((1, 2)))
     assert found[0, 0] == pytest.approx(2.0, rel=0.02)
+    # widths of 0.2 and 0.1 that go with the inverse root of the energy
+    values /= energy[:, None]
+    tables = NormalScores.fit(energy, values, n_roots=1)
+    found, _ = tables.inverse(np.full(20_000, 2.0), rng.standard_normal((20_000, 2)))
+    assert np.log(found[:, 0]).std() == pytest.approx(0.2 / np.sqrt(2.0), rel=0.03)
     with pytest.raises(ConfigError, match="known"):
         tables.forward(np.array([2.0]), values[:1], rng)
 
