@@ -57,7 +57,7 @@ benchmark: $(STAMP)  ## timings of simulation, clustering, streaming, inference
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 
 lock: $(STAMP)  ## solve pyproject.toml anew into requirements.lock (maintainers)
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra fits --extra geant4 --extra hepdata --extra jets --extra lab --extra pythia --extra serve --extra tables --extra tracking --extra workflow --generate-hashes --python-version 3.11 \
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra fits --extra fpga --extra geant4 --extra hepdata --extra jets --extra lab --extra pythia --extra serve --extra tables --extra tracking --extra workflow --generate-hashes --python-version 3.11 \
 	  --prerelease=if-necessary-or-explicit -o requirements.lock --no-header -q \
 	  --no-emit-index-url --no-emit-find-links --no-annotate
 

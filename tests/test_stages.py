@@ -64,6 +64,8 @@ from pfcalib.tracking.segments import SegmentConfig, simulate_segments
 from pfcalib.training.fit import TrainConfig
 from pfcalib.training.networks import NetworkConfig, fit_network
 from pfcalib.training.stream import ClusterStream
+from pfcalib.trigger.regions import CrossingConfig, simulate_deposits, simulate_regions
+from pfcalib.trigger.twobody import TwoBodyConfig, simulate_two_bodies
 
 RECORD = Path(__file__).with_name("stages.json")
 # relative, of a stage or of values whose name begins so: rounding depends on the processor, and a
@@ -323,6 +325,12 @@ def digits() -> dict[str, float]:
     return sums(pieces._asdict())
 
 
+def twobody() -> dict[str, float]:
+    """Pairs of tracks of collisions with b quarks."""
+    made = simulate_two_bodies(TwoBodyConfig(process="b", n_events=60, seed=SEED), 0)
+    return sums(made._asdict())
+
+
 def segments() -> dict[str, float]:
     """Candidates of five hits in events with decays."""
     events = LongLivedConfig(n_events=2, n_tracks=200, n_decays=20, seed=SEED)
@@ -346,6 +354,19 @@ def detectors() -> dict[str, float]:
     return sums({**cherenkov, "fibres": images, "x": hits.x, **photons._asdict()})
 
 
+def regions() -> dict[str, float]:
+    """Regions of crossings with top quarks, and of scalars."""
+    found = {}
+    for signal in ("ttbar", "suep"):
+        config = CrossingConfig(
+            n_crossings=3, mu=5.0, signal=signal, n_soft=20, n_hard=5, pool_seed=SEED, seed=SEED
+        )
+        sources = {name: simulate_deposits(one, 0) for name, one in config.sources.items()}
+        made = simulate_regions(config, sources, 0)
+        found |= {f"{signal} {name}": values for name, values in made._asdict().items()}
+    return sums(found)
+
+
 STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "simulation": simulation, "clustering": clustering, "geant4": geant4,
     "geant4_tables": geant4_tables, "pythia": pythia, "events": events, "maps": maps,
@@ -354,13 +375,14 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "jet_calibration": jet_calibration, "boosted": boosted, "particlejets": particlejets,
     "tagging": tagging,
     "barrelhits": barrelhits, "forwardhits": forwardhits, "beamline": beamline,
-    "digits": digits, "segments": segments, "fastsim": fastsim,
-    "detectors": detectors,
+    "digits": digits, "segments": segments, "regions": regions, "twobody": twobody,
+    "fastsim": fastsim, "detectors": detectors,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",
     "topevents": "pythia8mc", "jet_calibration": "pythia8mc", "boosted": "pythia8mc",
     "particlejets": "pythia8mc", "tagging": "pythia8mc",
+    "regions": "pythia8mc", "twobody": "pythia8mc",
 }  # fmt: skip
 
 
