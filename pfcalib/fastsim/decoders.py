@@ -1,5 +1,5 @@
-"""The network that autoencoder and GAN share: from a few latent quantities and the energy to the
-total energy, the shares of the layers and in each layer the shares of the voxels.
+"""The network from a few latent quantities and the energy to the total
+energy, the shares of the layers and in each layer the shares of the voxels.
 """
 
 from __future__ import annotations

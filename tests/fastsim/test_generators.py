@@ -10,7 +10,6 @@ from pfcalib.fastsim.generators import Parametrisation
 from pfcalib.fastsim.pca import PcaConfig, fit_pca
 from pfcalib.fastsim.vae import VaeConfig, fit_vae
 from pfcalib.fastsim.voxels import BINNINGS, Voxels
-from pfcalib.fastsim.wgan import WganConfig, fit_wgan
 from pfcalib.samples.layouts.calochallenge import Binning, VoxelLayer
 from pfcalib.training.fit import TrainConfig
 
@@ -131,33 +130,3 @@ def test_the_autoencoder_gives_total_and_layers_of_the_toy_and_its_file_agrees(
         # the share of the layers is its largest quantity, so it is not lost
         assert np.corrcoef(one[:, 0], one[:, 1])[0, 1] < -0.5
     assert check_stored_model(vae.kept.path).passed
-
-
-def test_the_gan_gives_total_and_layers_of_the_toy_and_goes_on_where_it_was_stopped(
-    tmp_path, monkeypatch
-):
-    training, held_out, test = toy(1000, 1), toy(400, 2), toy(1000, 3)
-    config = WganConfig(
-        width=48, n_layers=2, n_latent=6, learning_rate=1e-3, batch_size=50, epochs=30, n_checks=5,
-        n_critic=3,
-    )  # fmt: skip
-    made, said = [], []
-    for place in ("whole", "stopped"):
-        monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path / place))
-
-        def stop(line, place=place):
-            said.append(line)
-            if place == "stopped" and len(said) == 9:
-                raise KeyboardInterrupt
-
-        if place == "stopped":
-            with pytest.raises(KeyboardInterrupt):
-                fit_wgan(training, held_out, config, inputs="toy", say=stop)
-        gan = fit_wgan(training, held_out, config, inputs="toy", say=said.append)
-        made.append(gan.generate(test.energy, np.random.default_rng(4)))
-        assert check_stored_model(gan.path).passed
-    assert len(said) > 12
-    for energy in np.unique(test.energy):
-        one, two = (of.take(of.energy == energy).layers for of in (made[0], test))
-        assert one.sum(axis=1).mean() == pytest.approx(two.sum(axis=1).mean(), rel=0.15)
-        np.testing.assert_allclose(one.mean(axis=0), two.mean(axis=0), atol=0.15 * energy)
