@@ -63,6 +63,8 @@ VERSIONS = {
     "digits": 1,  # charge on the pads of a time projection chamber
     "regions": 1,  # collisions in the towers of a trigger, crossings of them
     "segments": 1,  # hits of long-lived particles too, candidates of five hits
+    "fastsim": 1,  # showers as voxels
+    "detectors": 1,  # differences of Cherenkov light, fibres, images of photons
     "twobody": 1,  # pairs of tracks of forward collisions
 }
 VARIABLE = "PFCALIB_CACHE"

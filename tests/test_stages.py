@@ -25,6 +25,10 @@ from pfcalib.calibration.lcw import LcwConfig, apply_lcw, derive_lcw
 from pfcalib.calibration.rings import N_LAYERS, N_RINGS
 from pfcalib.clustering.moments import cluster_moments
 from pfcalib.clustering.topo import find_clusters
+from pfcalib.fastsim.ecalimages import EcalConfig, simulate_images
+from pfcalib.fastsim.fibres import FibreConfig, simulate_fibres
+from pfcalib.fastsim.richtoy import RichConfig, simulate_rich
+from pfcalib.fastsim.voxels import VoxelConfig, simulate_voxels
 from pfcalib.geometry import GRIDS, WINDOW
 from pfcalib.higgs.candidates import CandidateConfig, simulate_candidates
 from pfcalib.higgs.topevents import TopConfig, simulate_chunk
@@ -334,6 +338,22 @@ def segments() -> dict[str, float]:
     return sums(found._asdict())
 
 
+def fastsim() -> dict[str, float]:
+    """Showers of pions by the parametrised engine as voxels."""
+    energies = (0.512, 4.096)
+    config = VoxelConfig(particle="pion", engine="parametrised", energies=energies, n_most=10)
+    return sums(simulate_voxels(config, 0))
+
+
+def detectors() -> dict[str, float]:
+    """Differences of Cherenkov light, images of fibres and of photons."""
+    tracks, differences = simulate_rich(RichConfig(n_tracks=50))
+    hits, images = simulate_fibres(FibreConfig(n_images=6))
+    photons = simulate_images(EcalConfig(n_images=6), 0)
+    cherenkov = {"differences": differences, "momentum": tracks.momentum}
+    return sums({**cherenkov, "fibres": images, "x": hits.x, **photons._asdict()})
+
+
 def regions() -> dict[str, float]:
     """Regions of crossings with top quarks, and of scalars."""
     found = {}
@@ -356,6 +376,7 @@ STAGES: dict[str, Callable[[], dict[str, float]]] = {
     "tagging": tagging,
     "barrelhits": barrelhits, "forwardhits": forwardhits, "beamline": beamline,
     "digits": digits, "segments": segments, "regions": regions, "twobody": twobody,
+    "fastsim": fastsim, "detectors": detectors,
 }  # fmt: skip
 NEEDS = {  # extras
     "geant4": "geant4_pybind", "pythia": "pythia8mc", "events": "pythia8mc", "higgs": "pythia8mc",

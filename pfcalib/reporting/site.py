@@ -57,6 +57,8 @@ THEMES = {  # in the order of the front page; others follow
     "tracking": "Hits become tracks, and tracks vertices, by networks and without.",
     "triggers and drift chambers": "What is kept at 40 MHz, and what a time projection "
     "chamber makes of charge: clusters, and kinds of particles.",
+    "fast simulation": "Showers by parametrisations and by networks that learned from Geant4's: "
+    "how near they come, and what they cost.",
     "Higgs bosons": "Pairs of Higgs bosons in two b quarks and two photons, and what looks like "
     "them.",
     "training": "What training costs, which settings matter, what a network looks at.",

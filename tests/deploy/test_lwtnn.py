@@ -21,6 +21,8 @@ from pfcalib.deploy.lwtnn import (
 )
 from pfcalib.deploy.native import find_compiler
 from pfcalib.errors import ValidationError
+from pfcalib.fastsim.imagegan import GanConfig, build_adversaries
+from pfcalib.fastsim.imagevae import VaeConfig, build_vae
 from pfcalib.models.families import build_model
 
 pytestmark = [
@@ -110,6 +112,28 @@ def flat_network():
     return build_model("dnn", n_pixels=30, widths=[16, 8], with_scalars=True)
 
 
+def generator():
+    """Noise and condition to quantities, as of adversaries."""
+    config = GanConfig(n_noise=5, width=8, channels=0)
+    return build_adversaries(4, 3, config).get_layer("generator")
+
+
+def decoder():
+    """Latent numbers and condition to pixels, as of an autoencoder."""
+    config = VaeConfig(n_latent=3, widths=(8, 12))
+    condition = np.arange(24, dtype=np.float32).reshape(8, 3)
+    return build_vae(config, np.ones((8, 20)), condition).get_layer("decoder")
+
+
+def layer_by_layer():
+    """Noise of one layer of a calorimeter after the other through gates, and a condition."""
+    noise, condition = keras.Input((None, 2), name="noise"), keras.Input((3,), name="condition")
+    x = layers.GRU(6, reset_after=False, return_sequences=True)(noise)
+    x = layers.Concatenate()([layers.LSTM(5)(x), condition])
+    x = layers.Dense(8, activation="leaky_relu")(x)
+    return keras.Model({"noise": noise, "condition": condition}, layers.Dense(4, name="shower")(x))
+
+
 MODELS = {
     "dense stack": dense_stack,
     "two inputs": two_inputs,
@@ -120,6 +144,9 @@ MODELS = {
     "masked": masked,
     "deep sets": deep_sets,
     "dnn": flat_network,
+    "generator": generator,
+    "decoder": decoder,
+    "recurrent generator": layer_by_layer,
     "dnn, energy": lambda: build_model("dnn", n_pixels=30, widths=[8], head="class_and_energy"),
 }
 
