@@ -21,7 +21,8 @@ from pfcalib.fastsim.scores import compose, depths, layer_energies, shares_in_la
 from pfcalib.fastsim.voxels import Voxels
 from pfcalib.samples.layouts.calochallenge import Binning
 
-F64, F32 = NDArray[np.float64], NDArray[np.float32]
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
 OUTPUT = "shower"
 
 

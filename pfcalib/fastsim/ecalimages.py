@@ -22,7 +22,8 @@ from pfcalib.simulation.chunks import join_columns, keep_chunks, read_columns
 from pfcalib.simulation.particles import Particles
 from pfcalib.simulation.showers import simulate_showers
 
-F64, F32 = NDArray[np.float64], NDArray[np.float32]
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
 N_CELLS = 30  # a side
 CELL = 0.005  # of eta and phi, 8 mm at the middle
 PHOTON = 22
@@ -73,7 +74,7 @@ class EcalImages(NamedTuple):
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Self:
         """Some of the images."""
-        return type(self)(*(column[rows] for column in self))
+        return type(self)._make(column[rows] for column in self)
 
     @property
     def condition(self) -> F64:
@@ -99,7 +100,7 @@ def simulate_images(config: EcalConfig, number: int) -> EcalImages:
     """Images of the chunk of a number."""
     rng = np.random.default_rng((config.seed, number))
     n = min(CHUNK, config.n_images - number * CHUNK)
-    energy = np.exp(rng.uniform(*np.log(config.e_range), n))
+    energy = np.exp(rng.uniform(np.log(config.e_range[0]), np.log(config.e_range[1]), n))
     eta, phi = rng.uniform(-config.eta_max, config.eta_max, n), rng.uniform(0.0, CELL, n)
     grid = _grid(config.eta_max)
     pdg_id = np.full(n, PHOTON, np.int32)
@@ -113,8 +114,8 @@ def simulate_images(config: EcalConfig, number: int) -> EcalImages:
     of_image = [k for k, one in enumerate(grid.layers) if one.is_em and one.sampling]
     inside = np.isin(layer, of_image) & (i_eta >= 0) & (i_eta < N_CELLS)
     index = (hits.event * N_CELLS + i_eta) * N_CELLS + i_phi
-    images = np.bincount(index[inside], hits.signal[inside], n * N_CELLS**2)
-    images = np.where(images < config.threshold, 0.0, images).astype(np.float32)
+    cells = np.bincount(index[inside], hits.signal[inside], n * N_CELLS**2)
+    images = np.where(cells < config.threshold, 0.0, cells).astype(np.float32)
     return EcalImages(
         energy, eta, at_eta - 0.5, phi / CELL - 0.5, images.reshape(n, N_CELLS, N_CELLS)
     )

@@ -88,7 +88,7 @@ class Hits(NamedTuple):
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Self:
         """Some of the particles."""
-        return type(self)(*(column[rows] for column in self))
+        return type(self)._make(column[rows] for column in self)
 
     def each(self, name: str) -> F64:
         """A number of the Kind of each particle, (n,)."""

@@ -35,7 +35,8 @@ from pfcalib.samples.layouts.calochallenge import Binning
 from pfcalib.training.fit import Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
 
-F64, F32 = NDArray[np.float64], NDArray[np.float32]
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
 NOISE, POINT, TIME, CONDITION, OUTPUT = "noise", "point", "time", "condition", "scores"
 STEPS = ("layers", "voxels")
 N_WAVES = 8  # of the time
@@ -129,7 +130,11 @@ class FlowBatches(keras.utils.PyDataset):
         end = draw_empty(scores, empty, rng)
         noise, time = rng.standard_normal(end.shape), rng.random((len(rows), 1))
         point = (1.0 - time) * noise + time * end
-        inputs = {POINT: point, TIME: time, CONDITION: self.condition[rows]}
+        inputs: dict[str, NDArray[Any]] = {
+            POINT: point,
+            TIME: time,
+            CONDITION: self.condition[rows],
+        }
         return {name: x.astype(np.float32) for name, x in inputs.items()}, (end - noise).astype(
             np.float32
         )

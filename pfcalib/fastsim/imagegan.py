@@ -27,7 +27,8 @@ from pfcalib.fastsim.imagevae import CONDITION, IMAGE, NOISE, ImageBatches
 from pfcalib.training.fit import Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
 
-F64, F32 = NDArray[np.float64], NDArray[np.float32]
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
 SPREAD, OUTPUT, LOGIT, READ, FEATURES = "spread", "generated", "logit", "read", "features"
 N_REFERENCE = 200  # images that check an export
 BATCH = 1000  # images at once

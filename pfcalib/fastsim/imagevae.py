@@ -25,7 +25,8 @@ from pfcalib.fastsim.tableflow import TableFlow, TableFlowConfig, fit_table_flow
 from pfcalib.training.fit import Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
 
-F64, F32 = NDArray[np.float64], NDArray[np.float32]
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
 IMAGE, NOISE, CONDITION, OUTPUT = "image", "noise", "condition", "log_rate"
 N_REFERENCE = 200  # images that check an export
 TINY = 1e-6  # rate of a pixel that is never lit

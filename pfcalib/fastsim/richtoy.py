@@ -45,7 +45,7 @@ _FEW = 1e-9  # probability of numbers of photons that are left out, on either si
 class Radiator(NamedTuple):
     """A gas and what is seen of it."""
 
-    index: float
+    refraction: float
     photons: float  # at the largest angle, inside of the reach
     width: float  # rad, of the angle of one photon
     reach: tuple[float, float]  # eta
@@ -94,7 +94,7 @@ class RichTracks(NamedTuple):
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Self:
         """Some of the tracks."""
-        return type(self)(*(column[rows] for column in self))
+        return type(self)._make(column[rows] for column in self)
 
     @property
     def condition(self) -> F64:
@@ -129,8 +129,8 @@ def _terms(tracks: RichTracks, gas: Radiator) -> _Terms:
     crowd = tracks.n_tracks[:, None]
     low, high = ((tracks.eta[:, None] - edge) / EDGE for edge in gas.reach)
     share = 1.0 / (1.0 + np.exp(-low)) / (1.0 + np.exp(high))
-    angle = cherenkov_angle(gas.index, MASS, tracks.momentum[:, None])  # (n, n_kinds)
-    signal = gas.photons * share * np.sin(angle) ** 2 / (1.0 - gas.index**-2)
+    angle = cherenkov_angle(gas.refraction, MASS, tracks.momentum[:, None])  # (n, n_kinds)
+    signal = gas.photons * share * np.sin(angle) ** 2 / (1.0 - gas.refraction**-2)
     background = BACKGROUND[0] + crowd / BACKGROUND[1]
     width = gas.width * np.sqrt(1.0 + (crowd / CROWD) ** 2)
     nothing = np.zeros_like(crowd)
@@ -176,7 +176,7 @@ def simulate_rich(config: RichConfig) -> tuple[RichTracks, F64]:
     rng, n = np.random.default_rng(config.seed), config.n_tracks
     tracks = RichTracks(
         rng.integers(len(KINDS), size=n),
-        np.exp(rng.uniform(*np.log(config.p_range), n)),
+        np.exp(rng.uniform(np.log(config.p_range[0]), np.log(config.p_range[1]), n)),
         rng.uniform(*config.eta_range, n),
         np.minimum(20.0 + rng.gamma(2.5, 60.0, n), 600.0),
     )

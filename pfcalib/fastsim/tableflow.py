@@ -31,7 +31,8 @@ from pfcalib.fastsim.flowmatching import (
 from pfcalib.training.fit import Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
 
-F64, F32 = NDArray[np.float64], NDArray[np.float32]
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
 N_REFERENCE = 200  # rows that check an export
 N_QUANTILES = 2000
 BATCH = 10_000  # rows at once

@@ -31,7 +31,8 @@ from pfcalib.samples.layouts.calochallenge import Binning
 from pfcalib.training.fit import Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
 
-F64, F32 = NDArray[np.float64], NDArray[np.float32]
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
 TRUTH = "truth"
 
 

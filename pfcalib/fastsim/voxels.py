@@ -43,7 +43,8 @@ from pfcalib.simulation.geant4.shots import build_shots
 from pfcalib.simulation.particles import Particles
 from pfcalib.simulation.showers import simulate_showers
 
-F64, F32 = NDArray[np.float64], NDArray[np.float32]
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
 BINNINGS = {"photon": PHOTONS, "pion": PIONS}
 ENERGIES = tuple(0.256 * 2.0**k for k in range(11))  # GeV, those of the challenge up to 262
 ENGINES = ("geant4", "parametrised")
@@ -203,7 +204,11 @@ def fast_voxels(binning: Binning, energy: ArrayLike, rng: np.random.Generator) -
     inside = voxel >= 0
     index = hits.event[inside] * binning.n_voxels + voxel[inside]
     size = len(particles.energy) * binning.n_voxels
-    return np.bincount(index, hits.signal[inside], size).reshape(-1, binning.n_voxels)
+    return (
+        np.bincount(index, hits.signal[inside], size)
+        .astype(np.float64)
+        .reshape(-1, binning.n_voxels)
+    )
 
 
 def find_voxels(

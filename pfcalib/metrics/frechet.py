@@ -52,10 +52,10 @@ def frechet_physics_distance(
     """
     a, b = scaled(reference, sample)
     parts = [rng.permutation(len(x)) % N_PARTS for x in (a, b)]
-    left_out = [
+    left_out = np.array([
         _extrapolated(a[parts[0] != k], b[parts[1] != k], np.random.default_rng(7))
         for k in range(N_PARTS)
-    ]
+    ])  # fmt: skip
     error = np.sqrt((N_PARTS - 1) / N_PARTS * np.sum((left_out - np.mean(left_out)) ** 2))
     return Estimate(_extrapolated(a, b, np.random.default_rng(7)), float(error))
 

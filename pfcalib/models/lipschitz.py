@@ -148,7 +148,7 @@ def build_lipschitz(
             x = LipschitzDense(width, limit=each, first=i == 0, name=f"dense{i}")(x)
         if i < len(widths):
             x = SortedPairs(name=f"sorted{i}")(x)
-    if rising:
+    if rising and limit is not None:
         slopes = [limit if i in rising else 0.0 for i in range(len(mean))]
         x = layers.Add(name="risen")([x, LinearTerm(slopes, name="linear")(scaled)])
     return keras.Model({input_name: inputs}, layers.Identity(name=SCORE)(x), name=name)
@@ -172,7 +172,9 @@ class Piecewise(NamedTuple):
         return cls(
             [kernel.astype(np.float64) for kernel in kernels],
             [ops.convert_to_numpy(one.bias).astype(np.float64) for one in dense],
-            np.float32(linear[0]).astype(np.float64) if linear else np.zeros(len(kernels[0])),
+            np.array(linear[0], np.float32).astype(np.float64)
+            if linear
+            else np.zeros(len(kernels[0])),
         )
 
     def value(self, x: F64) -> F64:

@@ -113,7 +113,7 @@ def fit_robust(
 
     def build() -> keras.Model:
         scorer = build_lipschitz(
-            mean, unit, widths=config.widths, limit=config.limit, rising=config.rising,
+            list(mean), list(unit), widths=config.widths, limit=config.limit, rising=config.rising,
             name=name, input_name=INPUT,
         )  # fmt: skip
         if not classify:

@@ -32,13 +32,13 @@ from pfcalib.fastsim.richtoy import (
 )
 def test_light_begins_at_the_published_momenta(gas, kind, threshold):
     """GeV, table 1 of arXiv:1211.6759."""
-    mass, index = MASS[list(KINDS).index(kind)], RADIATORS[gas].index
+    mass, index = MASS[list(KINDS).index(kind)], RADIATORS[gas].refraction
     assert cherenkov_angle(index, mass, threshold - 0.1) == 0.0
     assert cherenkov_angle(index, mass, threshold + 0.1) > 0.0
 
 
 def test_fast_particles_have_the_published_angles():
-    angles = [1e3 * cherenkov_angle(gas.index, 0.0, 1.0) for gas in RADIATORS.values()]
+    angles = [1e3 * cherenkov_angle(gas.refraction, 0.0, 1.0) for gas in RADIATORS.values()]
     assert angles == pytest.approx([53.0, 32.0], abs=0.5)
 
 
@@ -83,7 +83,7 @@ def test_fast_kaons_and_pions_differ_by_the_angle_over_its_error():
     tracks = RichTracks(np.array([0, 1]), np.full(n, 80.0), np.full(n, 3.6), np.full(n, 1.0))
     of_gas = 0.0
     for gas in RADIATORS.values():
-        angle = cherenkov_angle(gas.index, MASS[:2], 80.0)
+        angle = cherenkov_angle(gas.refraction, MASS[:2], 80.0)
         of_gas += gas.photons * (np.diff(angle)[0] / gas.width) ** 2
     pull = 0.5 * of_gas / np.sqrt(of_gas + 1.0)
     below = exact_below(tracks, 0.0)[:, 0]
