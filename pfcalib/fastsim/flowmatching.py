@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pfcalib.deploy.validator import open_session
 from pfcalib.errors import ConfigError
+from pfcalib.fastsim.noisybatches import NoisyBatches
 from pfcalib.fastsim.scores import (
     NormalScores,
     augmented,
@@ -81,7 +82,7 @@ class FlowConfig:
             raise ConfigError(f"FlowConfig: expected numbers above 0, got {self}")
 
 
-class FlowBatches(keras.utils.PyDataset):
+class FlowBatches(NoisyBatches):
     """Batches of points between noise and scores, and the velocities there; drawn anew in each
     epoch, the same ones for the same seed.
 
@@ -103,26 +104,13 @@ class FlowBatches(keras.utils.PyDataset):
         self, scores: F64, empty: F64, condition: F32, *, batch_size: int, seed: int,
         turns: NDArray[np.int64] | None = None, fixed: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(workers=1, use_multiprocessing=False)
         self.scores, self.empty, self.condition = scores, empty, condition
-        self.batch_size, self.seed, self.turns, self.fixed = batch_size, seed, turns, fixed
-        self.n_clusters = len(scores)
-        self.set_epoch(0)
+        self.turns = turns
+        super().__init__(len(scores), batch_size=batch_size, seed=seed, fixed=fixed)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Order, noise and times of that epoch."""
-        self.epoch = 0 if self.fixed else epoch
-        self.order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_clusters)
-
-    def on_epoch_end(self) -> None:
-        self.set_epoch(self.epoch + 1)
-
-    def __len__(self) -> int:
-        return -(-self.n_clusters // self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[dict[str, F32], F32]:
-        rng = np.random.default_rng((self.seed, self.epoch, 1 + index))
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+    def draw(
+        self, rows: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[dict[str, F32], F32]:  # fmt: skip
         scores, empty = self.scores[rows], self.empty[rows]
         if self.turns is not None:
             which = self.turns[rng.integers(len(self.turns), size=len(rows))]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pfcalib.deploy.export import predict
 from pfcalib.deploy.validator import open_session
 from pfcalib.errors import ConfigError
+from pfcalib.fastsim.noisybatches import NoisyBatches
 from pfcalib.fastsim.tableflow import TableFlow, TableFlowConfig, fit_table_flow
 from pfcalib.training.fit import Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
@@ -72,7 +73,7 @@ class VaeConfig:
             )
 
 
-class ImageBatches(keras.utils.PyDataset):
+class ImageBatches(NoisyBatches):
     """Batches of images, conditions and noise; order and noise are drawn anew in each epoch, the
     same ones for the same seed.
 
@@ -95,27 +96,13 @@ class ImageBatches(keras.utils.PyDataset):
         self, images: F32, condition: F32, *, n_noise: int, batch_size: int, seed: int,
         more: dict[str, F32] | None = None, image_in: bool = True, fixed: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(workers=1, use_multiprocessing=False)
+        super().__init__(len(images), batch_size=batch_size, seed=seed, fixed=fixed)
         self.images, self.inputs = images, {CONDITION: condition, **(more or {})}
-        self.n_noise, self.batch_size, self.seed = n_noise, batch_size, seed
-        self.image_in, self.fixed = image_in, fixed
-        self.n_clusters = len(images)
-        self.set_epoch(0)
+        self.n_noise, self.image_in = n_noise, image_in
 
-    def set_epoch(self, epoch: int) -> None:
-        """Order and noise of that epoch."""
-        self.epoch = 0 if self.fixed else epoch
-        self.order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_clusters)
-
-    def on_epoch_end(self) -> None:
-        self.set_epoch(self.epoch + 1)
-
-    def __len__(self) -> int:
-        return -(-self.n_clusters // self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[dict[str, F32], F32]:
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        rng = np.random.default_rng((self.seed, self.epoch, 1 + index))
+    def draw(
+        self, rows: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[dict[str, F32], F32]:  # fmt: skip
         inputs = {name: values[rows] for name, values in self.inputs.items()}
         inputs[NOISE] = rng.standard_normal((len(rows), self.n_noise)).astype(np.float32)
         images = self.images[rows].astype(np.float32)

@@ -25,6 +25,7 @@ from pfcalib.fastsim.decoders import (
     shower_table,
 )
 from pfcalib.fastsim.flowmatching import CONDITION, NOISE, condition_of
+from pfcalib.fastsim.noisybatches import NoisyBatches
 from pfcalib.fastsim.scores import turns
 from pfcalib.fastsim.voxels import Voxels
 from pfcalib.samples.layouts.calochallenge import Binning
@@ -62,7 +63,7 @@ class VaeConfig(DecoderConfig):
     )  # fmt: skip
 
 
-class VaeBatches(keras.utils.PyDataset):
+class VaeBatches(NoisyBatches):
     """Batches of showers as encoder and decoder see them, turned at random, with noise; drawn anew
     in each epoch, the same ones for the same seed.
 
@@ -83,26 +84,13 @@ class VaeBatches(keras.utils.PyDataset):
         self, showers: F32, condition: F32, scale: F32, *, n_latent: int, batch_size: int,
         seed: int, turns: NDArray[np.int64], fixed: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(workers=1, use_multiprocessing=False)
         self.showers, self.condition, self.scale = showers, condition, scale
-        self.n_latent, self.batch_size, self.seed = n_latent, batch_size, seed
-        self.turns, self.fixed, self.n_clusters = turns, fixed, len(showers)
-        self.set_epoch(0)
+        self.n_latent, self.turns = n_latent, turns
+        super().__init__(len(showers), batch_size=batch_size, seed=seed, fixed=fixed)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Order, turns and noise of that epoch."""
-        self.epoch = 0 if self.fixed else epoch
-        self.order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_clusters)
-
-    def on_epoch_end(self) -> None:
-        self.set_epoch(self.epoch + 1)
-
-    def __len__(self) -> int:
-        return -(-self.n_clusters // self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[dict[str, F32], F32]:
-        rng = np.random.default_rng((self.seed, self.epoch, 1 + index))
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+    def draw(
+        self, rows: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[dict[str, F32], F32]:  # fmt: skip
         showers = self.showers[rows].copy()
         first = showers.shape[1] - self.turns.shape[1]
         which = self.turns[rng.integers(len(self.turns), size=len(rows))]
