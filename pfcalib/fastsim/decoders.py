@@ -4,9 +4,8 @@ energy, the shares of the layers and in each layer the shares of the voxels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,6 +19,7 @@ from pfcalib.fastsim.flowmatching import BATCH, CONDITION, N_REFERENCE, NOISE, c
 from pfcalib.fastsim.scores import compose, depths, layer_energies, shares_in_layers
 from pfcalib.fastsim.voxels import Voxels
 from pfcalib.samples.layouts.calochallenge import Binning
+from pfcalib.training.kept import Kept
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
@@ -86,8 +86,11 @@ class Decoder:
 
     binning: Binning
     config: DecoderConfig
-    run: Callable[[dict[str, F32]], Any]  # from inputs to showers
-    path: Path | None = None  # of its ONNX file
+    kept: Kept  # whose file is the decoder alone
+
+    @functools.cached_property
+    def _session(self) -> Any:
+        return open_session(self.kept.path)
 
     def inputs(self, energy: F64, rng: np.random.Generator) -> dict[str, F32]:
         """Inputs of the file."""
@@ -99,7 +102,7 @@ class Decoder:
         first = 1 + len(self.binning.layers)
         for start in range(0, len(wanted), BATCH):
             some = wanted[start : start + BATCH]
-            shower = np.asarray(self.run(self.inputs(some, rng)), dtype=np.float64)
+            shower = self._session.run([OUTPUT], self.inputs(some, rng))[0].astype(np.float64)
             shower[:, 0] = np.maximum(shower[:, 0], 0.0)
             shower[:, 1:] **= 2
             shares = shower[:, first:]
@@ -111,12 +114,6 @@ class Decoder:
             )  # fmt: skip
         showers = np.concatenate(parts or [np.zeros((0, self.binning.n_voxels))])
         return Voxels(self.binning, wanted, showers.astype(np.float32))
-
-
-def open_decoder(path: Path, binning: Binning, config: DecoderConfig) -> Decoder:
-    """The decoder of an ONNX file."""
-    session = open_session(path)
-    return Decoder(binning, config, lambda feed: session.run([OUTPUT], feed)[0], path)
 
 
 def shower_table(voxels: Voxels) -> F32:

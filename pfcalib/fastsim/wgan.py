@@ -27,12 +27,11 @@ from pfcalib.fastsim.decoders import (
     DecoderConfig,
     build_decoder,
     decoder_export,
-    open_decoder,
     shower_table,
 )
 from pfcalib.fastsim.flowmatching import CONDITION, NOISE, condition_of
 from pfcalib.fastsim.scores import turns
-from pfcalib.fastsim.vae import TRUTH, Vae, VaeBatches
+from pfcalib.fastsim.vae import TRUTH, VaeBatches
 from pfcalib.fastsim.voxels import Voxels
 from pfcalib.samples.layouts.calochallenge import Binning
 from pfcalib.training.fit import Say, TrainConfig
@@ -173,7 +172,7 @@ def _build_critic(n: int, config: WganConfig, name: str) -> keras.Model:
 def fit_wgan(
     training: Voxels, held_out: Voxels, config: WganConfig | None = None, *, inputs: str,
     say: Say = print,
-) -> Vae:  # fmt: skip
+) -> Decoder:  # fmt: skip
     """Train decoder and critics and export the former, or find them.
 
     Parameters
@@ -212,4 +211,4 @@ def fit_wgan(
         (data[0], data[1]), config.train, settings={"config": asdict(config), "inputs": inputs},
         export=lambda model: {**told, "model": model.get_layer("decoder")}, say=say,
     )  # fmt: skip
-    return Vae(**vars(open_decoder(kept.path, binning, config)), kept=kept)
+    return Decoder(binning, config, kept)
