@@ -24,6 +24,7 @@ from pfcalib.training.kept import Kept
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 OUTPUT = "shower"
+SPREAD = 0.05  # width of the total over the energy before any training, at 8 GeV
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,8 @@ def build_decoder(binning: Binning, config: DecoderConfig) -> keras.Model:
     for i in range(config.n_layers):
         x = layers.Dense(config.width, activation="swish", name=f"dense{i}")(x)
     sizes = [len(binning.layers), *(layer.n_voxels for layer in binning.layers)]
-    parts = [layers.Dense(1, bias_initializer="ones", name="total")(x)]
+    # the width of the total goes with E^(-1/2), as does exp(-condition)
+    parts = [1.0 + SPREAD * ops.exp(-condition) * layers.Dense(1, name="total")(x)]
     parts += [
         Root(name=f"root{i}")(layers.Dense(size, name=f"shares{i}")(x))
         for i, size in enumerate(sizes)

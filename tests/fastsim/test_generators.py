@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pfcalib.deploy.validator import check_stored_model
 from pfcalib.errors import ConfigError
@@ -168,10 +169,9 @@ def test_a_critic_as_steep_as_it_may_be_pays_no_penalty():
     config = WganConfig(n_layers=1, width=8, n_latent=2, penalty=3.0)
     model = build_wgan(TOY, config)
     rng = np.random.default_rng(1)
-    true = rng.random((50, 4 + TOY.n_voxels)).astype(np.float32)
-    inputs = {name: np.ones((50, of.shape[1]), np.float32) for name, of in model.input.items()} | {
-        "between": rng.random((50, 1)).astype(np.float32)
-    }
+    true = tf.constant(rng.random((50, 4 + TOY.n_voxels)), tf.float32)
+    inputs = {name: tf.ones((50, of.shape[1])) for name, of in model.input.items()}
+    inputs["between"] = tf.constant(rng.random((50, 1)), tf.float32)
     for slope in (0.0, 1.0, 3.0):
         # leaky(x) - leaky(-x) is (1 + SLOPE) x, a straight line
         for name in CRITICS:
