@@ -1,5 +1,5 @@
-"""The command that makes samples: single particles by the fast engine or by Geant4, dijets, or jets
-with tracks.
+"""The command that makes samples: single particles by the fast engine, by Geant4 or by generators
+of showers, dijets, or jets with tracks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ONLY_FOR = {
     "dijets": ("pt_hat_min", "pt_hat_max"),
     "tagging": ("collisions",),
 }
-_NOT_FOR_TAGGING = ("eta_max", "engine", "noise", "thresholds", "shard")
+_NOT_FOR_TAGGING = ("eta_max", "engine", "generator", "noise", "thresholds", "shard")
 
 
 def simulate(
@@ -73,9 +73,19 @@ def simulate(
     engine: Annotated[
         str,
         typer.Option(
-            help="fast (parametrised showers) or geant4 (a second of one core for some 10 GeV)."
+            help="fast (parametrised showers), geant4 (a second of one core for some 10 GeV) or "
+            "generator (see --generator)."
         ),
     ] = "fast",
+    generator: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with generators of showers, such as study 51 writes: photon and pion, or "
+            "photon.hdf5 and pion.hdf5 in the layout of the CaloChallenge. Guns of pi0, gamma, pi+ "
+            "and pi- on the window.",
+            show_default=False,
+        ),
+    ] = None,
     grid: Annotated[
         str,
         typer.Option(
@@ -151,7 +161,12 @@ def simulate(
     from pfcalib.simulation.pythia import DijetConfig
     from pfcalib.simulation.shards import Shard, produce_shard
 
-    settings: dict[str, Any] = {"n_events": n_events, "engine": engine, "grid": grid, "seed": seed}
+    if (engine == "generator") != (generator is not None):
+        raise ConfigError("--engine generator and --generator FOLDER go together")
+    if generator and shard:
+        raise ConfigError("--shard: not for --engine generator")
+    made_by = "fast" if generator else engine
+    settings: dict[str, Any] = {"n_events": n_events, "engine": made_by, "grid": grid, "seed": seed}
     settings |= {"noise": noise, "mu": mu, "thresholds": parse_thresholds(thresholds)}
     if process == "dijets":
         limit = {} if eta_max is None else {"eta_max": eta_max}
@@ -165,7 +180,11 @@ def simulate(
     part = Shard.parse(shard) if shard else None
     expected = n_events if part is None else len(part.chunks(config)) * config.chunk
     with progress_bar("events", min(expected, n_events)) as advance:
-        if part is None:
+        if generator:
+            from pfcalib.fastsim.generated import produce_generated
+
+            produce_generated(output, config, generator, progress=advance)
+        elif part is None:
             produce_sample(output, config, progress=advance)
         else:
             produce_shard(output, config, part, progress=advance)

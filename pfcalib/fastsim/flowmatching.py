@@ -10,7 +10,11 @@ it from t = 0 to 1 by the midpoint rule. The file of each step holds all of its 
 from __future__ import annotations
 
 import functools
+import os
+import shutil
+import zipfile
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,8 +22,10 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import ArrayLike, NDArray
 
-from pfcalib.deploy.validator import open_session
-from pfcalib.errors import ConfigError
+from pfcalib.cache import new_file
+from pfcalib.deploy.contract import contract_path, reference_path
+from pfcalib.deploy.validator import check_stored_model, open_session, require_parity
+from pfcalib.errors import BadFileError, ConfigError
 from pfcalib.fastsim.noisybatches import NoisyBatches
 from pfcalib.fastsim.scores import (
     NormalScores,
@@ -31,8 +37,8 @@ from pfcalib.fastsim.scores import (
     shares_in_layers,
     turns,
 )
-from pfcalib.fastsim.voxels import Voxels
-from pfcalib.samples.layouts.calochallenge import Binning
+from pfcalib.fastsim.voxels import Voxels, write_binning
+from pfcalib.samples.layouts.calochallenge import Binning, read_binning
 from pfcalib.training.fit import Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
 
@@ -40,6 +46,7 @@ F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 NOISE, POINT, TIME, CONDITION, OUTPUT = "noise", "point", "time", "condition", "scores"
 STEPS = ("layers", "voxels")
+_TABLES, _BINNING = "tables.npz", "binning.xml"
 N_WAVES = 8  # of the time
 N_REFERENCE = 200  # showers that check an export
 N_COPIES = 4  # of each shower, turned, from which the distributions of shares are taken
@@ -212,10 +219,11 @@ class Flow:
     """Trained networks of both steps."""
 
     binning: Binning
-    config: FlowConfig
+    threshold: float  # GeV, below it a voxel is empty
     of_layers: NormalScores
     of_voxels: NormalScores
-    kept: dict[str, Kept]  # by step
+    files: dict[str, Path]  # ONNX, by step
+    kept: dict[str, Kept] = field(default_factory=dict)  # by step; of stored ones there are none
 
     def inputs(
         self, energy: F64, layer_scores: F64 | None, rng: np.random.Generator
@@ -227,12 +235,13 @@ class Flow:
 
     @functools.cached_property
     def _sessions(self) -> list[Any]:
-        return [open_session(self.kept[step].path) for step in STEPS]
+        return [open_session(self.files[step]) for step in STEPS]
 
     def generate(self, energy: ArrayLike, rng: np.random.Generator) -> Voxels:
         wanted, parts = np.asarray(energy, dtype=np.float64), []
-        for start in range(0, len(wanted), BATCH):
-            some, scores = wanted[start : start + BATCH], None
+        known = np.clip(wanted, *np.exp(self.of_layers.log_energy[[0, -1]]))
+        for start in range(0, len(known), BATCH):
+            some, scores = known[start : start + BATCH], None
             values = []
             for session, tables in zip(
                 self._sessions, (self.of_layers, self.of_voxels), strict=True
@@ -242,11 +251,65 @@ class Flow:
                 values.append(tables.inverse(some, scores))
             (depth, _), (shares, above) = values
             layers_ = layer_energies(some, depth)
-            parts.append(
-                compose(self.binning, layers_, shares, above, threshold=self.config.threshold)
-            )
+            parts.append(compose(self.binning, layers_, shares, above, threshold=self.threshold))
         showers = np.concatenate(parts or [np.zeros((0, self.binning.n_voxels))])
+        showers *= (wanted / known)[:, None]  # beyond the energies of the training
         return Voxels(self.binning, wanted, showers.astype(np.float32))
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write all that makes showers into a folder, which `load_flow` reads: the networks with
+        their contracts, tables of scores and, last, the binning.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for step, path in self.files.items():
+            for of in (path, contract_path(path), reference_path(path)):
+                with new_file(folder / of.name.replace(path.stem, step, 1)) as temporary:
+                    shutil.copyfile(of, temporary)
+        columns = {
+            f"{step}_{name}": value
+            for step, tables in zip(STEPS, (self.of_layers, self.of_voxels), strict=True)
+            for name, value in tables._asdict().items()
+        }
+        with new_file(folder / _TABLES) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, threshold=self.threshold, **columns)
+        write_binning(folder / _BINNING, self.binning)
+        return folder
+
+
+def load_flow(folder: str | os.PathLike[str]) -> Flow:
+    """A flow from a folder of `Flow.save`.
+
+    Raises
+    ------
+    BadFileError
+        If a file is missing or broken.
+    ValidationError
+        If a network is not that of its contract.
+    """
+    folder = Path(folder)
+    binning, path = read_binning(folder / _BINNING), folder / _TABLES
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            of_layers, of_voxels = (
+                NormalScores(
+                    *(file[f"{step}_{name}"] for name in NormalScores._fields[:-1]),
+                    n_roots=int(file[f"{step}_n_roots"]),
+                )
+                for step in STEPS
+            )
+            threshold = float(file["threshold"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise BadFileError(f"{path}: no tables of scores ({error})") from error
+    if of_voxels.empty.shape[1] != binning.n_voxels:
+        raise BadFileError(
+            f"{path}: tables of {of_voxels.empty.shape[1]} voxels, the binning has "
+            f"{binning.n_voxels}"
+        )
+    files = {step: folder / f"{step}.onnx" for step in STEPS}
+    for file in files.values():
+        require_parity(check_stored_model(file))
+    return Flow(binning, threshold, of_layers, of_voxels, files)
 
 
 def condition_of(energy: F64, layer_scores: NDArray[np.floating] | None = None) -> F32:
@@ -310,7 +373,8 @@ def fit_flow(
             settings={"config": asdict(config), "inputs": inputs},
             export=functools.partial(_sampler, config.n_steps[i], told), say=say,
         )  # fmt: skip
-    return Flow(training.binning, config, of_layers, of_voxels, kept)
+    files = {step: one.path for step, one in kept.items()}
+    return Flow(training.binning, config.threshold, of_layers, of_voxels, files, kept)
 
 
 def _sampler(n_steps: int, told: dict[str, Any], velocity: keras.Model) -> dict[str, Any]:

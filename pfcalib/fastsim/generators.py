@@ -1,5 +1,5 @@
-"""What all generators of showers have in common, and the one that needs no training: the package's
-own parametrisation.
+"""What all generators of showers have in common, and those that need no training: the package's
+own parametrisation, and showers that are kept and used again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,28 @@ class Parametrisation(NamedTuple):
     def generate(self, energy: ArrayLike, rng: np.random.Generator) -> Voxels:
         return as_voxels(
             self.binning, energy, fast_voxels(self.binning, energy, rng), self.threshold
+        )
+
+
+class FrozenShowers(NamedTuple):
+    """Showers that were made before, such as by Geant4 or by a submission to the CaloChallenge: one
+    of an energy nearby is drawn and scaled, the more often the nearer it is in ln E.
+    """
+
+    known: Voxels
+
+    def generate(self, energy: ArrayLike, rng: np.random.Generator) -> Voxels:
+        wanted = np.asarray(energy, dtype=np.float64)
+        order = np.argsort(self.known.energy, kind="stable")
+        points, first, counts = np.unique(
+            self.known.energy[order], return_index=True, return_counts=True
+        )
+        place = np.interp(np.log(wanted), np.log(points), np.arange(len(points)))
+        point = np.floor(place + rng.random(len(wanted))).astype(np.int64)
+        rows = order[first[point] + rng.integers(counts[point])]
+        scale = (wanted / self.known.energy[rows])[:, None]
+        return Voxels(
+            self.known.binning, wanted, (self.known.showers[rows] * scale).astype(np.float32)
         )
 
 

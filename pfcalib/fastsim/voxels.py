@@ -312,17 +312,22 @@ def write_voxels(path: str | os.PathLike[str], voxels: Voxels) -> Path:
             (calochallenge.SHOWERS, voxels.showers * _MEV),
         ):
             file.create_dataset(name, data=values.astype(np.float32), compression="gzip")
+    write_binning(path.with_suffix(".xml"), voxels.binning)
+    return path
+
+
+def write_binning(path: str | os.PathLike[str], binning: Binning) -> None:
+    """Write a binning as the challenge's XML, which `read_binning` reads."""
     layers = "".join(
         f'    <Layer id="{one.sampling}" r_edges="{",".join(f"{edge:g}" for edge in one.r_edges)}"'
         f' n_bin_alpha="{one.n_alpha}"/>\n'
-        for one in voxels.binning.layers
+        for one in binning.layers
     )
     write_text(
-        path.with_suffix(".xml"),
-        f'<Bins>\n  <Bin pid="{voxels.binning.pdg_id}" etaMin="0" etaMax="5" '
-        f'name="{voxels.binning.name}">\n{layers}  </Bin>\n</Bins>\n',
+        path,
+        f'<Bins>\n  <Bin pid="{binning.pdg_id}" etaMin="0" etaMax="5" '
+        f'name="{binning.name}">\n{layers}  </Bin>\n</Bins>\n',
     )
-    return path
 
 
 def read_voxels(

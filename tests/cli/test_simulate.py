@@ -153,3 +153,13 @@ def test_jets_with_tracks_are_written_as_h5(simulate, capfd):
     assert "--noise: not for --process tagging" in code
     code, _ = simulate("--collisions", "zprime", "--force")
     assert "--collisions: only for --process tagging" in code
+
+
+def test_a_generator_needs_its_folder_and_the_engine(simulate, tmp_path):
+    code, _ = simulate("-n", "4", "--engine", "generator", "--grid", "window")
+    assert "--generator FOLDER go together" in code
+    code, path = simulate(
+        "-n", "4", "--grid", "window", "--engine", "generator", "--generator", str(tmp_path)
+    )
+    assert "no generator" in code
+    assert not path.exists()

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from pfcalib.deploy.validator import check_stored_model
-from pfcalib.errors import ConfigError
-from pfcalib.fastsim.flowmatching import STEPS, FlowConfig, fit_flow
-from pfcalib.fastsim.generators import Parametrisation
+from pfcalib.errors import BadFileError, ConfigError
+from pfcalib.fastsim.flowmatching import STEPS, FlowConfig, fit_flow, load_flow
+from pfcalib.fastsim.generators import FrozenShowers, Parametrisation
 from pfcalib.fastsim.pca import PcaConfig, fit_pca
 from pfcalib.fastsim.vae import VaeConfig, fit_vae
 from pfcalib.fastsim.voxels import BINNINGS, Voxels
@@ -103,6 +103,34 @@ def test_the_flow_learns_the_toy_and_its_files_agree_and_are_found_again(tmp_pat
     assert np.array_equal(
         again.generate(test.energy, np.random.default_rng(4)).showers, made.showers
     )
+    stored = load_flow(flow.save(tmp_path / "kept"))
+    assert np.array_equal(
+        stored.generate(test.energy, np.random.default_rng(4)).showers, made.showers
+    )
+    # beyond the energies of the training showers are those of the nearest one, scaled
+    beyond = stored.generate([8.0], np.random.default_rng(5)).layers
+    nearest = stored.generate([4.0], np.random.default_rng(5)).layers
+    np.testing.assert_allclose(beyond, 2.0 * nearest, rtol=1e-5)
+    (tmp_path / "kept" / "tables.npz").write_bytes(b"no tables")
+    with pytest.raises(BadFileError, match=r"tables\.npz: no tables of scores"):
+        load_flow(tmp_path / "kept")
+
+
+def test_frozen_showers_are_those_of_the_nearest_energies_scaled():
+    voxels = toy(400, 1)
+    made = FrozenShowers(voxels).generate(
+        np.array([0.5, 2.0, 4.0, 9.0] * 500), np.random.default_rng(2)
+    )
+    shares = voxels.showers / voxels.energy[:, None]
+    for energy, known in ((0.5, 1.0), (4.0, 4.0), (9.0, 4.0)):
+        found = made.showers[made.energy == energy] / energy
+        allowed = shares[voxels.energy == known]
+        distance = np.abs(found[:50, None] - allowed[None]).max(axis=2).min(axis=1)
+        assert distance.max() < 1e-6
+    # half way in ln E each of the two is as frequent
+    found = made.showers[made.energy == 2.0] / 2.0
+    distance = np.abs(found[:, None] - shares[voxels.energy == 1.0][None]).max(axis=2)
+    assert np.mean(distance.min(axis=1) < 1e-6) == pytest.approx(0.5, abs=4.0 * 0.5 / 500**0.5)
 
 
 def test_the_parametrisation_gives_a_shower_of_each_energy():
