@@ -42,6 +42,7 @@ F32 = NDArray[np.float32]
 MEAN, WIDTH, BETWEEN, SHOWER = "mean", "width", "between", "seen"
 LEAST = 5e-3  # width of total and of roots of shares of layers
 VOXELS = 3.0  # factor of the roots of shares of voxels, which are smaller than those of layers
+FAINT = 1e-3  # root of the share of a layer or voxel that is nearly never lit
 SLOPE = 0.2  # of the critics' rectifiers below 0
 CRITICS = ("critic", "layer_critic")
 
@@ -143,14 +144,20 @@ def _views(inputs: Any, shower: Any) -> tuple[Any, Any]:
     return ops.concatenate([head, VOXELS * shower[:, first:]], axis=1), head
 
 
-def build_wgan(binning: Binning, config: WganConfig) -> Wasserstein:
+def build_wgan(binning: Binning, config: WganConfig, mean: F32 | None = None) -> Wasserstein:
     """Untrained decoder and critics in one: inputs "noise", "condition", "mean" and "width", and
-    "between", a number from 0 to 1.
+    "between", a number from 0 to 1. From a mean shower, as the decoder gives it, the decoder knows
+    how much layers and voxels have before any training.
     """
     first = 1 + len(binning.layers)
     sizes = {NOISE: config.n_latent, CONDITION: 1, MEAN: first, WIDTH: first, BETWEEN: 1}
     inputs = {name: keras.Input((size,), name=name) for name, size in sizes.items()}
-    shower = build_decoder(binning, config)({k: inputs[k] for k in (NOISE, CONDITION)})
+    decoder = build_decoder(binning, config)
+    if mean is not None:
+        sizes_of = [1, len(binning.layers), *(layer.n_voxels for layer in binning.layers)]
+        for i, roots in enumerate(np.split(mean, np.cumsum(sizes_of)[:-1])[1:]):
+            decoder.get_layer(f"shares{i}").bias.assign(2.0 * np.log(np.maximum(roots, FAINT)))
+    shower = decoder({k: inputs[k] for k in (NOISE, CONDITION)})
     values = [
         _build_critic(seen.shape[1], config, name)({SHOWER: seen, CONDITION: inputs[CONDITION]})
         for name, seen in zip(CRITICS, _views(inputs, shower), strict=True)
@@ -189,7 +196,8 @@ def fit_wgan(
     binning = training.binning
     orders = turns(binning) if config.turn else np.arange(binning.n_voxels)[None]
     first, energies = 1 + len(binning.layers), np.unique(training.energy)
-    head = shower_table(training)[:, :first]
+    table = shower_table(training)
+    head = table[:, :first]
     moments = np.array(
         [[of(head[training.energy == e], axis=0) for of in (np.mean, np.std)] for e in energies]
     )
@@ -206,9 +214,9 @@ def fit_wgan(
             )
         )  # fmt: skip
     told = decoder_export(held_out.energy, config)
+    build = functools.partial(build_wgan, binning, config, table.mean(axis=0))
     kept = fit_kept(
-        f"wgan_{binning.pdg_id}", functools.partial(build_wgan, binning, config),
-        (data[0], data[1]), config.train, settings={"config": asdict(config), "inputs": inputs},
+        f"wgan_{binning.pdg_id}", build, (data[0], data[1]), config.train, settings={"config": asdict(config), "inputs": inputs},
         export=lambda model: {**told, "model": model.get_layer("decoder")}, say=say,
     )  # fmt: skip
     return Decoder(binning, config, kept)
