@@ -216,7 +216,8 @@ def fit_wgan(
     told = decoder_export(held_out.energy, config)
     build = functools.partial(build_wgan, binning, config, table.mean(axis=0))
     kept = fit_kept(
-        f"wgan_{binning.pdg_id}", build, (data[0], data[1]), config.train, settings={"config": asdict(config), "inputs": inputs},
+        f"wgan_{binning.pdg_id}", build, (data[0], data[1]), config.train,
+        settings={"config": asdict(config), "inputs": inputs},
         export=lambda model: {**told, "model": model.get_layer("decoder")}, say=say,
     )  # fmt: skip
     return Decoder(binning, config, kept)
