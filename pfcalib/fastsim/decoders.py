@@ -4,9 +4,8 @@ energy, the shares of the layers and in each layer the shares of the voxels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,10 +19,12 @@ from pfcalib.fastsim.flowmatching import BATCH, CONDITION, N_REFERENCE, NOISE, c
 from pfcalib.fastsim.scores import compose, depths, layer_energies, shares_in_layers
 from pfcalib.fastsim.voxels import Voxels
 from pfcalib.samples.layouts.calochallenge import Binning
+from pfcalib.training.kept import Kept
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 OUTPUT = "shower"
+SPREAD = 0.05  # width of the total over the energy before any training, at 8 GeV
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,8 @@ def build_decoder(binning: Binning, config: DecoderConfig) -> keras.Model:
     for i in range(config.n_layers):
         x = layers.Dense(config.width, activation="swish", name=f"dense{i}")(x)
     sizes = [len(binning.layers), *(layer.n_voxels for layer in binning.layers)]
-    parts = [layers.Dense(1, bias_initializer="ones", name="total")(x)]
+    # the width of the total goes with E^(-1/2), as does exp(-condition)
+    parts = [1.0 + SPREAD * ops.exp(-condition) * layers.Dense(1, name="total")(x)]
     parts += [
         Root(name=f"root{i}")(layers.Dense(size, name=f"shares{i}")(x))
         for i, size in enumerate(sizes)
@@ -86,8 +88,11 @@ class Decoder:
 
     binning: Binning
     config: DecoderConfig
-    run: Callable[[dict[str, F32]], Any]  # from inputs to showers
-    path: Path | None = None  # of its ONNX file
+    kept: Kept  # whose file is the decoder alone
+
+    @functools.cached_property
+    def _session(self) -> Any:
+        return open_session(self.kept.path)
 
     def inputs(self, energy: F64, rng: np.random.Generator) -> dict[str, F32]:
         """Inputs of the file."""
@@ -99,7 +104,7 @@ class Decoder:
         first = 1 + len(self.binning.layers)
         for start in range(0, len(wanted), BATCH):
             some = wanted[start : start + BATCH]
-            shower = np.asarray(self.run(self.inputs(some, rng)), dtype=np.float64)
+            shower = self._session.run([OUTPUT], self.inputs(some, rng))[0].astype(np.float64)
             shower[:, 0] = np.maximum(shower[:, 0], 0.0)
             shower[:, 1:] **= 2
             shares = shower[:, first:]
@@ -111,12 +116,6 @@ class Decoder:
             )  # fmt: skip
         showers = np.concatenate(parts or [np.zeros((0, self.binning.n_voxels))])
         return Voxels(self.binning, wanted, showers.astype(np.float32))
-
-
-def open_decoder(path: Path, binning: Binning, config: DecoderConfig) -> Decoder:
-    """The decoder of an ONNX file."""
-    session = open_session(path)
-    return Decoder(binning, config, lambda feed: session.run([OUTPUT], feed)[0], path)
 
 
 def shower_table(voxels: Voxels) -> F32:

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers, ops
 from numpy.typing import NDArray
 
 from pfcalib.deploy.validator import open_session
 from pfcalib.errors import ConfigError
+from pfcalib.fastsim.adversarial import Rivals
 from pfcalib.fastsim.imagevae import CONDITION, IMAGE, NOISE, ImageBatches
 from pfcalib.training.fit import Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
@@ -71,55 +71,34 @@ class GanConfig:
 
 
 @keras.saving.register_keras_serializable(package="pfcalib")
-class Adversaries(keras.Model):
-    """Layers "generator" and "discriminator" that train against each other; its loss on validation
-    data is how far the distributions of pixels and of their means are apart, after Wasserstein.
+class Adversaries(Rivals):
+    """Layers "generator" and "discriminator", whose distributions of pixels and of their means are
+    compared.
     """
 
     weights_of = (0.0, 0.0)  # regress and diversity, set by `build_adversaries`
 
-    @property
-    def metrics(self) -> list[Any]:
-        """The loss alone."""
-        return [self._loss_tracker] if self.compiled else []
-
-    def train_step(self, data: Any) -> dict[str, Any]:
-        inputs, true = data
+    def losses(self, inputs: Any, true: Any) -> list[tuple[Any, keras.Model]]:
         generator, discriminator = self.get_layer("generator"), self.get_layer("discriminator")
         condition, noises = inputs[CONDITION], ops.split(inputs[NOISE], 2, axis=1)
         regress, diversity = (float(of) for of in self.weights_of)
-        with tf.GradientTape(persistent=True) as tape:
-            made = [generator({NOISE: z, CONDITION: condition}, training=True) for z in noises]
-            of_true, of_made, of_other = (
-                discriminator({IMAGE: x, CONDITION: condition}, training=True)
-                for x in (true, *made)
-            )
-            told = ops.mean(ops.softplus(-of_true[LOGIT]) + ops.softplus(of_made[LOGIT]))
-            told += regress * ops.mean((of_true[READ] - condition) ** 2)
-            noise = ops.mean(ops.abs(noises[0] - noises[1]), axis=1)
-            apart = ops.mean(ops.abs(of_made[FEATURES] - of_other[FEATURES]), axis=1)
-            alike = ops.mean(inputs[SPREAD][:, 0] * noise / (apart + 1e-2))
-            fooled = ops.mean(ops.softplus(-of_made[LOGIT])) + diversity * alike
-            fooled += regress * ops.mean((of_made[READ] - condition) ** 2)
-        pairs: list[Any] = []
-        for loss, part in ((told, discriminator), (fooled, generator)):
-            variables = part.trainable_variables
-            pairs += zip(tape.gradient(loss, variables), variables, strict=True)
-        self.optimizer.apply_gradients(pairs)
-        self._loss_tracker.update_state(fooled)
-        return {"loss": self._loss_tracker.result()}
+        made = [generator({NOISE: z, CONDITION: condition}, training=True) for z in noises]
+        of_true, of_made, of_other = (
+            discriminator({IMAGE: x, CONDITION: condition}, training=True) for x in (true, *made)
+        )
+        told = ops.mean(ops.softplus(-of_true[LOGIT]) + ops.softplus(of_made[LOGIT]))
+        told += regress * ops.mean((of_true[READ] - condition) ** 2)
+        noise = ops.mean(ops.abs(noises[0] - noises[1]), axis=1)
+        apart = ops.mean(ops.abs(of_made[FEATURES] - of_other[FEATURES]), axis=1)
+        alike = ops.mean(inputs[SPREAD][:, 0] * noise / (apart + 1e-2))
+        fooled = ops.mean(ops.softplus(-of_made[LOGIT])) + diversity * alike
+        fooled += regress * ops.mean((of_made[READ] - condition) ** 2)
+        return [(told, discriminator), (fooled, generator)]
 
-    def test_step(self, data: Any) -> dict[str, Any]:
-        inputs, true = data
+    def pictures(self, inputs: Any, true: Any) -> list[tuple[Any, Any]]:
         noise = ops.split(inputs[NOISE], 2, axis=1)[0]
         made = self.get_layer("generator")({NOISE: noise, CONDITION: inputs[CONDITION]})
-        columns = (
-            ops.sort(ops.concatenate([x, ops.mean(x, axis=1, keepdims=True)], axis=1), axis=0)
-            for x in (true, made)
-        )
-        distance = ops.mean(ops.abs(next(columns) - next(columns)), axis=0)
-        self._loss_tracker.update_state(ops.mean(distance[:-1]) + distance[-1])
-        return {"loss": self._loss_tracker.result()}
+        return [(true, made), (ops.mean(true, axis=1), ops.mean(made, axis=1))]
 
 
 def build_dense(n_pixels: int, n_conditions: int, config: GanConfig) -> tuple[Any, Any]:

@@ -21,7 +21,6 @@ from pfcalib.fastsim.decoders import (
     DecoderConfig,
     build_decoder,
     decoder_export,
-    open_decoder,
     shower_table,
 )
 from pfcalib.fastsim.flowmatching import CONDITION, NOISE, condition_of
@@ -30,7 +29,7 @@ from pfcalib.fastsim.scores import turns
 from pfcalib.fastsim.voxels import Voxels
 from pfcalib.samples.layouts.calochallenge import Binning
 from pfcalib.training.fit import Say, TrainConfig
-from pfcalib.training.kept import Kept, fit_kept
+from pfcalib.training.kept import fit_kept
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
@@ -156,17 +155,10 @@ class Constant(layers.Layer):
         return {**super().get_config(), "values": self.values}
 
 
-@dataclass(frozen=True)
-class Vae(Decoder):
-    """The decoder of an autoencoder."""
-
-    kept: Kept | None = None
-
-
 def fit_vae(
     training: Voxels, held_out: Voxels, config: VaeConfig | None = None, *, inputs: str,
     say: Say = print,
-) -> Vae:  # fmt: skip
+) -> Decoder:  # fmt: skip
     """Train encoder and decoder and export the latter, or find them.
 
     Parameters
@@ -198,7 +190,7 @@ def fit_vae(
         (data[0], data[1]), config.train, settings={"config": asdict(config), "inputs": inputs},
         export=functools.partial(_decoder, told), say=say,
     )  # fmt: skip
-    return Vae(**vars(open_decoder(kept.path, binning, config)), kept=kept)
+    return Decoder(binning, config, kept)
 
 
 def _decoder(told: dict[str, Any], model: keras.Model) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pfcalib.deploy.validator import check_stored_model
 from pfcalib.errors import BadFileError, ConfigError
@@ -10,6 +11,7 @@ from pfcalib.fastsim.generators import FrozenShowers, Parametrisation
 from pfcalib.fastsim.pca import PcaConfig, fit_pca
 from pfcalib.fastsim.vae import VaeConfig, fit_vae
 from pfcalib.fastsim.voxels import BINNINGS, Voxels
+from pfcalib.fastsim.wgan import CRITICS, SLOPE, WganConfig, build_wgan, fit_wgan
 from pfcalib.samples.layouts.calochallenge import Binning, VoxelLayer
 from pfcalib.training.fit import TrainConfig
 
@@ -158,3 +160,58 @@ def test_the_autoencoder_gives_total_and_layers_of_the_toy_and_its_file_agrees(
         # the share of the layers is its largest quantity, so it is not lost
         assert np.corrcoef(one[:, 0], one[:, 1])[0, 1] < -0.5
     assert check_stored_model(vae.kept.path).passed
+
+
+def test_adversaries_give_total_and_layers_of_the_toy_at_both_energies(tmp_path, monkeypatch):
+    monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
+    training, held_out, test = toy(2000, 1), toy(400, 2), toy(2000, 3)
+    config = WganConfig(
+        width=64, n_layers=2, n_latent=16, train=TrainConfig(
+            learning_rate=2e-3, batch_size=64, epochs=40, patience=40, schedule="cosine_steps",
+            loss="mse", ema=0.98,
+        ),
+    )  # fmt: skip
+    gan = fit_wgan(training, held_out, config, inputs="toy", say=lambda line: None)
+    made = gan.generate(test.energy, np.random.default_rng(4))
+    width = {}
+    for energy in np.unique(test.energy):
+        one, two = (of.take(of.energy == energy).layers for of in (made, test))
+        totals = [of.sum(axis=1) for of in (one, two)]
+        assert totals[0].mean() == pytest.approx(totals[1].mean(), rel=0.04)
+        assert totals[0].std() == pytest.approx(totals[1].std(), rel=0.4)
+        np.testing.assert_allclose(one.mean(axis=0), two.mean(axis=0), atol=0.04 * energy)
+        np.testing.assert_allclose(one[:, :2].std(axis=0), two[:, :2].std(axis=0), rtol=0.25)
+        assert np.corrcoef(one[:, 0], one[:, 1])[0, 1] < -0.6
+        width[energy] = totals[0].std() / energy
+    assert width[1.0] > 1.3 * width[4.0]  # 2 in truth
+    assert check_stored_model(gan.kept.path).passed
+    said = []
+    again = fit_wgan(training, held_out, config, inputs="toy", say=said.append)
+    assert not said
+    assert np.array_equal(
+        again.generate(test.energy, np.random.default_rng(4)).showers, made.showers
+    )
+
+
+def test_a_critic_as_steep_as_it_may_be_pays_no_penalty():
+    config = WganConfig(n_layers=1, width=8, n_latent=2, penalty=3.0)
+    model = build_wgan(TOY, config)
+    rng = np.random.default_rng(1)
+    true = tf.constant(rng.random((50, 4 + TOY.n_voxels)), tf.float32)
+    inputs = {name: tf.ones((50, of.shape[1])) for name, of in model.input.items()}
+    inputs["between"] = tf.constant(rng.random((50, 1)), tf.float32)
+    for slope in (0.0, 1.0, 3.0):
+        # leaky(x) - leaky(-x) is (1 + SLOPE) x, a straight line
+        for name in CRITICS:
+            critic = model.get_layer(name)
+            look, value = critic.get_layer("look0"), critic.get_layer("value")
+            kernel = np.zeros(look.kernel.shape, np.float32)
+            kernel[0, :2] = 1.0, -1.0
+            look.set_weights([kernel, np.zeros(8, np.float32)])
+            weights = np.zeros((8, 1), np.float32)
+            weights[:2, 0] = np.array([1.0, -1.0]) * slope / (1.0 + SLOPE)
+            value.set_weights([weights, np.zeros(1, np.float32)])
+        made = model.pictures(inputs, true)
+        for (loss, _), (real, fake) in zip(model.losses(inputs, true), made, strict=False):
+            gap = slope * float(np.mean(fake[:, 0]) - np.mean(real[:, 0]))
+            assert float(loss) == pytest.approx(gap + 3.0 * (slope - 1.0) ** 2, abs=1e-4)
