@@ -28,6 +28,7 @@ from pfcalib.training.kept import Kept, fit_kept
 INPUT, OUTPUT = "tracks", "correction"
 HALF_NORMAL = float(np.sqrt(np.pi / 2.0))  # width of a Gaussian over its mean deviation
 UNIT = 0.1  # about the size of what networks have to say
+LEAST = 0.05  # width over the parametrised one
 N_REFERENCE = 500  # tracks that check an export
 LOGS = ("momentum", "mass")  # that are seen as logarithms
 F64 = NDArray[np.float64]
@@ -75,7 +76,7 @@ class Uncorrected(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """A network for the mean and one for the width."""
+    """A network for the mean, and one for the width over the parametrised one."""
 
     of_mean: Kept
     of_width: Kept
@@ -84,11 +85,13 @@ class Networks(NamedTuple):
         return _say(self.of_mean.model, tracks)
 
     def width(self, tracks: TpcTracks) -> F64:
-        return np.maximum(_say(self.of_width.model, tracks), 1e-3)
+        return np.maximum(_say(self.of_width.model, tracks), LEAST) * expected_width(tracks)
 
 
 class Splines(NamedTuple):
-    """For each species a sum of splines of single quantities for the mean, one for the width."""
+    """For each species a sum of splines of single quantities for the mean, one for the width over
+    the parametrised one.
+    """
 
     of_mean: dict[int, Any]  # by place in SPECIES
     of_width: dict[int, Any]
@@ -97,7 +100,7 @@ class Splines(NamedTuple):
         return _of_species(self.of_mean, tracks)
 
     def width(self, tracks: TpcTracks) -> F64:
-        return np.maximum(_of_species(self.of_width, tracks), 1e-3)
+        return np.maximum(_of_species(self.of_width, tracks), LEAST) * expected_width(tracks)
 
 
 def n_sigma(correction: Correction, tracks: TpcTracks) -> F64:
@@ -114,9 +117,7 @@ def _seen(tracks: TpcTracks) -> NDArray[np.float32]:
     return columns.astype(np.float32)
 
 
-def build_pid_network(
-    config: PidNetConfig, examples: NDArray[np.float32], around: float
-) -> keras.Model:
+def build_pid_network(config: PidNetConfig, examples: NDArray[np.float32]) -> keras.Model:
     """Untrained network: input "tracks" (n, len(COLUMNS)) float32, with the logarithms of LOGS;
     output "correction" (n, 1).
 
@@ -124,9 +125,7 @@ def build_pid_network(
     ----------
     config : PidNetConfig
     examples : ndarray
-        Inputs from which it takes shift and scale.
-    around : float
-        About which the answers lie, in units of UNIT.
+        Inputs from which it takes shift and scale; answers lie about 1, in units of UNIT.
     """
     inputs = keras.Input((len(COLUMNS),), name=INPUT)
     x = layers.Normalization(
@@ -135,7 +134,7 @@ def build_pid_network(
     for i in range(config.n_layers):
         x = layers.Dense(config.width, activation="tanh", name=f"dense{i}")(x)
     x = layers.Dense(1, name="last")(x)
-    return keras.Model({INPUT: inputs}, layers.Rescaling(UNIT, around, name=OUTPUT)(x), name="pid")
+    return keras.Model({INPUT: inputs}, layers.Rescaling(UNIT, 1.0, name=OUTPUT)(x), name="pid")
 
 
 def fit_networks(
@@ -143,7 +142,7 @@ def fit_networks(
     export: bool = True, say: Say = print,
 ) -> Networks:  # fmt: skip
     """Train both networks, or find them: the first on the signals over the expected ones, the
-    second on how far these are from what the first says.
+    second on how far these are from what the first says, in parametrised widths.
 
     Parameters
     ----------
@@ -160,10 +159,11 @@ def fit_networks(
     seen = [_seen(part) for part in (training, held_out)]
     targets = [part.ratio for part in (training, held_out)]
     found: list[Kept] = []
-    for name, around in (("mean", 1.0), ("width", 0.0)):
+    for name in ("mean", "width"):
         if found:
-            mean = [_say(found[0].model, part) for part in (training, held_out)]
-            targets = [HALF_NORMAL * np.abs(t - m) for t, m in zip(targets, mean, strict=True)]
+            parts = (training, held_out)
+            mean = [_say(found[0].model, part) for part in parts]
+            targets = [_deviation(part, m) for part, m in zip(parts, mean, strict=True)]
         data, check = (
             ({INPUT: x}, t.astype(np.float32)[:, None]) for x, t in zip(seen, targets, strict=True)
         )
@@ -171,11 +171,11 @@ def fit_networks(
         told = {
             "inputs": {INPUT: seen[1][:N_REFERENCE]}, "kind": "tracks",
             "normalisation": f"{INPUT}: {columns}, GeV; {OUTPUT}: {name} of the signal over the "
-            "expected one",
+            "expected one" + (", over the parametrised width" if found else ""),
         }  # fmt: skip
         found.append(
             fit_kept(
-                f"pid_{name}", functools.partial(build_pid_network, config, seen[0], around),
+                f"pid_{name}", functools.partial(build_pid_network, config, seen[0]),
                 (data, check), config.train,
                 settings={"config": asdict(config), "inputs": inputs},
                 export=functools.partial(_told, told) if export else None, say=say,
@@ -220,8 +220,13 @@ def fit_splines(training: TpcTracks, *, n_knots: int = 8, ridge: float = 1e-6) -
                 Ridge(alpha=ridge),
             )
             of[kind] = model.fit(_one_species(mine), target)
-            target = HALF_NORMAL * np.abs(target - model.predict(_one_species(mine)))
+            target = _deviation(mine, model.predict(_one_species(mine)))
     return Splines(*fitted)
+
+
+def _deviation(tracks: TpcTracks, mean: F64) -> F64:
+    """Of a Gaussian about the mean its mean is the width, in units of the parametrised one."""
+    return HALF_NORMAL * np.abs(tracks.ratio - mean) / expected_width(tracks)
 
 
 def _one_species(tracks: TpcTracks) -> NDArray[np.float32]:

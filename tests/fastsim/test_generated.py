@@ -39,7 +39,11 @@ def test_a_voxel_goes_to_the_cells_of_its_ring_and_sector():
     showers[:, 8 + 160 + 7 * 19 + 14] = 1.0
     n = len(showers)
     row, cell, signal = into_cells(
-        Voxels(binning, np.full(n, 1.0), showers), np.full(n, -0.0125), np.full(n, 0.02), WINDOW, rng
+        Voxels(binning, np.full(n, 1.0), showers),
+        np.full(n, -0.0125),
+        np.full(n, 0.02),
+        WINDOW,
+        rng,
     )
     np.testing.assert_allclose(np.bincount(row, signal), 1.0, rtol=1e-6)
     layer = WINDOW.layers[2]
