@@ -293,8 +293,10 @@ def load_flow(folder: str | os.PathLike[str]) -> Flow:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             of_layers, of_voxels = (
                 NormalScores(
-                    *(file[f"{step}_{name}"] for name in NormalScores._fields[:-1]),
-                    n_roots=int(file[f"{step}_n_roots"]),
+                    file[f"{step}_log_energy"],
+                    file[f"{step}_empty"],
+                    file[f"{step}_logs"],
+                    int(file[f"{step}_n_roots"]),
                 )
                 for step in STEPS
             )

@@ -105,12 +105,13 @@ def generated_hits(
         signals.append(signal)
     found, where = np.unique(np.concatenate(keys), return_inverse=True)
     event, cell = np.divmod(found, grid.n_cells)
-    signal, nothing = np.bincount(where, np.concatenate(signals), len(found)), np.zeros(len(found))
+    total = np.bincount(where, np.concatenate(signals), len(found)).astype(np.float64)
+    nothing = np.zeros(len(found))
     offsets = np.searchsorted(event, np.arange(n_events + 1))
     e_total = np.bincount(particles.event, particles.energy, n_events).astype(np.float64)
     unknown = np.zeros(n_events)
     return Hits(
-        offsets, cell.astype(np.int32), signal, nothing, nothing, nothing, nothing, unknown,
+        offsets, cell.astype(np.int32), total, nothing, nothing, nothing, nothing, unknown,
         unknown, e_total, unknown,
     )  # fmt: skip
 
