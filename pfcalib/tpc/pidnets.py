@@ -164,6 +164,7 @@ def fit_networks(
             parts = (training, held_out)
             mean = [_say(found[0].model, part) for part in parts]
             targets = [_deviation(part, m) for part, m in zip(parts, mean, strict=True)]
+        unit = {"unit": "parametrised width"} if found else {}
         data, check = (
             ({INPUT: x}, t.astype(np.float32)[:, None]) for x, t in zip(seen, targets, strict=True)
         )
@@ -177,7 +178,7 @@ def fit_networks(
             fit_kept(
                 f"pid_{name}", functools.partial(build_pid_network, config, seen[0]),
                 (data, check), config.train,
-                settings={"config": asdict(config), "inputs": inputs},
+                settings={"config": asdict(config), "inputs": inputs, **unit},
                 export=functools.partial(_told, told) if export else None, say=say,
             )
         )  # fmt: skip
