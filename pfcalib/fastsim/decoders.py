@@ -17,7 +17,7 @@ from pfcalib.deploy.validator import open_session
 from pfcalib.errors import ConfigError
 from pfcalib.fastsim.flowmatching import BATCH, CONDITION, N_REFERENCE, NOISE, condition_of
 from pfcalib.fastsim.scores import compose, depths, layer_energies, shares_in_layers
-from pfcalib.fastsim.voxels import Voxels
+from pfcalib.fastsim.voxels import Voxels, layer_of
 from pfcalib.samples.layouts.calochallenge import Binning
 from pfcalib.training.kept import Kept
 
@@ -110,8 +110,8 @@ class Decoder:
             shares = shower[:, first:]
             parts.append(
                 compose(
-                    self.binning, layer_energies(some, shower[:, :first]), shares, shares,
-                    threshold=self.config.threshold,
+                    layer_energies(some, shower[:, :first]), layer_of(self.binning), shares,
+                    shares, threshold=self.config.threshold,
                 )
             )  # fmt: skip
         showers = np.concatenate(parts or [np.zeros((0, self.binning.n_voxels))])

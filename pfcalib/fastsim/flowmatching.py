@@ -1,7 +1,11 @@
-"""Flow matching in two steps: from noise to the energies of layers, and from noise to voxels given
-these (arXiv:2210.02747; two steps as in arXiv:2106.05285).
+"""Flow matching in steps: from noise to the energies of layers, from noise to those of rings given
+layers, and from noise to voxels given both (arXiv:2210.02747; steps as in arXiv:2106.05285).
 
-Both steps work on normal scores, whose distribution at each energy is a standard Gaussian for each
+Profiles are in the rings, of which there are few, so they are learnt from few showers; the energy
+of voxels is then normalised in each ring. Layers have their own energies, not their shares, since
+what a particle loses by ionisation does not go with the energy of its shower.
+
+All steps work on normal scores, whose distribution at each energy is a standard Gaussian for each
 quantity alone: what the network has to learn is how they depend on each other. It gives the
 velocity at a point x_t = (1 - t) noise + t scores, whose mean is scores - noise; a shower follows
 it from t = 0 to 1 by the midpoint rule. The file of each step holds all of its time steps.
@@ -13,6 +17,7 @@ import functools
 import os
 import shutil
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,14 +35,15 @@ from pfcalib.fastsim.noisybatches import NoisyBatches
 from pfcalib.fastsim.scores import (
     NormalScores,
     augmented,
+    balanced,
     compose,
-    depths,
     draw_empty,
-    layer_energies,
+    rings_in_layers,
     shares_in_layers,
+    total_and_layers,
     turns,
 )
-from pfcalib.fastsim.voxels import Voxels, write_binning
+from pfcalib.fastsim.voxels import Voxels, layer_of_rings, ring_of, write_binning
 from pfcalib.samples.layouts.calochallenge import Binning, read_binning
 from pfcalib.training.fit import Say, TrainConfig
 from pfcalib.training.kept import Kept, fit_kept
@@ -45,7 +51,9 @@ from pfcalib.training.kept import Kept, fit_kept
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 NOISE, POINT, TIME, CONDITION, OUTPUT = "noise", "point", "time", "condition", "scores"
-STEPS = ("layers", "voxels")
+STEPS: dict[str, Callable[[Voxels], F64]] = {
+    "layers": total_and_layers, "rings": rings_in_layers, "voxels": shares_in_layers,
+}  # fmt: skip
 _TABLES, _BINNING = "tables.npz", "binning.xml"
 N_WAVES = 8  # of the time
 N_REFERENCE = 200  # showers that check an export
@@ -55,15 +63,15 @@ BATCH = 1000  # showers at once
 
 @dataclass(frozen=True, kw_only=True)
 class FlowConfig:
-    """Networks of both steps and their training.
+    """Networks of all steps and their training.
 
     Parameters
     ----------
-    widths : (int, int)
-        Of the network of layers and that of voxels.
+    widths : (int, int, int)
+        Of the networks of layers, rings and voxels.
     n_blocks : int
         Of two layers each.
-    n_steps : (int, int)
+    n_steps : (int, int, int)
         Of time, each with two calls of the network.
     turn : bool
         Turn showers about their axis at random in training.
@@ -72,9 +80,9 @@ class FlowConfig:
     train : TrainConfig
     """
 
-    widths: tuple[int, int] = (128, 512)
+    widths: tuple[int, ...] = (128, 256, 512)
     n_blocks: int = 3
-    n_steps: tuple[int, int] = (8, 8)
+    n_steps: tuple[int, ...] = (8, 8, 8)
     turn: bool = True
     threshold: float = 1e-4
     train: TrainConfig = field(
@@ -87,6 +95,10 @@ class FlowConfig:
     def __post_init__(self) -> None:
         if min(*self.widths, self.n_blocks, *self.n_steps) < 1:
             raise ConfigError(f"FlowConfig: expected numbers above 0, got {self}")
+        if not len(self.widths) == len(self.n_steps) == len(STEPS):
+            raise ConfigError(
+                f"FlowConfig: expected widths and n_steps of {', '.join(STEPS)}, got {self}"
+            )
 
 
 class FlowBatches(NoisyBatches):
@@ -216,22 +228,19 @@ def build_sampler(velocity: keras.Model, n_steps: int) -> keras.Model:
 
 @dataclass(frozen=True)
 class Flow:
-    """Trained networks of both steps."""
+    """Trained networks of all steps."""
 
     binning: Binning
     threshold: float  # GeV, below it a voxel is empty
-    of_layers: NormalScores
-    of_voxels: NormalScores
+    tables: dict[str, NormalScores]  # by step
     files: dict[str, Path]  # ONNX, by step
     kept: dict[str, Kept] = field(default_factory=dict)  # by step; of stored ones there are none
 
-    def inputs(
-        self, energy: F64, layer_scores: F64 | None, rng: np.random.Generator
-    ) -> dict[str, F32]:
-        """Inputs of the file of a step: of that of the layers without their scores."""
-        tables = self.of_layers if layer_scores is None else self.of_voxels
-        noise = rng.standard_normal((len(energy), tables.empty.shape[1]))
-        return {NOISE: noise.astype(np.float32), CONDITION: condition_of(energy, layer_scores)}
+    def inputs(self, energy: F64, given: list[F64], rng: np.random.Generator) -> dict[str, F32]:
+        """Inputs of the file of a step, from the scores of those before it."""
+        n = list(self.tables.values())[len(given)].empty.shape[1]
+        noise = rng.standard_normal((len(energy), n))
+        return {NOISE: noise.astype(np.float32), CONDITION: condition_of(energy, *given)}
 
     @functools.cached_property
     def _sessions(self) -> list[Any]:
@@ -239,19 +248,19 @@ class Flow:
 
     def generate(self, energy: ArrayLike, rng: np.random.Generator) -> Voxels:
         wanted, parts = np.asarray(energy, dtype=np.float64), []
-        known = np.clip(wanted, *np.exp(self.of_layers.log_energy[[0, -1]]))
+        known = np.clip(wanted, *np.exp(self.tables["layers"].log_energy[[0, -1]]))
+        groups = layer_of_rings(self.binning), ring_of(self.binning)
         for start in range(0, len(known), BATCH):
-            some, scores = known[start : start + BATCH], None
-            values = []
-            for session, tables in zip(
-                self._sessions, (self.of_layers, self.of_voxels), strict=True
-            ):
-                feed = self.inputs(some, scores, rng)
-                scores = session.run([OUTPUT], feed)[0]
-                values.append(tables.inverse(some, scores))
-            (depth, _), (shares, above) = values
-            layers_ = layer_energies(some, depth)
-            parts.append(compose(self.binning, layers_, shares, above, threshold=self.threshold))
+            some, scores = known[start : start + BATCH], list[F64]()
+            for session in self._sessions:
+                scores += session.run([OUTPUT], self.inputs(some, scores, rng))
+            (depth, _), *others = (
+                self.tables[step].inverse(some, x) for step, x in zip(STEPS, scores, strict=True)
+            )
+            energies = balanced(some, depth)
+            for of, (shares, above) in zip(groups, others, strict=True):
+                energies = compose(energies, of, shares, above, threshold=self.threshold)
+            parts.append(energies)
         showers = np.concatenate(parts or [np.zeros((0, self.binning.n_voxels))])
         showers *= (wanted / known)[:, None]  # beyond the energies of the training
         return Voxels(self.binning, wanted, showers.astype(np.float32))
@@ -268,8 +277,8 @@ class Flow:
                     shutil.copyfile(of, temporary)
         columns = {
             f"{step}_{name}": value
-            for step, tables in zip(STEPS, (self.of_layers, self.of_voxels), strict=True)
-            for name, value in tables._asdict().items()
+            for step, table in self.tables.items()
+            for name, value in table._asdict().items()
         }
         with new_file(folder / _TABLES) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, threshold=self.threshold, **columns)
@@ -291,41 +300,39 @@ def load_flow(folder: str | os.PathLike[str]) -> Flow:
     binning, path = read_binning(folder / _BINNING), folder / _TABLES
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            of_layers, of_voxels = (
-                NormalScores(
+            tables = {
+                step: NormalScores(
                     file[f"{step}_log_energy"],
                     file[f"{step}_empty"],
                     file[f"{step}_logs"],
                     int(file[f"{step}_n_roots"]),
                 )
                 for step in STEPS
-            )
+            }
             threshold = float(file["threshold"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BadFileError(f"{path}: no tables of scores ({error})") from error
-    if of_voxels.empty.shape[1] != binning.n_voxels:
+    n_voxels = tables["voxels"].empty.shape[1]
+    if n_voxels != binning.n_voxels:
         raise BadFileError(
-            f"{path}: tables of {of_voxels.empty.shape[1]} voxels, the binning has "
-            f"{binning.n_voxels}"
+            f"{path}: tables of {n_voxels} voxels, the binning has {binning.n_voxels}"
         )
     files = {step: folder / f"{step}.onnx" for step in STEPS}
     for file in files.values():
         require_parity(check_stored_model(file))
-    return Flow(binning, threshold, of_layers, of_voxels, files)
+    return Flow(binning, threshold, tables, files)
 
 
-def condition_of(energy: F64, layer_scores: NDArray[np.floating] | None = None) -> F32:
-    """Logarithm of the energy, of about unit size, and the scores of the layers."""
-    log = np.log(energy / 8.0)[:, None] / 2.0
-    columns = [log] if layer_scores is None else [log, layer_scores]
-    return np.concatenate(columns, axis=1).astype(np.float32)
+def condition_of(energy: F64, *scores: NDArray[np.floating]) -> F32:
+    """Logarithm of the energy, of about unit size, and scores, (n, n_columns)."""
+    return np.column_stack([np.log(energy / 8.0) / 2.0, *scores]).astype(np.float32)
 
 
 def fit_flow(
     training: Voxels, held_out: Voxels, config: FlowConfig | None = None, *, inputs: str,
     say: Say = print,
 ) -> Flow:  # fmt: skip
-    """Train both networks and export them, or find them.
+    """Train all networks and export them, or find them.
 
     Parameters
     ----------
@@ -339,45 +346,68 @@ def fit_flow(
     """
     config = config or FlowConfig()
     rng = np.random.default_rng((config.train.seed, 1))
-    orders = turns(training.binning) if config.turn else None
     many = augmented(training, rng, N_COPIES if config.turn else 1)
-    of_layers = NormalScores.fit(training.energy, depths(training), n_roots=1)
-    of_voxels = NormalScores.fit(many.energy, shares_in_layers(many))
-    kept: dict[str, Kept] = {}
-    for i, (step, tables) in enumerate(zip(STEPS, (of_layers, of_voxels), strict=True)):
-        data, reference = [], None
-        for k, part in enumerate((training, held_out)):
-            of_depth = depths(part)
-            values = shares_in_layers(part) if i else of_depth
-            drawn, _ = of_layers.forward(part.energy, of_depth, rng)
-            scores, empty = tables.forward(part.energy, values, rng)
-            condition = condition_of(part.energy, drawn if i else None)
+    tables, kept = {}, {}
+    scores: tuple[list[F64], ...] = [], []  # of the steps before, of both samples
+    for i, (step, values_of) in enumerate(STEPS.items()):
+        last = step == "voxels"
+        sample = many if last else training
+        table = tables[step] = NormalScores.fit(
+            sample.energy, values_of(sample), n_roots=int(step == "layers")
+        )
+        data = []
+        for k, (part, before) in enumerate(zip((training, held_out), scores, strict=True)):
+            values = values_of(part)
+            drawn, empty = table.forward(part.energy, values, rng)
             data.append(
                 FlowBatches(
-                    np.where(values > 0.0, scores, np.nan), empty, condition,
-                    batch_size=config.train.batch_size, seed=config.train.seed,
-                    turns=orders if i else None, fixed=bool(k),
+                    np.where(values > 0.0, drawn, np.nan), empty,
+                    condition_of(part.energy, *before), batch_size=config.train.batch_size,
+                    seed=config.train.seed, fixed=bool(k),
+                    turns=turns(training.binning) if last and config.turn else None,
                 )
             )  # fmt: skip
-            n = min(N_REFERENCE, len(condition))
-            noise = rng.standard_normal((n, scores.shape[1])).astype(np.float32)
-            reference = {NOISE: noise, CONDITION: condition[:n]}
-        told = {
-            "inputs": reference, "kind": "noise",
-            "normalisation": f"{NOISE}: standard Gaussian; {CONDITION}: ln(energy / 8 GeV) / 2, "
-            f"scores of total and layers; {OUTPUT}: normal scores",
-        }  # fmt: skip
-        sizes = tables.empty.shape[1], data[0].condition.shape[1]
-        kept[step] = fit_kept(
-            f"flow_{step}_{training.binning.pdg_id}",
-            functools.partial(build_velocity, *sizes, config.widths[i], config.n_blocks),
-            (data[0], data[1]), config.train,
-            settings={"config": asdict(config), "inputs": inputs},
-            export=functools.partial(_sampler, config.n_steps[i], told), say=say,
+            before.append(drawn)
+        kept[step] = fit_sampler(
+            f"flow_{step}_{training.binning.pdg_id}", (data[0], data[1]), config.train,
+            width=config.widths[i], n_blocks=config.n_blocks, n_steps=config.n_steps[i],
+            condition="ln(energy / 8 GeV) / 2, scores of the steps before",
+            settings={"config": asdict(config), "inputs": inputs}, say=say,
         )  # fmt: skip
     files = {step: one.path for step, one in kept.items()}
-    return Flow(training.binning, config.threshold, of_layers, of_voxels, files, kept)
+    return Flow(training.binning, config.threshold, tables, files, kept)
 
 
-def _sampler(n_steps: int, told: dict[str, Any], velocity: keras.Model) -> dict[str, Any]:
-    return {**told, "model": build_sampler(velocity, n_steps)}
+def fit_sampler(
+    name: str, data: tuple[FlowBatches, FlowBatches], train: TrainConfig, *, width: int,
+    n_blocks: int, n_steps: int, condition: str, settings: dict[str, Any], say: Say,
+) -> Kept:  # fmt: skip
+    """Train the velocity of one step and export its sampler, or find it.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    data : (FlowBatches, FlowBatches)
+        Of training and validation.
+    train : TrainConfig
+    width, n_blocks, n_steps : int
+        As of `build_velocity` and `build_sampler`.
+    condition : str
+        What the condition is, for the contract.
+    settings, say
+        As of `fit_kept`.
+    """
+    n, n_columns = min(N_REFERENCE, len(data[1].scores)), data[1].scores.shape[1]
+    noise = np.random.default_rng(train.seed).standard_normal((n, n_columns)).astype(np.float32)
+    told = {
+        "inputs": {NOISE: noise, CONDITION: data[1].condition[:n]}, "kind": "noise",
+        "normalisation": f"{NOISE}: standard Gaussian; {CONDITION}: {condition}; {OUTPUT}: normal "
+        "scores",
+    }  # fmt: skip
+    return fit_kept(
+        name,
+        functools.partial(build_velocity, n_columns, data[0].condition.shape[1], width, n_blocks),
+        data, train, settings=settings,
+        export=lambda velocity: {**told, "model": build_sampler(velocity, n_steps)}, say=say,
+    )  # fmt: skip

@@ -1,5 +1,5 @@
 """Quantities as standard normal scores by their distribution at each energy, and showers as such
-scores: total and layers, then voxels.
+scores: total and layers, then rings, then voxels.
 
 A quantity that is 0 with probability p has scores below the p-quantile of a standard Gaussian
 there, at random; above 0 the score follows its distribution (cumulative Gaussianisation, as in
@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from pfcalib.errors import ConfigError
-from pfcalib.fastsim.voxels import Voxels, layer_of, layer_sums
+from pfcalib.fastsim.voxels import (
+    Voxels,
+    group_largest,
+    group_sums,
+    layer_of,
+    layer_of_rings,
+    ring_of,
+)
 from pfcalib.samples.layouts.calochallenge import Binning
 
 F64 = NDArray[np.float64]
@@ -149,41 +156,69 @@ def layer_energies(energy: F64, values: F64) -> F64:
     return shares * (values[:, 0] * energy)[:, None]
 
 
+def total_and_layers(voxels: Voxels) -> F64:
+    """Total energy and that of each layer over that of the particle, (n, 1 + n_layers)."""
+    layers = voxels.layers
+    return np.column_stack([layers.sum(axis=1), layers]) / voxels.energy[:, None]
+
+
+def balanced(energy: F64, values: F64) -> F64:
+    """Energies of layers in GeV, (n, n_layers), whose sum is the total, from values as of
+    `total_and_layers`.
+
+    What they miss goes to each layer by the square of its energy: those in which a particle leaves
+    little, such as the ionisation of one that has not showered yet, keep theirs.
+    """
+    total, layers = values[:, :1] * energy[:, None], values[:, 1:] * energy[:, None]
+    square = layers**2
+    missing = total - layers.sum(axis=1, keepdims=True)
+    square /= np.maximum(square.sum(axis=1, keepdims=True), 1e-30)
+    layers = np.maximum(layers + missing * square, 0.0)
+    return layers * total / np.maximum(layers.sum(axis=1, keepdims=True), 1e-30)
+
+
 def shares_in_layers(voxels: Voxels) -> F64:
     """Energy of each voxel over that of its layer, (n, n_voxels)."""
     of = np.maximum(voxels.layers, 1e-12)[:, layer_of(voxels.binning)]
     return voxels.showers / of
 
 
-def compose(binning: Binning, layers: F64, shares: F64, above: F64, *, threshold: float) -> F64:
-    """Showers from energies of layers and shares of voxels, (n, n_voxels) GeV.
+def rings_in_layers(voxels: Voxels) -> F64:
+    """Energy of each ring over that of its layer, (n, n_rings)."""
+    of = np.maximum(voxels.layers, 1e-12)[:, layer_of_rings(voxels.binning)]
+    return group_sums(voxels.showers, ring_of(voxels.binning)) / of
 
-    Shares are normalised in each layer. A layer with energy and no share goes to the voxel that
-    was the nearest to have one; voxels below the threshold give theirs to the others.
+
+def compose(
+    energies: F64, of: NDArray[np.int64], shares: F64, above: F64, *, threshold: float
+) -> F64:
+    """Energies of parts from those of groups, such as of voxels from those of layers, (n, n_parts)
+    GeV.
+
+    Shares are normalised in each group. A group with energy and no share goes to the part that was
+    the nearest to have one; parts below the threshold give theirs to the others.
 
     Parameters
     ----------
-    binning : Binning
-    layers : ndarray, shape (n, n_layers), GeV
-    shares, above : ndarray, shape (n, n_voxels)
+    energies : ndarray, shape (n, n_groups), GeV
+    of : ndarray of int, shape (n_parts,)
+        Group of each part.
+    shares, above : ndarray, shape (n, n_parts)
         As of `NormalScores.inverse`.
     threshold : float, GeV
     """
-    of = layer_of(binning)
-    layers = np.where(layers < threshold, 0.0, layers)
-    best = np.maximum.reduceat(above, binning.starts, axis=1)[:, of]
-    dark = (layer_sums(shares, binning) <= 0.0)[:, of]
-    shares = np.where(dark & (above >= best), 1.0, shares)
+    energies = np.where(energies < threshold, 0.0, energies)
+    dark = (group_sums(shares, of) <= 0.0)[:, of]
+    shares = np.where(dark & (above >= group_largest(above, of)[:, of]), 1.0, shares)
     for _ in range(2):
-        showers = _scaled(shares, binning, layers)
-        largest = np.maximum.reduceat(showers, binning.starts, axis=1)[:, of]
-        shares = np.where((showers < threshold) & (showers < largest), 0.0, showers)
-    return _scaled(shares, binning, layers)
+        parts = _scaled(shares, of, energies)
+        largest = group_largest(parts, of)[:, of]
+        shares = np.where((parts < threshold) & (parts < largest), 0.0, parts)
+    return _scaled(shares, of, energies)
 
 
-def _scaled(shares: F64, binning: Binning, layers: F64) -> F64:
-    factor = layers / np.maximum(layer_sums(shares, binning), 1e-30)
-    return shares * factor[:, layer_of(binning)]
+def _scaled(shares: F64, of: NDArray[np.int64], energies: F64) -> F64:
+    return shares * (energies / np.maximum(group_sums(shares, of), 1e-30))[:, of]
 
 
 def turns(binning: Binning) -> NDArray[np.int64]:

@@ -1,20 +1,13 @@
 """Flow matching for tables of quantities of any kind, given what is known of each row: the networks
 of `flowmatching` on normal scores.
-
-Where quantities are known to a small part of their spread over all rows, a network for the mean and
-the width of each score goes before (`Located`); flows and other generators then have to make
-residuals of about unit width only.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import keras
 import numpy as np
-from keras import layers, ops
 from numpy.typing import NDArray
 from sklearn.preprocessing import QuantileTransformer
 
@@ -25,18 +18,15 @@ from pfcalib.fastsim.flowmatching import (
     NOISE,
     OUTPUT,
     FlowBatches,
-    build_sampler,
-    build_velocity,
+    fit_sampler,
 )
 from pfcalib.training.fit import Say, TrainConfig
-from pfcalib.training.kept import Kept, fit_kept
+from pfcalib.training.kept import Kept
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
-N_REFERENCE = 200  # rows that check an export
 N_QUANTILES = 2000
 BATCH = 10_000  # rows at once
-ABOUT, LEAST = "located", 0.01  # smallest width of a score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,105 +75,6 @@ class Scaled(NamedTuple):
 
     def condition(self, values: F64) -> F32:
         return ((values - self.mean) / self.width).astype(np.float32)
-
-
-@keras.saving.register_keras_serializable(package="pfcalib")
-class Misfit(layers.Layer):
-    """Negative logarithm of the density of a Gaussian, (n, 1), up to a constant with which it is
-    not below 0; its width is LEAST and a positive function of what comes in.
-    """
-
-    def call(self, scores: Any, mean: Any, raw: Any) -> Any:
-        width = LEAST + ops.softplus(raw)
-        terms = 0.5 * ((scores - mean) / width) ** 2 + ops.log(width / LEAST)
-        return ops.sum(terms, axis=1, keepdims=True)
-
-
-class Located(NamedTuple):
-    """A network for mean and width of the normal scores of each quantity."""
-
-    scaled: Scaled
-    kept: Kept
-
-    def _about(self, condition: F64) -> tuple[F64, F64]:
-        session = open_session(self.kept.path)
-        found = np.concatenate(
-            [
-                session.run([ABOUT], {CONDITION: self.scaled.condition(condition[i : i + BATCH])})[
-                    0
-                ]
-                for i in range(0, len(condition), BATCH)
-            ]
-        ).astype(np.float64)
-        mean, raw = np.split(found, 2, axis=1)
-        return mean, LEAST + np.logaddexp(0.0, raw)
-
-    def residuals(self, table: F64, condition: F64) -> F64:
-        """Scores less their means, over their widths, (n, n_columns)."""
-        mean, width = self._about(condition)
-        return np.asarray((self.scaled.scores.transform(table) - mean) / width)
-
-    def table(self, residuals: F64, condition: F64) -> F64:
-        """Quantities from residuals, (n, n_columns)."""
-        mean, width = self._about(condition)
-        return np.asarray(self.scaled.scores.inverse_transform(mean + width * residuals))
-
-
-def build_located(n_columns: int, n_conditions: int, width: int) -> keras.Model:
-    """Untrained network: inputs "scores" and "condition", output that of `Misfit`; its layer
-    "about" gives means and what widths are made of, (n, 2 n_columns), from the condition.
-    """
-    given = keras.Input((n_conditions,), name=CONDITION)
-    x = given
-    for i in range(3):
-        x = layers.Dense(width, activation="swish", name=f"dense{i}")(x)
-    about = keras.Model(
-        {CONDITION: given}, layers.Dense(2 * n_columns, name=ABOUT)(x), name="about"
-    )
-    scores, condition = (
-        keras.Input((n,), name=name) for n, name in ((n_columns, OUTPUT), (n_conditions, CONDITION))
-    )
-    mean, raw = ops.split(about({CONDITION: condition}), 2, axis=1)
-    return keras.Model(
-        {OUTPUT: scores, CONDITION: condition}, Misfit(name="misfit")(scores, mean, raw)
-    )
-
-
-def fit_located(
-    training: tuple[F64, F64], held_out: tuple[F64, F64], width: int, train: TrainConfig, *,
-    name: str, inputs: str, say: Say = print,
-) -> Located:  # fmt: skip
-    """Train such a network and export it, or find it.
-
-    Parameters
-    ----------
-    training, held_out, name, inputs, say
-        As of `fit_table_flow`.
-    width : int
-        Of its three layers.
-    train : TrainConfig
-        With the loss "mae".
-    """
-    scaled = Scaled.fit(*training)
-    data = []
-    for table, condition in (training, held_out):
-        seen = {
-            OUTPUT: scaled.scores.transform(table).astype(np.float32),
-            CONDITION: scaled.condition(condition),
-        }
-        data.append((seen, np.zeros((len(table), 1), np.float32)))
-    told = {
-        "inputs": {CONDITION: data[1][0][CONDITION][:N_REFERENCE]}, "kind": "condition",
-        "normalisation": f"{CONDITION}: mean 0 and width 1; {ABOUT}: means of normal scores, and "
-        "what widths are made of",
-    }  # fmt: skip
-    sizes = training[0].shape[1], training[1].shape[1]
-    kept = fit_kept(
-        name, functools.partial(build_located, *sizes, width), (data[0], data[1]), train,
-        settings={"width": width, "inputs": inputs},
-        export=lambda model: {**told, "model": model.get_layer("about")}, say=say,
-    )  # fmt: skip
-    return Located(scaled, kept)
 
 
 class TableFlow(NamedTuple):
@@ -239,24 +130,9 @@ def fit_table_flow(
                 batch_size=config.train.batch_size, seed=config.train.seed, fixed=bool(k),
             )
         )  # fmt: skip
-    n_columns, n_conditions = training[0].shape[1], training[1].shape[1]
-    n = min(N_REFERENCE, len(held_out[0]))
-    noise = np.random.default_rng(config.train.seed).standard_normal((n, n_columns))
-    told = {
-        "inputs": {NOISE: noise.astype(np.float32), CONDITION: batches[1].condition[:n]},
-        "kind": "noise",
-        "normalisation": f"{NOISE}: standard Gaussian; {CONDITION}: mean 0 and width 1; {OUTPUT}: "
-        "normal scores",
-    }
-    kept = fit_kept(
-        name,
-        functools.partial(build_velocity, n_columns, n_conditions, config.width, config.n_blocks),
-        (batches[0], batches[1]), config.train,
-        settings={"config": asdict(config), "inputs": inputs},
-        export=functools.partial(_sampler, config.n_steps, told), say=say,
+    kept = fit_sampler(
+        name, (batches[0], batches[1]), config.train, width=config.width,
+        n_blocks=config.n_blocks, n_steps=config.n_steps, condition="mean 0 and width 1",
+        settings={"config": asdict(config), "inputs": inputs}, say=say,
     )  # fmt: skip
     return TableFlow(scaled, kept)
-
-
-def _sampler(n_steps: int, told: dict[str, Any], velocity: keras.Model) -> dict[str, Any]:
-    return {**told, "model": build_sampler(velocity, n_steps)}

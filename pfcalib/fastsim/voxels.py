@@ -70,14 +70,45 @@ class Voxels(NamedTuple):
         return self._replace(energy=self.energy[rows], showers=self.showers[rows])
 
 
+def group_sums(values: NDArray[Any], of: NDArray[np.int64]) -> F64:
+    """Sums over the columns of each group, (n, n_groups); `of`, (n_columns,), is their group."""
+    return np.add.reduceat(*_grouped(values, of), axis=1, dtype=np.float64)
+
+
+def group_largest(values: NDArray[Any], of: NDArray[np.int64]) -> NDArray[Any]:
+    """Largest value of the columns of each group, (n, n_groups)."""
+    return np.maximum.reduceat(*_grouped(values, of), axis=1)
+
+
+def _grouped(values: NDArray[Any], of: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    order = np.argsort(of, kind="stable")
+    return values[:, order], np.searchsorted(of[order], np.arange(of.max() + 1))
+
+
 def layer_sums(showers: NDArray[Any], binning: Binning) -> F64:
     """Sums over the voxels of each layer, (n, n_layers)."""
-    return np.add.reduceat(showers, binning.starts, axis=1, dtype=np.float64)
+    return group_sums(showers, layer_of(binning))
 
 
 def layer_of(binning: Binning) -> NDArray[np.int64]:
     """Place of the layer of each voxel in `binning.layers`, (n_voxels,)."""
     return np.repeat(np.arange(len(binning.layers)), [one.n_voxels for one in binning.layers])
+
+
+def ring_of(binning: Binning) -> NDArray[np.int64]:
+    """Number of the ring of each voxel, through all layers, (n_voxels,)."""
+    start, found = 0, []
+    for layer in binning.layers:
+        n = layer.n_voxels // layer.n_alpha
+        found.append(np.tile(start + np.arange(n), layer.n_alpha))
+        start += n
+    return np.concatenate(found)
+
+
+def layer_of_rings(binning: Binning) -> NDArray[np.int64]:
+    """Place of the layer of each ring in `binning.layers`, (n_rings,)."""
+    sizes = [layer.n_voxels // layer.n_alpha for layer in binning.layers]
+    return np.repeat(np.arange(len(sizes)), sizes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,7 @@ def test_the_flow_learns_the_toy_and_its_files_agree_and_are_found_again(tmp_pat
     monkeypatch.setenv("PFCALIB_CACHE", str(tmp_path))
     training, held_out, test = toy(2000, 1), toy(200, 2), toy(2000, 3)
     config = FlowConfig(
-        widths=(48, 64), n_blocks=2, n_steps=(6, 3), train=TrainConfig(
+        widths=(48, 48, 64), n_blocks=2, n_steps=(6, 4, 3), train=TrainConfig(
             learning_rate=3e-3, batch_size=100, epochs=12, patience=12, schedule="cosine_steps",
             loss="mse", ema=0.9,
         ),
@@ -95,6 +95,9 @@ def test_the_flow_learns_the_toy_and_its_files_agree_and_are_found_again(tmp_pat
     flow = fit_flow(training, held_out, config, inputs="toy", say=lambda line: None)
     made = flow.generate(test.energy, np.random.default_rng(4))
     require_alike(made, test, share=0.3, hits=0.3)
+    # whatever the energy of a layer is, rings share it as the hits do
+    inner = [of.showers[:, 13:24:3].sum(axis=1) / of.layers[:, 1] for of in (made, test)]
+    assert inner[0].mean() == pytest.approx(inner[1].mean(), rel=0.05)
     for step in STEPS:
         assert check_stored_model(flow.kept[step].path).passed
     said = []

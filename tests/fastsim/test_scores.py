@@ -8,13 +8,16 @@ from pfcalib.errors import ConfigError
 from pfcalib.fastsim.scores import (
     NormalScores,
     augmented,
+    balanced,
     compose,
     depths,
     layer_energies,
+    rings_in_layers,
     shares_in_layers,
+    total_and_layers,
     turns,
 )
-from pfcalib.fastsim.voxels import BINNINGS, Voxels
+from pfcalib.fastsim.voxels import BINNINGS, Voxels, layer_of, layer_of_rings, ring_of
 from pfcalib.fastsim.yardstick import high_level
 from pfcalib.samples.layouts.calochallenge import Binning, VoxelLayer
 
@@ -70,9 +73,24 @@ def test_showers_are_put_together_again_from_depths_and_shares(rng):
     voxels = Voxels(TOY, np.full(20, 3.0), showers)
     layers = layer_energies(voxels.energy, depths(voxels))
     np.testing.assert_allclose(layers, voxels.layers)
+    np.testing.assert_allclose(balanced(voxels.energy, total_and_layers(voxels)), voxels.layers)
     shares = shares_in_layers(voxels)
-    again = compose(TOY, layers, shares, shares - 0.5, threshold=0.0)
+    again = compose(layers, layer_of(TOY), shares, shares - 0.5, threshold=0.0)
     np.testing.assert_allclose(again, showers, atol=1e-12)
+    # by rings: whatever the voxels of other rings, each ring keeps its own energy
+    of_rings = rings_in_layers(voxels)
+    rings = compose(layers, layer_of_rings(TOY), of_rings, of_rings - 0.5, threshold=0.0)
+    np.testing.assert_allclose(rings[:, 0], showers[:, :8:2].sum(axis=1), atol=1e-12)
+    uneven = shares * np.where(ring_of(TOY) == 0, 3.0, 1.0)
+    again = compose(rings, ring_of(TOY), uneven, uneven - 0.5, threshold=0.0)
+    np.testing.assert_allclose(again, showers, atol=1e-12)
+
+
+def test_layers_are_balanced_at_the_cost_of_the_large_ones():
+    found = balanced(np.array([2.0, 2.0, 2.0]), np.array([[1, 0.8, 0.1], [0, 1, 1], [1, 0, 0.0]]))
+    # 0.2 GeV missing, of which the small layer has 1 in 65
+    np.testing.assert_allclose(found[0], [1.6 + 0.2 * 64 / 65, 0.2 + 0.2 / 65])
+    assert found[1:].tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_no_energy_is_lost_where_voxels_are_dark_or_below_the_threshold():
@@ -80,7 +98,7 @@ def test_no_energy_is_lost_where_voxels_are_dark_or_below_the_threshold():
     shares = np.array([[0.9, 0.1 - 1e-5, 1e-5, 0, 0, 0, 0, 0, 0.0, 0.0]])
     above = np.where(shares > 0.0, 0.1, -0.2)
     above[0, 9] = -0.1  # the likeliest of a layer in which all are dark
-    found = compose(TOY, layers, shares, above, threshold=1e-3)
+    found = compose(layers, layer_of(TOY), shares, above, threshold=1e-3)
     assert found[0, 2] == 0.0
     assert found[0, :8].sum() == pytest.approx(1.0)
     assert found[0, 8:].tolist() == [0.0, 0.5]
