@@ -167,7 +167,8 @@ def balanced(energy: F64, values: F64) -> F64:
     `total_and_layers`.
 
     What they miss goes to each layer by the square of its energy: those in which a particle leaves
-    little, such as the ionisation of one that has not showered yet, keep theirs.
+    little, such as the ionisation of one that has not showered yet, keep theirs. Without a layer
+    that has energy there is no shower, whatever the total.
     """
     total, layers = values[:, :1] * energy[:, None], values[:, 1:] * energy[:, None]
     square = layers**2
